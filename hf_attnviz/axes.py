@@ -1,0 +1,24 @@
+"""The short list of axis names, so that one thing is never called by two names."""
+
+from typing import Final
+
+LAYER: Final = "layer"
+HEAD: Final = "head"
+QUERY: Final = "query"
+KEY: Final = "key"
+STEP: Final = "step"
+BATCH: Final = "batch"
+STATISTIC: Final = "statistic"
+OTHER_HEAD: Final = "other_head"
+OTHER_LAYER: Final = "other_layer"
+
+NAMES: Final = frozenset({LAYER, HEAD, QUERY, KEY, STEP, BATCH, STATISTIC, OTHER_HEAD, OTHER_LAYER})
+
+
+def head_name(layer: int, head: int) -> str:
+    """The name of one head as it is printed everywhere.
+
+    >>> head_name(0, 11)
+    'L0H11'
+    """
+    return f"L{layer}H{head}"

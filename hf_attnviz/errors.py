@@ -1,0 +1,60 @@
+"""Every error a user can meet. Each says what was expected, what came, and what to do."""
+
+from collections.abc import Iterable
+
+
+class AttnvizError(Exception):
+    """The base of all our errors: catch this one to catch them all."""
+
+
+class ArgumentError(AttnvizError, ValueError):
+    """An argument has a value that means nothing here."""
+
+
+class ShapeError(ArgumentError):
+    """A tensor has another shape or dtype than the function works on."""
+
+
+class UnknownNameError(AttnvizError, LookupError):
+    """A name that is not on the list; the message carries the list."""
+
+
+class UnknownStackError(UnknownNameError, AttributeError):
+    """The trace holds no such stack (an AttributeError too, so that ``hasattr(trace, "cross")`` works)."""
+
+
+class ModelError(AttnvizError, ValueError):
+    """A model that cannot be loaded, or that we refuse to load."""
+
+
+class CaptureError(AttnvizError, RuntimeError):
+    """Attention could not be captured as it ran."""
+
+
+class NothingCapturedError(CaptureError):
+    """The block ran and no attention was seen in it."""
+
+
+class ProofError(CaptureError):
+    """A map could not be proved to be what the kernel computed, so it is not handed out."""
+
+
+class NotKeptError(AttnvizError, LookupError):
+    """Something was asked for that ``keep`` did not keep."""
+
+
+class TraceFileError(AttnvizError, ValueError):
+    """A file that is no trace of ours, a damaged one, or one from a newer version."""
+
+
+class SaveError(AttnvizError, OSError):
+    """A file could not be written; what stood there before stands there still."""
+
+
+class MissingPackageError(AttnvizError, ImportError):
+    """An optional package is not installed; the message carries the command that installs it."""
+
+
+def listed(names: Iterable[object]) -> str:
+    """Names for the end of an error message: ``a, b, c``, or ``none``."""
+    return ", ".join(str(name) for name in names) or "none"

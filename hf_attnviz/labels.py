@@ -1,0 +1,265 @@
+"""Labels of one side of an attention map: what a person reads at each position, and what belongs together.
+
+A tokenizer's pieces are bytes in disguise (``Ġ``, ``▁``, ``##``, ``<0xE5>``). They are turned back into bytes,
+joined, and decoded over the piece boundaries, so that a character split over pieces is still recognised.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, overload
+
+from hf_attnviz.errors import ArgumentError, ShapeError
+
+SEGMENT_KINDS: Final = frozenset({"text", "patch", "frame", "special", "latent"})
+
+_BYTE_FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_VISIBLE_SPACE = str.maketrans({" ": "␣", "\n": "↵", "\r": "↵", "\t": "⇥"})
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of positions of one kind.
+
+    Attributes:
+        kind: ``"text"``, ``"patch"``, ``"frame"``, ``"special"`` or ``"latent"``.
+        start, stop: the positions ``start <= i < stop``.
+        grid: rows and columns of image patches, else None.
+        seconds: where an audio segment begins and ends, else None.
+    """
+
+    kind: str
+    start: int
+    stop: int
+    grid: tuple[int, int] | None = None
+    seconds: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in SEGMENT_KINDS:
+            raise ArgumentError(f"unknown segment kind {self.kind!r}; known: {', '.join(sorted(SEGMENT_KINDS))}")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The positions of one side of a map.
+
+    Attributes:
+        texts: what a person reads at each position.
+        ids: the token id, or None where there is none (image patches, unknown past).
+        words: the number of the word each position belongs to, or None (special tokens).
+        segments: runs of one kind, in order, covering every position.
+    """
+
+    texts: tuple[str, ...]
+    ids: tuple[int | None, ...]
+    words: tuple[int | None, ...]
+    segments: tuple[Segment, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.texts) == len(self.ids) == len(self.words):
+            raise ShapeError(
+                "labels need one text, id and word a position; got "
+                f"{len(self.texts)}, {len(self.ids)}, {len(self.words)}"
+            )
+
+    @classmethod
+    def plain(cls, texts: Iterable[str], kind: str = "text") -> "Labels":
+        """Labels from texts alone, each its own word."""
+        found = tuple(texts)
+        segments = (Segment(kind, 0, len(found)),) if found else ()
+        return cls(found, (None,) * len(found), tuple(range(len(found))), segments)
+
+    @classmethod
+    def of(
+        cls, texts: Sequence[str], ids: Sequence[int | None], words: Sequence[int | None], kinds: Sequence[str]
+    ) -> "Labels":
+        """Labels from a kind for each position; runs of one kind become a segment."""
+        starts = [i for i in range(len(kinds)) if i == 0 or kinds[i] != kinds[i - 1]]
+        stops = [*starts[1:], len(kinds)]
+        segments = tuple(Segment(kinds[a], a, b) for a, b in zip(starts, stops, strict=False))
+        return cls(tuple(texts), tuple(ids), tuple(words), segments)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.texts)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> "Labels": ...
+    def __getitem__(self, place: int | slice) -> "str | Labels":
+        if isinstance(place, slice):
+            return self.at(range(*place.indices(len(self))))
+        return self.texts[place]
+
+    def at(self, places: Sequence[int]) -> "Labels":
+        """The labels of chosen positions, in the order given."""
+        kinds = self.kinds
+        return Labels.of(
+            [self.texts[i] for i in places],
+            [self.ids[i] for i in places],
+            [self.words[i] for i in places],
+            [kinds[i] for i in places],
+        )
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kind of each position."""
+        kinds = ["text"] * len(self)
+        for segment in self.segments:
+            kinds[segment.start : segment.stop] = [segment.kind] * (segment.stop - segment.start)
+        return tuple(kinds)
+
+    @property
+    def special(self) -> tuple[bool, ...]:
+        """True where the position is a special token (``[CLS]``, ``</s>`` …)."""
+        return tuple(kind == "special" for kind in self.kinds)
+
+
+def label_tokens(ids: Sequence[int], tokenizer: Any) -> Labels:
+    """Labels of token ids, read through a Hugging Face tokenizer; without one the texts are the ids.
+
+    ``texts`` hold no marker of the tokenizer: a space before a word is dropped, a piece of white space is shown
+    (``␣``, ``↵``, ``⇥``), a character split over several pieces reads ``吃⟨1/3⟩``. Each Han character is its own word
+    unless one piece holds several; else words are runs of letters and digits, as white space and punctuation part
+    them.
+    """
+    numbers = [int(i) for i in ids]
+    if tokenizer is None:
+        return replace(Labels.plain(map(str, numbers)), ids=tuple(numbers))
+    special = set(getattr(tokenizer, "all_special_ids", ()))
+    tokens = [token if isinstance(token, str) else "" for token in tokenizer.convert_ids_to_tokens(numbers)]
+    spell = _speller(tokenizer)
+    kinds = ["special" if number in special else "text" for number in numbers]
+    texts: list[str] = list(tokens)
+    words: list[int | None] = [None] * len(tokens)
+    next_word = 0
+    for run in _runs(kinds):
+        pieces = [spell(tokens[i]) for i in run]
+        for i, text in zip(run, _readable([piece for piece, _ in pieces]), strict=True):
+            texts[i] = text or f"⟨{numbers[i]}⟩"
+        for i, begins in zip(run, _word_starts(pieces), strict=True):
+            next_word += begins
+            words[i] = next_word - 1
+    return Labels.of(texts, numbers, words, kinds)
+
+
+def _runs(kinds: Sequence[str]) -> list[range]:
+    runs, start = [], 0
+    for i in range(len(kinds) + 1):
+        if i == len(kinds) or kinds[i] != "text":
+            if i > start:
+                runs.append(range(start, i))
+            start = i + 1
+    return runs
+
+
+def _speller(tokenizer: Any) -> Callable[[str], tuple[bytes, bool]]:
+    """A function from a piece to its bytes and whether it continues the word before it."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    model = getattr(backend, "model", None)
+    machinery = f"{getattr(backend, 'decoder', '')}{getattr(backend, 'pre_tokenizer', '')}"
+    suffix = getattr(model, "end_of_word_suffix", None) or ""
+    byte_level = "ByteLevel" in machinery or hasattr(tokenizer, "byte_decoder")
+    word_piece = type(model).__name__ == "WordPiece"
+    prefix = (getattr(model, "continuing_subword_prefix", None) or "") if word_piece else ""
+    spaced = word_piece or type(model).__name__ == "WordLevel"  # such pieces are parted by spaces unless marked
+
+    def spell(piece: str) -> tuple[bytes, bool]:
+        text = piece.removesuffix(suffix) if suffix else piece
+        fallback = _BYTE_FALLBACK.fullmatch(text)
+        if fallback:
+            return bytes([int(fallback[1], 16)]), True
+        if byte_level and all(c in _BYTE_OF for c in text):
+            return bytes(_BYTE_OF[c] for c in text), True
+        if spaced:
+            continues = bool(prefix) and text.startswith(prefix) and len(text) > len(prefix)
+            return text.removeprefix(prefix if continues else "").encode("utf-8", "replace"), continues
+        return text.replace("▁", " ").encode("utf-8", "replace"), True
+
+    return spell
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The inverse of GPT-2's byte alphabet: printable bytes stand for themselves, the others start at U+0100."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+_BYTE_OF: Final = _byte_alphabet()
+
+
+def _characters(data: bytes) -> list[tuple[str, int, int]]:
+    """Each character of UTF-8 data with where its bytes begin and end; a stray byte reads ``\\xe5``."""
+    found, i = [], 0
+    while i < len(data):
+        size = next((n for n in (1, 2, 3, 4) if _decodes(data[i : i + n])), 0)
+        found.append((data[i : i + size].decode() if size else f"\\x{data[i]:02x}", i, i + max(size, 1)))
+        i += max(size, 1)
+    return found
+
+
+def _decodes(data: bytes) -> bool:
+    try:
+        return len(data.decode()) == 1
+    except UnicodeDecodeError:
+        return False
+
+
+def _readable(pieces: Sequence[bytes]) -> list[str]:
+    ends = [0]
+    for piece in pieces:
+        ends.append(ends[-1] + len(piece))
+    owner = [number for number, piece in enumerate(pieces) for _ in piece]
+    texts = [""] * len(pieces)
+    for character, start, stop in _characters(b"".join(pieces)):
+        owners = sorted(set(owner[start:stop]))
+        for nth, number in enumerate(owners, 1):
+            texts[number] += character if len(owners) == 1 else f"{character}⟨{nth}/{len(owners)}⟩"
+    return [_shown(text) for text in texts]
+
+
+def _shown(text: str) -> str:
+    """The piece without the space that merely parts words; white space alone is made visible."""
+    kept = text.strip(" ") or text
+    return kept.translate(_VISIBLE_SPACE) if not kept.strip() else kept.replace("\n", "↵")
+
+
+def _word_starts(pieces: Sequence[tuple[bytes, bool]]) -> list[bool]:
+    """Whether each piece begins a new word; decided on the first character that begins inside the piece."""
+    owner = [number for number, (piece, _) in enumerate(pieces) for _ in piece]
+    starts = [False] * len(pieces)
+    first: set[int] = set()
+    before = " "
+    for character, start, _ in _characters(b"".join(piece for piece, _ in pieces)):
+        number = owner[start]
+        parted = not pieces[number][1]
+        if number not in first and (parted or _boundary(before, character)):
+            starts[number] = True
+        if not character.isspace():
+            first.add(number)
+        before = character
+    if starts:
+        starts[0] = True
+    return starts
+
+
+def _boundary(before: str, character: str) -> bool:
+    if character.isspace():
+        return False  # the word begins with the letter after it
+    return _word_class(before) != _word_class(character) or _word_class(character) in ("han", "mark")
+
+
+def _word_class(character: str) -> str:
+    if character.isspace():
+        return "space"
+    if character in "'’_":
+        return "letter"
+    if unicodedata.name(character[0], "").startswith("CJK UNIFIED"):
+        return "han"
+    category = unicodedata.category(character[0])[0]
+    return "letter" if category in "LNM" else "mark"

@@ -1,0 +1,51 @@
+"""English or Chinese: every sentence for people stands in the code in both, side by side."""
+
+import locale
+import os
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from hf_attnviz.errors import UnknownNameError, listed
+
+Language = Literal["en", "zh"]
+LANGUAGES: Final[tuple[Language, ...]] = ("en", "zh")
+
+_chosen: list[Language] = []
+
+
+@dataclass(frozen=True)
+class Text:
+    """One sentence in both languages; ``str()`` gives the chosen one.
+
+    >>> Text("rows sum to one", "每行之和为一").zh
+    '每行之和为一'
+    """
+
+    en: str
+    zh: str
+
+    def __str__(self) -> str:
+        return self.zh if language() == "zh" else self.en
+
+
+def set_language(name: str) -> None:
+    """Choose the language of views, reports and command line: ``"en"`` or ``"zh"``.
+
+    Raises:
+        UnknownNameError: another language.
+    """
+    for known in LANGUAGES:
+        if name == known:
+            _chosen[:] = [known]
+            return
+    raise UnknownNameError(f"unknown language {name!r}; known: {listed(LANGUAGES)}")
+
+
+def language() -> Language:
+    """The chosen language, else the one of the environment's locale, else English."""
+    if _chosen:
+        return _chosen[0]
+    for variable in ("LC_ALL", "LC_MESSAGES", "LANG"):  # the order that POSIX gives
+        if os.environ.get(variable):
+            return "zh" if os.environ[variable].lower().startswith("zh") else "en"
+    return "zh" if (locale.getlocale()[0] or "").lower().startswith(("zh", "chinese")) else "en"

@@ -1,0 +1,289 @@
+"""What a capture hands out for one sequence: attention maps with labels, in stacks, and their file.
+
+A trace never changes. Padding is gone from it, decoding steps are joined, beams are in the order of the sequence
+that was returned.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from hf_attnviz.errors import NotKeptError, ShapeError, TraceFileError, UnknownNameError, UnknownStackError, listed
+from hf_attnviz.labels import Labels, Segment
+from hf_attnviz.storage import read_archive, write_archive
+
+_FORMAT: Final = "hf_attnviz.trace"
+_VERSION: Final = 1
+_TENSORS: Final = ("weights", "query_vectors", "key_vectors")
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionMap:
+    """The attention of one layer for one sequence.
+
+    Attributes:
+        weights: ``[head, query, key]``; rows over keys, as they ran.
+        queries, keys: labels of the rows and of the columns.
+        stack: where the block stands: ``"encoder"``, ``"decoder"``, ``"vision"`` …
+        layer: the block's index in its stack.
+        index: which map of this module it is (a module may compute several).
+        kind: ``"self"`` or ``"cross"``.
+        module: the attention module's name in ``model.named_modules()``.
+        steps: the decoding step in which each row came (0 for a plain pass and for the prompt).
+        positions: the key position at which each row stands; None for cross-attention.
+        produced: the token that each row put out (None for the rows of a prompt before its last); None for plain passes.
+        error: the proof: the largest deviation from what the kernel computed (see :mod:`hf_attnviz.capture`).
+        query_vectors: ``[head, query, size]``, times the model's scaling; None unless ``keep`` has ``Vectors``.
+        key_vectors: ``[key_value_head, key, size]``: a query times its group's key is the score before mask and bias.
+    """
+
+    weights: torch.Tensor
+    queries: Labels
+    keys: Labels
+    stack: str
+    layer: int
+    index: int = 0
+    kind: str = "self"
+    module: str = ""
+    steps: tuple[int, ...] = ()
+    positions: tuple[int, ...] | None = None
+    produced: tuple[str | None, ...] | None = None
+    error: float = float("nan")
+    query_vectors: torch.Tensor | None = None
+    key_vectors: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        expected = (len(self.queries), len(self.keys))
+        if self.weights.dim() != 3 or tuple(self.weights.shape[1:]) != expected:
+            raise ShapeError(
+                f"{self.module}: expected weights [head, {expected[0]}, {expected[1]}], got {tuple(self.weights.shape)}"
+            )
+
+    @property
+    def heads(self) -> int:
+        """How many heads the map has."""
+        return int(self.weights.shape[0])
+
+    @property
+    def whole(self) -> bool:
+        """True for a self-attention map that holds the row of every position."""
+        return self.positions == tuple(range(len(self.keys)))
+
+    @cached_property
+    def causal(self) -> bool:
+        """True when no row of this self-attention map looks at a later position."""
+        if self.kind != "self" or self.positions is None:
+            return False
+        later = torch.arange(len(self.keys)) > torch.tensor(self.positions)[:, None]
+        return not bool(self.weights.cpu()[:, later].any())
+
+    @property
+    def group(self) -> str:
+        """The name of the stack of a trace that this map belongs to: ``"cross"`` for cross-attention."""
+        return "cross" if self.kind == "cross" else self.stack
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionStack:
+    """The maps of one stack of a trace, layer 0 nearest the input."""
+
+    name: str
+    maps: tuple[AttentionMap, ...]
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __iter__(self) -> Iterator[AttentionMap]:
+        return iter(self.maps)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The block indices of the maps, in order."""
+        return tuple(m.layer for m in self.maps)
+
+    @property
+    def queries(self) -> Labels:
+        """The labels of the rows."""
+        return self.maps[0].queries
+
+    @property
+    def keys(self) -> Labels:
+        """The labels of the columns."""
+        return self.maps[0].keys
+
+    def layer(self, layer: int) -> AttentionMap:
+        """The (first) map of a layer."""
+        for candidate in self.maps:
+            if candidate.layer == layer:
+                return candidate
+        raise UnknownNameError(f"stack {self.name!r} has no layer {layer}; it has: {listed(self.layers)}")
+
+    def head(self, layer: int, head: int) -> torch.Tensor:
+        """The weights ``[query, key]`` of one head."""
+        found = self.layer(layer)
+        if not 0 <= head < found.heads:
+            raise UnknownNameError(f"layer {layer} of stack {self.name!r} has heads 0 to {found.heads - 1}, not {head}")
+        return found.weights[head]
+
+    def stacked(self) -> torch.Tensor:
+        """All maps as one tensor ``[layer, head, query, key]``.
+
+        Raises:
+            ShapeError: layers differ in heads or lengths; the message says which.
+        """
+        shapes = {tuple(m.weights.shape) for m in self.maps}
+        if len(shapes) > 1:
+            differ = "; ".join(f"layer {m.layer} ({m.module}): {tuple(m.weights.shape)}" for m in self.maps)
+            raise ShapeError(
+                f"the layers of stack {self.name!r} cannot be stacked, [head, query, key] differ: {differ}"
+            )
+        return torch.stack([m.weights for m in self.maps])
+
+    def whole(self) -> "AttentionStack":
+        """This stack, when every map holds all its rows and stands on the diagonal.
+
+        Raises:
+            NotKeptError: cross-attention, or rows left out by ``keep``.
+        """
+        for m in self.maps:
+            if not m.whole:
+                why = "is cross-attention" if m.kind == "cross" else f"holds {len(m.queries)} of {len(m.keys)} rows"
+                raise NotKeptError(
+                    f"this needs self-attention maps with every row; {m.module or self.name!r} {why}. "
+                    'Capture with keep="maps" and choose a self-attention stack'
+                )
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """Everything kept of one sequence.
+
+    Its stacks are attributes: ``trace.encoder``, ``trace.decoder``, ``trace.cross``, ``trace.vision`` …
+
+    Attributes:
+        maps: every map, in the order of stacks and layers.
+        run: the number of the run in its recording (a run is one ``generate()`` or one forward pass).
+        item: the row of the batch, that is, which input it was.
+        candidate: which of the returned sequences of that input it is.
+        model: the name of the model.
+    """
+
+    maps: tuple[AttentionMap, ...]
+    run: int = 0
+    item: int = 0
+    candidate: int = 0
+    model: str = ""
+
+    @cached_property
+    def stacks(self) -> Mapping[str, AttentionStack]:
+        """The stacks by name, in the order in which they ran."""
+        names = dict.fromkeys(m.group for m in self.maps)
+        return {name: AttentionStack(name, tuple(m for m in self.maps if m.group == name)) for name in names}
+
+    def __getattr__(self, name: str) -> AttentionStack:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self._find(name)
+
+    def stack(self, name: str | None = None) -> AttentionStack:
+        """The stack called ``name``; without a name the only one.
+
+        Raises:
+            UnknownStackError: no such stack, or several and no name; the message lists them.
+        """
+        if name is not None:
+            return self._find(name)
+        if len(self.stacks) == 1:
+            return next(iter(self.stacks.values()))
+        raise UnknownStackError(f"this trace has several stacks; choose one with stack=…: {listed(self.stacks)}")
+
+    def _find(self, name: str) -> AttentionStack:
+        try:
+            return self.stacks[name]
+        except KeyError:
+            raise UnknownStackError(f"this trace has no stack {name!r}; it has: {listed(self.stacks)}") from None
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the trace as one safetensors file with a JSON header, in one atomic step.
+
+        Raises:
+            SaveError: the file could not be written; what stood there before is untouched.
+        """
+        tables: list[dict[str, Any]] = []
+        described = []
+        for m in self.maps:
+            about = {name: getattr(m, name) for name in ("stack", "layer", "index", "kind", "module", "steps")}
+            error = None if m.error != m.error else m.error  # JSON has no NaN
+            described.append(
+                about
+                | {"positions": m.positions, "produced": m.produced, "error": error}
+                | {"queries": _entered(m.queries, tables), "keys": _entered(m.keys, tables)}
+            )
+        meta = {"format": _FORMAT, "version": _VERSION, "model": self.model}
+        meta |= {"run": self.run, "item": self.item, "candidate": self.candidate, "labels": tables, "maps": described}
+        tensors = {f"{n}.{name}": getattr(m, name) for n, m in enumerate(self.maps) for name in _TENSORS}
+        return write_archive(path, {name: t for name, t in tensors.items() if t is not None}, meta)
+
+
+def load(path: str | os.PathLike[str]) -> Trace:
+    """Read a trace that :meth:`Trace.save` wrote. Nothing in the file is executed.
+
+    Raises:
+        TraceFileError: no such file, damaged, foreign, or from a newer version.
+    """
+    tensors, meta = read_archive(path, expected_format=_FORMAT, newest_version=_VERSION)
+    try:
+        labels = [_labels(table) for table in meta["labels"]]
+        maps = tuple(_map(n, about, tensors, labels) for n, about in enumerate(meta["maps"]))
+        return Trace(maps, int(meta["run"]), int(meta["item"]), int(meta["candidate"]), str(meta["model"]))
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+        raise TraceFileError(
+            f"{str(path)!r} is damaged: its description and its tensors do not fit ({error})"
+        ) from error
+
+
+def _entered(labels: Labels, tables: list[dict[str, Any]]) -> int:
+    """The number of these labels in the file's list, entering them when they are new: maps share most of them."""
+    table = asdict(labels)
+    if table not in tables:
+        tables.append(table)
+    return tables.index(table)
+
+
+def _labels(table: Mapping[str, Any]) -> Labels:
+    segments = tuple(
+        Segment(s["kind"], s["start"], s["stop"], _pair(s["grid"]), _pair(s["seconds"])) for s in table["segments"]
+    )
+    return Labels(tuple(table["texts"]), tuple(table["ids"]), tuple(table["words"]), segments)
+
+
+def _pair(value: Sequence[Any] | None) -> Any:
+    return None if value is None else (value[0], value[1])
+
+
+def _map(
+    number: int, about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], labels: Sequence[Labels]
+) -> AttentionMap:
+    positions, produced, error = about["positions"], about["produced"], about["error"]
+    return AttentionMap(
+        tensors[f"{number}.weights"],
+        labels[about["queries"]],
+        labels[about["keys"]],
+        stack=about["stack"],
+        layer=about["layer"],
+        index=about["index"],
+        kind=about["kind"],
+        module=about["module"],
+        steps=tuple(about["steps"]),
+        positions=None if positions is None else tuple(positions),
+        produced=None if produced is None else tuple(produced),
+        error=float("nan") if error is None else error,
+        query_vectors=tensors.get(f"{number}.query_vectors"),
+        key_vectors=tensors.get(f"{number}.key_vectors"),
+    )
