@@ -1,0 +1,95 @@
+"""Where a module stands in a model: its stack, its block index, and whether it attends to itself or across."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from hf_attnviz.capture.families import CROSS_INPUTS, CROSS_NAMES, STACK_OF_INPUT, STACK_OF_SEGMENT
+
+
+@dataclass(frozen=True)
+class Address:
+    """The place of a module: its name, its stack and the index of its block (None outside any list of blocks)."""
+
+    module: str
+    stack: str
+    layer: int | None
+
+
+def addresses(target: nn.Module) -> dict[int, Address]:
+    """The address of each module of ``target``, by ``id(module)``."""
+    modules = dict(target.named_modules())
+    places = {name: _block_path(name, modules) for name in modules}
+    numbers: dict[str, dict[tuple[int, ...], int]] = {}
+    for pattern, indices in places.values():
+        numbers.setdefault(pattern, {}).setdefault(indices, len(numbers[pattern]))
+    found = {}
+    for name, module in modules.items():
+        pattern, indices = places[name]
+        # One list: its own index, so that a hybrid model keeps its numbering. Lists in lists: a running number.
+        layer = None if not indices else indices[0] if len(indices) == 1 else numbers[pattern][indices]
+        found[id(module)] = Address(name, _stack(name, module, target), layer)
+    return found
+
+
+def block_count(target: nn.Module) -> int:
+    """The largest number of blocks that any stack of the model has."""
+    layers = [address.layer for address in addresses(target).values() if address.layer is not None]
+    return max(layers, default=-1) + 1
+
+
+def is_cross(address: Address, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether this call of an attention module looks at another sequence than its own."""
+    name = f"{address.module}.{type(module).__name__}".lower()
+    if any(hint in name for hint in CROSS_NAMES):
+        return True
+    given = dict(zip(_parameters(type(module)), args, strict=False)) | dict(kwargs)
+    own = next((value for value in given.values() if isinstance(value, torch.Tensor)), None)
+    return any(isinstance(given.get(name), torch.Tensor) and given[name] is not own for name in CROSS_INPUTS)
+
+
+@functools.cache
+def _parameters(kind: type[nn.Module]) -> tuple[str, ...]:
+    forward: Callable[..., Any] = kind.forward
+    return tuple(inspect.signature(forward).parameters)[1:]
+
+
+def _block_path(name: str, modules: Mapping[str, nn.Module]) -> tuple[str, tuple[int, ...]]:
+    """The lists of blocks on the way to a module: their names with ``*`` for the index, and the indices."""
+    parts = name.split(".")
+    pattern: list[str] = []
+    indices: list[int] = []
+    for depth, part in enumerate(parts):
+        parent = modules[".".join(parts[:depth])]
+        if part.isdigit() and isinstance(parent, (nn.ModuleList, nn.Sequential)) and _is_block_list(parent, indices):
+            indices.append(int(part))
+            pattern = [*parts[:depth], "*"] if len(indices) == 1 else [*pattern, *parts[len(pattern) : depth], "*"]
+    return ".".join(pattern), tuple(indices)
+
+
+def _is_block_list(parent: nn.Module, outer: Sequence[int]) -> bool:
+    # Inside a block, a list of unlike parts (T5: self-attention, cross-attention, feed-forward) is no list of blocks.
+    return not outer or len({type(child) for child in parent.children()}) == 1
+
+
+def _stack(name: str, module: nn.Module, target: nn.Module) -> str:
+    parts = name.split(".")
+    config = getattr(target, "config", None)
+    if getattr(config, "is_encoder_decoder", False):
+        for part in parts:
+            if part in ("encoder", "decoder"):
+                return part
+    for part in parts:
+        if part in STACK_OF_SEGMENT:
+            return STACK_OF_SEGMENT[part]
+    causal = getattr(module, "is_causal", None)
+    if causal is None:
+        causal = getattr(config, "is_decoder", False) or type(target).__name__.endswith("ForCausalLM")
+    if causal:
+        return "decoder"
+    return STACK_OF_INPUT.get(getattr(target, "main_input_name", ""), "encoder")

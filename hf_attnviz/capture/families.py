@@ -1,0 +1,44 @@
+"""What differs between model families, as rows of data: a name that a family uses, and what it means.
+
+A new odd family is a new row here, proved by ``attnviz doctor``.
+"""
+
+from typing import Final
+
+# A part of a module's name -> the stack it stands in. The first that matches, read from the root, wins.
+STACK_OF_SEGMENT: Final[dict[str, str]] = {
+    "vision_model": "vision",
+    "vision_tower": "vision",
+    "vision_encoder": "vision",
+    "visual": "vision",
+    "image_encoder": "vision",
+    "audio_model": "audio",
+    "audio_tower": "audio",
+    "audio_encoder": "audio",
+    "text_model": "text",
+    "text_encoder": "text",
+    "language_model": "decoder",
+}
+
+# What the model reads first -> the stack of a model that has one tower and no causal mask.
+STACK_OF_INPUT: Final[dict[str, str]] = {
+    "pixel_values": "vision",
+    "pixel_values_videos": "vision",
+    "input_features": "audio",
+    "input_values": "audio",
+}
+
+# Arguments of an attention module that carry another sequence to look at.
+CROSS_INPUTS: Final = (
+    "key_value_states",
+    "encoder_hidden_states",
+    "cross_attention_states",
+    "context",
+    "memory",
+)
+
+# Parts of a module's name, or of its class', that mean cross-attention.
+CROSS_NAMES: Final = ("crossattention", "cross_attn", "cross_attention", "encoder_attn", "encdecattention")
+
+# Arguments of generate() under which tokens are drafted and rejected; such runs are refused in words.
+DRAFTING_ARGUMENTS: Final = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "custom_generate")

@@ -1,0 +1,169 @@
+"""The interface observer: attention functions that a model asks transformers' AttentionInterface for.
+
+The model is handed the function it asked for, wrapped. The function itself computes the output, so the output has
+the same bits; beside it, the model's *own* eager function (which the model passes as the default) gives the weights
+for the same query, key and arguments: learned sinks, soft-caps, position biases, groups and windows are in it. Only
+the mask has to be turned into the additive form that eager functions read. What comes out is believed only if the
+kernel's own output confirms it.
+"""
+
+import functools
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import torch
+from torch import nn
+from transformers.modeling_utils import AttentionInterface
+
+from hf_attnviz.capture import scope
+from hf_attnviz.capture.proof import Candidate, attending_rows, prove
+from hf_attnviz.capture.seen import Seen
+from hf_attnviz.errors import CaptureError
+
+AttentionFunction = Callable[..., tuple[torch.Tensor, torch.Tensor | None]]
+
+_NAMES: Final = ("query", "key", "value", "attention_mask")
+_lock = threading.Lock()
+_original: Callable[..., Any] | None = None
+_users = 0
+
+
+def install() -> None:
+    """Begin to watch; installed once, however many recordings are open."""
+    global _original, _users
+    with _lock:
+        _users += 1
+        if _original is None:
+            _original = AttentionInterface.get_interface
+            AttentionInterface.get_interface = _watching(_original)
+
+
+def remove() -> None:
+    """Stop watching when the last recording closes; transformers is then as it was."""
+    global _original, _users
+    with _lock:
+        _users -= 1
+        if _users == 0 and _original is not None:
+            AttentionInterface.get_interface = _original
+            _original = None
+
+
+def _watching(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def get_interface(self: Any, attn_implementation: str, default: Any = None) -> Any:
+        function = original(self, attn_implementation, default)
+        if function is None or not scope.sessions():
+            return function
+        return _observed(function, default, attn_implementation)
+
+    return get_interface
+
+
+def _observed(function: AttentionFunction, eager: AttentionFunction | None, implementation: str) -> AttentionFunction:
+    @functools.wraps(function)
+    def attention(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+        listening = scope.listeners(module)
+        with scope.deaf():
+            result = function(module, *args, **kwargs)
+            if not listening:
+                return result
+            call = _Call(function, eager, implementation or "eager", module, args, kwargs)
+            for session in listening:
+                session.recording.receive(session, module, functools.partial(call.seen, result, session.recording.exact))
+        return result
+
+    return attention
+
+
+class _Call:
+    """One call of an attention function, with its arguments found by name whether they came by place or by name."""
+
+    def __init__(
+        self,
+        function: AttentionFunction,
+        eager: AttentionFunction | None,
+        implementation: str,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        self.function, self.eager, self.implementation = function, eager, implementation
+        self.module, self.args, self.kwargs = module, args, kwargs
+        given = dict(zip(_NAMES, args, strict=False)) | dict(kwargs)
+        self.query, self.key, self.value = given["query"], given["key"], given["value"]
+        self.mask = given.get("attention_mask")
+        self._cached: dict[bool, Seen] = {}
+
+    def seen(self, result: tuple[torch.Tensor, torch.Tensor | None], exact: bool) -> Seen:
+        """The weights of this call, proved; worked out once for all recordings that listen."""
+        if exact not in self._cached:
+            with torch.no_grad():
+                self._cached[exact] = self._seen(result, exact)
+        return self._cached[exact]
+
+    def _seen(self, result: tuple[torch.Tensor, torch.Tensor | None], exact: bool) -> Seen:
+        if self.kwargs.get("cache") is not None:
+            raise CaptureError("continuous batching keeps many sequences in one paged cache; capture plain generate()")
+        dropped = bool(self.kwargs.get("dropout")) and self.module.training
+        output = self._kernel(self.value) if dropped else self._shaped(result[0])
+        proved = prove(
+            self._candidates(None if dropped else result[1]), self._kernel, self.value, output, attending_rows(self.mask), exact=exact
+        )
+        scaling = self.kwargs.get("scaling")
+        scaling = self.query.shape[-1] ** -0.5 if scaling is None else scaling
+        vectors = {"query": self.query * scaling, "key": self.key, "value": self.value}
+        return Seen(proved, self.implementation, {name: vector.detach() for name, vector in vectors.items()})
+
+    def _candidates(self, returned: torch.Tensor | None) -> Iterator[Candidate]:
+        heads, queries = self.query.shape[1:3]
+        if isinstance(returned, torch.Tensor) and returned.dim() == 4 and tuple(returned.shape[1:3]) == (heads, queries):
+            yield "returned by the kernel", lambda: returned.detach().clone()  # the model may go on to change its own
+        eager = self.eager
+        if eager is not None and (self.mask is None or (isinstance(self.mask, torch.Tensor) and self.mask.dim() == 4)):
+            yield "the model's own eager function", lambda: self._eager_weights(eager)
+
+    def _eager_weights(self, eager: AttentionFunction) -> torch.Tensor:
+        weights = self._run(eager, self.value, self._additive_mask())[1]
+        if weights is None:
+            raise CaptureError("the eager function returned no weights")
+        return weights
+
+    def _kernel(self, value: torch.Tensor) -> torch.Tensor:
+        """The kernel as it ran, on another V and without dropout."""
+        return self._shaped(self._run(self.function, value, self.mask)[0])
+
+    def _run(self, function: AttentionFunction, value: torch.Tensor, mask: Any) -> tuple[torch.Tensor, Any]:
+        new = {"value": value, "attention_mask": mask}
+        args = [new.get(name, old) for name, old in zip(_NAMES, self.args, strict=False)] + list(self.args[4:])
+        kwargs = {name: new.get(name, old) for name, old in self.kwargs.items()}
+        if mask is not None and len(args) < len(_NAMES):
+            kwargs["attention_mask"] = mask
+        if "dropout" in kwargs:
+            kwargs["dropout"] = 0.0
+        with scope.deaf():
+            return function(self.module, *args, **kwargs)
+
+    def _shaped(self, output: torch.Tensor) -> torch.Tensor:
+        batch, heads, queries = self.query.shape[:3]
+        return output.reshape(batch, queries, heads, -1)
+
+    def _additive_mask(self) -> torch.Tensor | None:
+        """The mask as eager functions read it: added to the scores."""
+        lowest = torch.finfo(self.query.dtype).min
+        mask = self.mask
+        if self.implementation == "eager":
+            return mask
+        if mask is None:
+            queries, keys = self.query.shape[2], self.key.shape[2]
+            if queries == 1 or not self._causal():
+                return None
+            mask = torch.ones(queries, keys, dtype=torch.bool, device=self.query.device).tril()[None, None]
+        if mask.dtype == torch.bool:
+            zero = torch.zeros((), dtype=self.query.dtype, device=mask.device)
+            return torch.where(mask, zero, lowest)
+        return mask
+
+    def _causal(self) -> bool:
+        asked = self.kwargs.get("is_causal")
+        return bool(getattr(self.module, "is_causal", True) if asked is None else asked)

@@ -1,0 +1,138 @@
+"""Proof that weights are what a kernel computed, in two grades.
+
+*Consistent*: weights · V equals the kernel's own output. Cheap, but blind to what lies in the null space of V once
+there are more keys than ``head_dim``. Every capture checks it.
+
+*Exact*: the same kernel, with the same query, key, mask and arguments, run on blocks of the identity in place of V,
+gives the weights themselves: column j of the block comes out as the weight on key j. The doctor checks it.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+
+from hf_attnviz.errors import ProofError
+
+Kernel = Callable[[torch.Tensor], torch.Tensor]
+"""The kernel as a function of V alone: ``[batch, kv_head, key, size]`` → ``[batch, query, head, size]``."""
+
+Candidate = tuple[str, Callable[[], torch.Tensor]]
+"""A way to obtain weights ``[batch, head, query, key]``: its name and the function that does it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Proved:
+    """Weights with their proof.
+
+    Attributes:
+        weights: ``[batch, head, query, key]``.
+        error: the largest deviation, over rows that may attend to anything.
+        bound: what the deviation may be at most.
+        grade: ``"consistent"`` or ``"exact"``.
+        way: how the weights were obtained.
+        masked_rows: rows that may attend to nothing; they are left out of the proof.
+    """
+
+    weights: torch.Tensor
+    error: torch.Tensor
+    bound: float
+    grade: str
+    way: str
+    masked_rows: int = 0
+
+
+def prove(
+    candidates: Iterable[Candidate],
+    kernel: Kernel,
+    value: torch.Tensor,
+    output: torch.Tensor,
+    attends: torch.Tensor | None,
+    *,
+    exact: bool = False,
+) -> Proved:
+    """The weights of the first candidate that the kernel's own output confirms; else those of the kernel on identity.
+
+    Args:
+        candidates: ways to obtain the weights, cheapest first.
+        kernel: the kernel, without dropout, as a function of V.
+        value: V as it ran, ``[batch, kv_head, key, size]``.
+        output: what the kernel gave for it (without dropout), ``[batch, query, head, size]``.
+        attends: ``[batch or 1, head or 1, query]``, False for rows that may attend to nothing; None when all may.
+        exact: demand the exact grade.
+
+    Raises:
+        ProofError: nothing is consistent with the kernel's output; the message says what was tried.
+    """
+    bound = tolerance(value)
+    tried: list[str] = []
+    truth = identity_weights(kernel, value) if exact else None
+    masked = 0 if attends is None else int((~attends).sum())
+    for way, obtain in (*candidates, ("kernel on identity", lambda: _or(truth, kernel, value))):
+        try:
+            weights = obtain()
+            error = consistency(weights, value, output, attends)
+        except Exception as problem:  # a twin that cannot run here is no truth; the next way is tried
+            tried.append(f"{way}: {type(problem).__name__}: {problem}")
+            continue
+        if float(error) > bound:
+            tried.append(f"{way}: off by {float(error):.2g}")
+            continue
+        if truth is None:
+            return Proved(weights, error, bound, "consistent", way, masked)
+        deviation = _largest((weights.to(truth.dtype) - truth).abs().amax(-1), attends)
+        exact_bound = tolerance(torch.ones_like(value[..., :1, :1]))
+        if float(deviation) <= exact_bound:
+            return Proved(weights, deviation, exact_bound, "exact", way, masked)
+        tried.append(f"{way}: off by {float(deviation):.2g} from the kernel on identity")
+    raise ProofError(f"no weights agree with what the kernel put out (allowed: {bound:.2g}). Tried: {'; '.join(tried)}")
+
+
+def tolerance(value: torch.Tensor) -> float:
+    """How far weights · V may be from the kernel's output: rounding of the dtype, at the size of V."""
+    largest = float(value.detach().abs().max()) if value.numel() else 0.0
+    if value.dtype in (torch.float32, torch.float64):
+        return 1e-5 * max(1.0, largest)
+    return 2 * torch.finfo(value.dtype).eps * largest
+
+
+def consistency(
+    weights: torch.Tensor, value: torch.Tensor, output: torch.Tensor, attends: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The largest deviation of weights · V from ``output`` (a scalar; infinite where either is not a number)."""
+    precise = torch.promote_types(value.dtype, torch.float32)
+    grouped = value.to(precise).repeat_interleave(weights.shape[1] // value.shape[1], dim=1)
+    expected = weights.to(precise) @ grouped
+    deviation = (expected - output.to(precise).transpose(1, 2)).abs()
+    return _largest(deviation.amax(-1), attends)
+
+
+def identity_weights(kernel: Kernel, value: torch.Tensor) -> torch.Tensor:
+    """The weights themselves, ``[batch, head, query, key]``: the kernel run on blocks of the identity."""
+    keys, size = value.shape[-2:]
+    columns = []
+    for start in range(0, keys, size):
+        width = min(size, keys - start)
+        block = torch.zeros_like(value, memory_format=torch.contiguous_format)
+        block[..., torch.arange(start, start + width), torch.arange(width)] = 1
+        columns.append(kernel(block)[..., :width])
+    return torch.cat(columns, dim=-1).transpose(1, 2)
+
+
+def attending_rows(mask: object) -> torch.Tensor | None:
+    """Which rows a 4-D mask lets attend to anything, ``[batch or 1, head or 1, query]``; None when no mask says."""
+    if not isinstance(mask, torch.Tensor) or mask.dim() != 4:
+        return None
+    return (mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2).any(-1)
+
+
+def _or(truth: torch.Tensor | None, kernel: Kernel, value: torch.Tensor) -> torch.Tensor:
+    return identity_weights(kernel, value) if truth is None else truth
+
+
+def _largest(deviation: torch.Tensor, attends: torch.Tensor | None) -> torch.Tensor:
+    """The largest of ``[batch, head, query]`` over rows that attend."""
+    sound = torch.where(deviation.isnan(), torch.inf, deviation)
+    if attends is not None:
+        sound = sound.masked_fill(~attends, 0.0)
+    return sound.max() if sound.numel() else sound.new_zeros(())

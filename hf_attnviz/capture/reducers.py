@@ -1,0 +1,183 @@
+"""What is kept of each attention call: the reducers of ``keep``.
+
+A reducer sees tiles of attention rows. It says what it needs of a tile, how a tile updates what it holds, how two
+partial holdings merge, and what it gives in the end. Whole maps are the trivial reducer.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeVar
+
+import torch
+
+from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """Some rows of one attention call.
+
+    Attributes:
+        weights: ``[batch, head, query, key]``.
+        positions: ``[batch, query]``: the place of each row in its own sequence, padding left out; -1 for padding.
+        lengths: ``[batch]``: how long each sequence is after this call.
+        vectors: ``query`` ``[batch, head, query, size]`` times the model's scaling, ``key`` and ``value``
+            ``[batch, key_value_head, key, size]``; empty where a module's attention does not show them.
+    """
+
+    weights: torch.Tensor
+    positions: torch.Tensor
+    lengths: torch.Tensor
+    vectors: Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class KeptRows:
+    """Rows of attention: ``weights`` ``[batch, head, row, key]`` and the ``positions`` ``[batch, row]`` they stand at."""
+
+    weights: torch.Tensor
+    positions: torch.Tensor
+
+
+State = TypeVar("State")
+
+
+class Reducer(Protocol[State]):
+    """Something that ``keep`` keeps."""
+
+    name: str
+    needs: frozenset[str]
+    """What it reads of a tile: ``"weights"``, ``"vectors"``."""
+
+    def update(self, state: State | None, tile: Tile) -> State:
+        """The state after one more tile (None: before the first)."""
+        ...
+
+    def merge(self, first: State, second: State) -> State:
+        """The state of two parts, the second holding the later rows."""
+        ...
+
+    def result(self, state: State) -> Any:
+        """What the recording hands out."""
+        ...
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Every row of every map.
+
+    Args:
+        dtype: the type to keep them in; None keeps the type in which they ran.
+    """
+
+    dtype: torch.dtype | None = None
+    name: str = "maps"
+    needs: frozenset[str] = frozenset({"weights"})
+
+    def update(self, state: KeptRows | None, tile: Tile) -> KeptRows:
+        """Append the tile's rows."""
+        rows = KeptRows(tile.weights if self.dtype is None else tile.weights.to(self.dtype), tile.positions)
+        return rows if state is None else self.merge(state, rows)
+
+    def merge(self, first: KeptRows, second: KeptRows) -> KeptRows:
+        """Rows of both, in order."""
+        return _joined(first, second)
+
+    def result(self, state: KeptRows) -> KeptRows:
+        """The rows as they are."""
+        return state
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Chosen rows only.
+
+    Args:
+        queries: positions in the sequence, padding left out; a negative one counts from the end of each forward pass,
+            so that ``Rows([-1])`` keeps, while generating, the row that put out each new token.
+    """
+
+    queries: Sequence[int]
+    name: str = "rows"
+    needs: frozenset[str] = frozenset({"weights"})
+
+    def __post_init__(self) -> None:
+        chosen = tuple(dict.fromkeys(int(q) for q in self.queries))
+        if not chosen:
+            raise ArgumentError("Rows needs at least one query position; got none")
+        object.__setattr__(self, "queries", chosen)
+
+    def update(self, state: KeptRows | None, tile: Tile) -> KeptRows:
+        """Pick the wanted rows of the tile, for each sequence of the batch its own."""
+        wanted = torch.tensor(self.queries, device=tile.positions.device).expand(len(tile.lengths), -1)
+        wanted = torch.where(wanted < 0, wanted + tile.lengths[:, None], wanted)
+        here = (wanted[:, :, None] == tile.positions[:, None, :]) & (wanted[:, :, None] >= 0)
+        found, place = here.any(-1), here.int().argmax(-1)
+        columns = found.any(0)  # rows that no sequence of the batch has in this tile are not kept at all
+        found, place, wanted = found[:, columns], place[:, columns], wanted[:, columns]
+        index = place[:, None, :, None].expand(-1, tile.weights.shape[1], -1, tile.weights.shape[3])
+        weights = tile.weights.gather(2, index).masked_fill(~found[:, None, :, None], float("nan"))
+        rows = KeptRows(weights, torch.where(found, wanted, -1))
+        return rows if state is None else self.merge(state, rows)
+
+    def merge(self, first: KeptRows, second: KeptRows) -> KeptRows:
+        """Rows of both, in order."""
+        return _joined(first, second)
+
+    def result(self, state: KeptRows) -> KeptRows:
+        """The rows as they are; a sequence that lacks a row has position -1 and NaN there."""
+        return state
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The query, key and value vectors, after rotary embedding, the query times the model's scaling."""
+
+    name: str = "vectors"
+    needs: frozenset[str] = frozenset({"vectors"})
+
+    def update(self, state: Mapping[str, torch.Tensor] | None, tile: Tile) -> Mapping[str, torch.Tensor]:
+        """Append the tile's queries; keys and values are those of the whole call."""
+        new = {**tile.vectors, "positions": tile.positions} if tile.vectors else {}
+        return new if state is None else self.merge(state, new)
+
+    def merge(self, first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """Queries of both, in order, over the same keys."""
+        if not first:
+            return second
+        queries = torch.cat([first["query"], second["query"]], dim=2)
+        return {**first, "query": queries, "positions": torch.cat([first["positions"], second["positions"]], dim=1)}
+
+    def result(self, state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """The vectors by name, and the ``positions`` of the queries; empty where a module does not show them."""
+        return state
+
+
+def _joined(first: KeptRows, second: KeptRows) -> KeptRows:
+    return KeptRows(
+        torch.cat([first.weights, second.weights], dim=2), torch.cat([first.positions, second.positions], dim=1)
+    )
+
+
+BY_NAME: Final[dict[str, Reducer[Any]]] = {"maps": Maps(), "vectors": Vectors()}
+
+
+def reducers(keep: "str | Reducer[Any] | Sequence[str | Reducer[Any]]") -> tuple[Reducer[Any], ...]:
+    """The reducers that ``keep`` names.
+
+    Raises:
+        UnknownNameError: a name that is not known.
+        ArgumentError: none at all, or two that keep rows.
+    """
+    asked = [keep] if isinstance(keep, str) or hasattr(keep, "update") else list(keep)
+    found: list[Reducer[Any]] = []
+    for one in asked:
+        if isinstance(one, str) and one not in BY_NAME:
+            raise UnknownNameError(f"keep={one!r} is not known; known: {listed(BY_NAME)}, or a reducer such as Rows([0])")
+        found.append(BY_NAME[one] if isinstance(one, str) else one)
+    if not found:
+        raise ArgumentError('keep names nothing to keep; for example keep="maps"')
+    names = [reducer.name for reducer in found]
+    if len(set(names)) < len(names) or {"maps", "rows"} <= set(names):
+        raise ArgumentError(f"keep names the same thing twice (maps hold all rows): {listed(names)}")
+    return tuple(found)

@@ -1,0 +1,104 @@
+"""Who is listening, in which thread, and inside which module.
+
+The observers speak only inside a session: while the target's own forward or generate() runs in this thread. Two
+threads with two models never see each other's calls, for sessions are kept by thread.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from hf_attnviz.capture.recording import Recording
+    from hf_attnviz.capture.runs import Pass, Run
+
+
+@dataclass(eq=False)
+class Context:
+    """One call of a module, while it runs: its arguments, and how many maps were seen in it."""
+
+    module: nn.Module
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    maps: int = 0
+
+
+@dataclass(eq=False)
+class Session:
+    """A recording that listens in this thread: its run, the pass under way, and the modules being called."""
+
+    recording: "Recording"
+    run: "Run"
+    depth: int = 0
+    current: "Pass | None" = None
+    contexts: list[Context] = field(default_factory=list)
+
+    def context(self, module: nn.Module) -> Context:
+        """The innermost call of ``module`` that is under way."""
+        for context in reversed(self.contexts):
+            if context.module is module:
+                return context
+        self.contexts.insert(0, Context(module))  # a module that takes no hook of ours
+        return self.contexts[0]
+
+
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.sessions: list[Session] = []
+        self.observer: AbstractContextManager[Any] | None = None
+        self.deaf = 0
+
+
+_thread = _Thread()
+
+
+def sessions() -> list[Session]:
+    """The sessions open in this thread; none while the observers work themselves."""
+    return [] if _thread.deaf else _thread.sessions
+
+
+def all_sessions() -> list[Session]:
+    """The sessions open in this thread, also while the observers work."""
+    return _thread.sessions
+
+
+def begin(session: Session, observer: Callable[[], AbstractContextManager[Any]]) -> None:
+    """Open a session in this thread; the first one brings the observer of functions with it."""
+    if _thread.observer is None:
+        _thread.observer = observer()
+        _thread.observer.__enter__()
+    _thread.sessions.append(session)
+
+
+def close(session: Session) -> None:
+    """Close a session of this thread; the last one takes the observer of functions away."""
+    if session in _thread.sessions:
+        _thread.sessions.remove(session)
+    if not _thread.sessions and _thread.observer is not None:
+        observer, _thread.observer = _thread.observer, None
+        observer.__exit__(None, None, None)
+
+
+def listeners(module: nn.Module) -> list[Session]:
+    """The open sessions that want what happens in ``module``."""
+    return [session for session in sessions() if session.recording.wants(module)]
+
+
+def innermost() -> nn.Module | None:
+    """The hooked module whose forward is running in this thread."""
+    found = sessions()
+    return found[-1].contexts[-1].module if found and found[-1].contexts else None
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Inside, the observers of this thread hear nothing: for kernels run whole, and for our own side paths."""
+    _thread.deaf += 1
+    try:
+        yield
+    finally:
+        _thread.deaf -= 1
