@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from transformers.modeling_utils import AttentionInterface
 
-from hf_attnviz.capture import scope
-from hf_attnviz.capture.proof import Candidate, attending_rows, prove
-from hf_attnviz.capture.seen import Seen
+from hf_attnviz.capturing import scope
+from hf_attnviz.capturing.proof import Candidate, attending_rows, prove
+from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.errors import CaptureError
 
 AttentionFunction = Callable[..., tuple[torch.Tensor, torch.Tensor | None]]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_attnviz.capture.families import CROSS_INPUTS, CROSS_NAMES, STACK_OF_INPUT, STACK_OF_SEGMENT
+from hf_attnviz.capturing.families import CROSS_INPUTS, CROSS_NAMES, STACK_OF_INPUT, STACK_OF_SEGMENT
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from hf_attnviz.capture.runs import AttentionCall, Pass, Run
+from hf_attnviz.capturing.runs import AttentionCall, Pass, Run
 from hf_attnviz.errors import CaptureError
 from hf_attnviz.labels import Labels, label_tokens
 from hf_attnviz.trace import AttentionMap, Trace

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from hf_attnviz.capture.proof import Proved
-from hf_attnviz.capture.reducers import KeptRows
-from hf_attnviz.capture.scope import Context
+from hf_attnviz.capturing.proof import Proved
+from hf_attnviz.capturing.reducers import KeptRows
+from hf_attnviz.capturing.scope import Context
 from hf_attnviz.errors import NotKeptError, listed
 
 

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
-from hf_attnviz.capture import scope
-from hf_attnviz.capture.proof import Proved, attending_rows, prove
-from hf_attnviz.capture.seen import Seen
+from hf_attnviz.capturing import scope
+from hf_attnviz.capturing.proof import Proved, attending_rows, prove
+from hf_attnviz.capturing.seen import Seen
 
 _SOFTMAX: Final = frozenset({"softmax", "_softmax"})
 _PRODUCT: Final = frozenset({"matmul", "__matmul__", "__rmatmul__", "bmm", "baddbmm"})

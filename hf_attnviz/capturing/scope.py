@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 if TYPE_CHECKING:
-    from hf_attnviz.capture.recording import Recording
-    from hf_attnviz.capture.runs import Pass, Run
+    from hf_attnviz.capturing.recording import Recording
+    from hf_attnviz.capturing.runs import Pass, Run
 
 
 @dataclass(eq=False)

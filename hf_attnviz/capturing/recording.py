@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_attnviz.capture import interface, scope
-from hf_attnviz.capture.address import Address, addresses, block_count, is_cross
-from hf_attnviz.capture.families import DRAFTING_ARGUMENTS
-from hf_attnviz.capture.function import FunctionObserver
-from hf_attnviz.capture.join import traces_of
-from hf_attnviz.capture.reducers import Reducer, Rows, Tile, reducers
-from hf_attnviz.capture.runs import AttentionCall, Generated, Pass, Run, described
-from hf_attnviz.capture.seen import Seen
+from hf_attnviz.capturing import interface, scope
+from hf_attnviz.capturing.address import Address, addresses, block_count, is_cross
+from hf_attnviz.capturing.families import DRAFTING_ARGUMENTS
+from hf_attnviz.capturing.function import FunctionObserver
+from hf_attnviz.capturing.join import traces_of
+from hf_attnviz.capturing.reducers import Reducer, Rows, Tile, reducers
+from hf_attnviz.capturing.runs import AttentionCall, Generated, Pass, Run, described
+from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.errors import ArgumentError, CaptureError, NothingCapturedError, UnknownNameError, listed
 from hf_attnviz.trace import Trace
 

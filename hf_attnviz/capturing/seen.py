@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from hf_attnviz.capture.proof import Proved
+from hf_attnviz.capturing.proof import Proved
 
 
 @dataclass(frozen=True, eq=False)

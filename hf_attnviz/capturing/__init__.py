@@ -1,0 +1,12 @@
+"""Capture: watch attention while a model runs, without changing one bit of its output.
+
+Hooks on the model say where we are; two observers see the attention itself (:mod:`~hf_attnviz.capturing.interface` for
+models that ask transformers for their attention function, :mod:`~hf_attnviz.capturing.function` for all others); every
+map is proved against the kernel's own output (:mod:`~hf_attnviz.capturing.proof`) before it is handed out.
+"""
+
+from hf_attnviz.capturing.recording import Recording, attach, capture
+from hf_attnviz.capturing.reducers import Maps, Rows, Vectors
+from hf_attnviz.capturing.runs import AttentionCall, Run
+
+__all__ = ["AttentionCall", "Maps", "Recording", "Rows", "Run", "Vectors", "attach", "capture"]
