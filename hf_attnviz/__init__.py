@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hf_attnviz import functional as functional
     from hf_attnviz import zoo as zoo
     from hf_attnviz.capturing import AttentionCall as AttentionCall
+    from hf_attnviz.capturing import Diagnosis as Diagnosis
     from hf_attnviz.capturing import Maps as Maps
     from hf_attnviz.capturing import Recording as Recording
     from hf_attnviz.capturing import Rows as Rows
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
     from hf_attnviz.capturing import Vectors as Vectors
     from hf_attnviz.capturing import attach as attach
     from hf_attnviz.capturing import capture as capture
+    from hf_attnviz.capturing import doctor as doctor
     from hf_attnviz.language import set_language as set_language
     from hf_attnviz.trace import load as load
 
 _HOME = {
     "hf_attnviz.capturing": (
         "AttentionCall",
+        "Diagnosis",
         "Maps",
         "Recording",
         "Rows",
@@ -34,6 +37,7 @@ _HOME = {
         "Vectors",
         "attach",
         "capture",
+        "doctor",
     ),
     "hf_attnviz.labels": ("Labels", "Segment"),
     "hf_attnviz.language": ("set_language",),
@@ -45,7 +49,7 @@ _MODULES = ("errors", "functional", "zoo")
 _PLACE = {name: module for module, names in _HOME.items() for name in names}
 
 __version__ = "0.1.0"
-__all__ = [*sorted(_PLACE), *_MODULES]  # noqa: PLE0604
+__all__ = [*sorted(_PLACE), *_MODULES]
 
 
 def __getattr__(name: str) -> Any:

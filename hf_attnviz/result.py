@@ -11,6 +11,7 @@ import torch
 
 from hf_attnviz.axes import NAMES
 from hf_attnviz.errors import ArgumentError, ShapeError, UnknownNameError, listed
+from hf_attnviz.language import Text
 from hf_attnviz.optional import require
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Result:
         parameters: every argument that shaped the numbers.
         source: the paper or definition.
         unit: what the numbers are: ``"share"``, ``"nats"``, ``"tokens"``, ``""`` …
-        notes: what a reader must know before believing the numbers (drift, sinks, rows left out …).
+        notes: what a reader must know before believing the numbers (drift, sinks, rows left out …), in both languages.
     """
 
     values: torch.Tensor
@@ -61,7 +62,7 @@ class Result:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
     unit: str = ""
-    notes: tuple[str, ...] = ()
+    notes: tuple[Text, ...] = ()
 
     def __post_init__(self) -> None:
         expected = tuple(len(axis.labels) for axis in self.axes)

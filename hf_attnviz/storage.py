@@ -40,7 +40,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
                 os.unlink(temporary)  # noqa: PTH108
         raise SaveError(
             f"could not write {str(target)!r} ({len(data):,} bytes; {_free(target.parent)}): "
-            f"{error.strerror or error}; nothing was changed there. Choose a folder that exists, is writable and has room"
+            f"{error.strerror or error}; nothing was changed there. Choose a folder that exists, is writable "
+            "and has room"
         ) from error
     return target
 

@@ -5,8 +5,21 @@ models that ask transformers for their attention function, :mod:`~hf_attnviz.cap
 map is proved against the kernel's own output (:mod:`~hf_attnviz.capturing.proof`) before it is handed out.
 """
 
+from hf_attnviz.capturing.doctor import Diagnosis, Finding, doctor
 from hf_attnviz.capturing.recording import Recording, attach, capture
 from hf_attnviz.capturing.reducers import Maps, Rows, Vectors
 from hf_attnviz.capturing.runs import AttentionCall, Run
 
-__all__ = ["AttentionCall", "Maps", "Recording", "Rows", "Run", "Vectors", "attach", "capture"]
+__all__ = [
+    "AttentionCall",
+    "Diagnosis",
+    "Finding",
+    "Maps",
+    "Recording",
+    "Rows",
+    "Run",
+    "Vectors",
+    "attach",
+    "capture",
+    "doctor",
+]

@@ -48,15 +48,20 @@ def is_cross(address: Address, module: nn.Module, args: Sequence[Any], kwargs: M
     name = f"{address.module}.{type(module).__name__}".lower()
     if any(hint in name for hint in CROSS_NAMES):
         return True
-    given = dict(zip(_parameters(type(module)), args, strict=False)) | dict(kwargs)
+    given = named_arguments(module, args, kwargs)
     own = next((value for value in given.values() if isinstance(value, torch.Tensor)), None)
     return any(isinstance(given.get(name), torch.Tensor) and given[name] is not own for name in CROSS_INPUTS)
 
 
 @functools.cache
-def _parameters(kind: type[nn.Module]) -> tuple[str, ...]:
-    forward: Callable[..., Any] = kind.forward
+def parameters(forward: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of a forward's parameters, without ``self``."""
     return tuple(inspect.signature(forward).parameters)[1:]
+
+
+def named_arguments(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call of ``module`` by name, whether they came by place or by name."""
+    return dict(zip(parameters(type(module).forward), args, strict=False)) | dict(kwargs)
 
 
 def _block_path(name: str, modules: Mapping[str, nn.Module]) -> tuple[str, tuple[int, ...]]:

@@ -6,6 +6,7 @@ of the product is taken as it stands at that moment, so it is exact by construct
 ``scaled_dot_product_attention`` are proved like those of the interface.
 """
 
+import functools
 import inspect
 import types
 import weakref
@@ -83,7 +84,9 @@ class FunctionObserver(TorchFunctionMode):
 
     def _follow(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
         """A view, a cast, a dropout, a masking of something that comes from a softmax comes from it too."""
-        source = next((a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor) and self._traced.get(a)), None)
+        source = next(
+            (a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor) and self._traced.get(a)), None
+        )
         if source is None or not isinstance(result, torch.Tensor) or not result.is_floating_point():
             return
         origin = self._traced.get(source)
@@ -92,7 +95,9 @@ class FunctionObserver(TorchFunctionMode):
             self._traced.put(result, _Origin(clean=origin.clean if origin.clean is not None else source))
         elif result.numel() == source.numel():
             clean = origin.clean
-            self._traced.put(result, _Origin(clean if clean is None or clean.shape == result.shape else clean.view_as(result)))
+            self._traced.put(
+                result, _Origin(clean if clean is None or clean.shape == result.shape else clean.view_as(result))
+            )
 
     def _product(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         operands = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
@@ -106,16 +111,19 @@ class FunctionObserver(TorchFunctionMode):
         for session in scope.listeners(module):
             weights = (left if origin.clean is None else origin.clean).detach().clone()
             seen = Seen(_by_construction(_batched(weights, session)), f"softmax + {name}")
-            session.recording.receive(session, module, lambda seen=seen: seen)
+            session.recording.receive(session, module, functools.partial(_same, seen))
 
     def _sdpa(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
         module = scope.innermost()
         if module is None:
             return
         for session in scope.listeners(module):
-            session.recording.receive(
-                session, module, lambda exact=session.recording.exact: _sdpa_seen(func, args, kwargs, result, exact)
-            )
+            see = functools.partial(_sdpa_seen, func, args, kwargs, result, session.recording.exact)
+            session.recording.receive(session, module, see)
+
+
+def _same(seen: Seen) -> Seen:
+    return seen
 
 
 def _by_construction(weights: torch.Tensor) -> Proved:
@@ -160,7 +168,8 @@ def _sdpa_seen(
             scores = scores.masked_fill(~torch.ones_like(scores, dtype=torch.bool).tril(), -torch.inf)
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-        return scores.softmax(-1)
+        weights: torch.Tensor = scores.softmax(-1)
+        return weights
 
     with torch.no_grad(), scope.deaf():
         output = kernel(value) if given.get("dropout_p") else flat(result).transpose(1, 2)
@@ -174,6 +183,8 @@ def _sdpa_seen(
 def _opened(function: Any) -> Callable[..., Any]:
     """The function's own code, without its question whether a mode is on (which would send it round in circles)."""
     names = {**function.__globals__, "has_torch_function": lambda _: False}
-    opened = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
+    opened = types.FunctionType(
+        function.__code__, names, function.__name__, function.__defaults__, function.__closure__
+    )
     opened.__kwdefaults__ = inspect.unwrap(function).__kwdefaults__
     return opened

@@ -70,7 +70,9 @@ def _observed(function: AttentionFunction, eager: AttentionFunction | None, impl
                 return result
             call = _Call(function, eager, implementation or "eager", module, args, kwargs)
             for session in listening:
-                session.recording.receive(session, module, functools.partial(call.seen, result, session.recording.exact))
+                session.recording.receive(
+                    session, module, functools.partial(call.seen, result, session.recording.exact)
+                )
         return result
 
     return attention
@@ -108,7 +110,12 @@ class _Call:
         dropped = bool(self.kwargs.get("dropout")) and self.module.training
         output = self._kernel(self.value) if dropped else self._shaped(result[0])
         proved = prove(
-            self._candidates(None if dropped else result[1]), self._kernel, self.value, output, attending_rows(self.mask), exact=exact
+            self._candidates(None if dropped else result[1]),
+            self._kernel,
+            self.value,
+            output,
+            attending_rows(self.mask),
+            exact=exact,
         )
         scaling = self.kwargs.get("scaling")
         scaling = self.query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -117,14 +124,18 @@ class _Call:
 
     def _candidates(self, returned: torch.Tensor | None) -> Iterator[Candidate]:
         heads, queries = self.query.shape[1:3]
-        if isinstance(returned, torch.Tensor) and returned.dim() == 4 and tuple(returned.shape[1:3]) == (heads, queries):
+        if (
+            isinstance(returned, torch.Tensor)
+            and returned.dim() == 4
+            and tuple(returned.shape[1:3]) == (heads, queries)
+        ):
             yield "returned by the kernel", lambda: returned.detach().clone()  # the model may go on to change its own
         eager = self.eager
         if eager is not None and (self.mask is None or (isinstance(self.mask, torch.Tensor) and self.mask.dim() == 4)):
             yield "the model's own eager function", lambda: self._eager_weights(eager)
 
     def _eager_weights(self, eager: AttentionFunction) -> torch.Tensor:
-        weights = self._run(eager, self.value, self._additive_mask())[1]
+        weights: torch.Tensor | None = self._run(eager, self.value, self._additive_mask())[1]
         if weights is None:
             raise CaptureError("the eager function returned no weights")
         return weights
@@ -142,7 +153,8 @@ class _Call:
         if "dropout" in kwargs:
             kwargs["dropout"] = 0.0
         with scope.deaf():
-            return function(self.module, *args, **kwargs)
+            result: tuple[torch.Tensor, Any] = function(self.module, *args, **kwargs)
+        return result
 
     def _shaped(self, output: torch.Tensor) -> torch.Tensor:
         batch, heads, queries = self.query.shape[:3]

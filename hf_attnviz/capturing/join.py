@@ -182,7 +182,9 @@ class _Sequence:
             index=call.index,
             kind=call.kind,
             module=call.module,
-            steps=tuple(max(0, place - self._first_new) for place in places) if self._decodes(call) else (0,) * len(places),
+            steps=tuple(max(0, place - self._first_new) for place in places)
+            if self._decodes(call)
+            else (0,) * len(places),
             positions=tuple(places) if call.kind == "self" else None,
             produced=self._produced(places) if self._decodes(call) else None,
             error=error,
@@ -205,7 +207,7 @@ class _Sequence:
 
     def _columns(self, one: Pass, call: AttentionCall, keys: int) -> tuple[list[int] | None, int]:
         """Which key columns are real and how many keys there are by now; None when all columns are, as they stand."""
-        if call.kind == "cross" or call.stack == "encoder" and self.run.source_mask is not None:
+        if call.kind == "cross" or (call.stack == "encoder" and self.run.source_mask is not None):
             real = self.source[1]
             if real is None or len(real) != keys or all(real):
                 return None, keys
@@ -213,7 +215,7 @@ class _Sequence:
         if one.ids is None and one.mask is None:
             return None, keys
         read = one.past + (one.ids.shape[1] if one.ids is not None else 0)
-        if one.ids is None or keys != read and call.stack not in ("decoder", "encoder"):
+        if one.ids is None or (keys != read and call.stack not in ("decoder", "encoder")):
             return None, keys
         real = self._real(read)
         dropped = max(0, read - keys)  # a sliding cache holds the last keys only
@@ -279,4 +281,7 @@ class _Sequence:
         one, call = parts[-1]
         keys = call.kept["vectors"]["key"][self.row(one, len(call.kept["vectors"]["key"]), call.module)]
         columns, _ = self._columns(one, call, keys.shape[1])
-        return {"query_vectors": torch.cat(queries, dim=1), "key_vectors": keys if columns is None else keys[:, columns]}
+        return {
+            "query_vectors": torch.cat(queries, dim=1),
+            "key_vectors": keys if columns is None else keys[:, columns],
+        }

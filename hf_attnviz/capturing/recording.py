@@ -2,9 +2,8 @@
 
 import contextlib
 import functools
-import inspect
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -12,14 +11,14 @@ import torch
 from torch import nn
 
 from hf_attnviz.capturing import interface, scope
-from hf_attnviz.capturing.address import Address, addresses, block_count, is_cross
+from hf_attnviz.capturing.address import Address, addresses, block_count, is_cross, named_arguments
 from hf_attnviz.capturing.families import DRAFTING_ARGUMENTS
 from hf_attnviz.capturing.function import FunctionObserver
 from hf_attnviz.capturing.join import traces_of
 from hf_attnviz.capturing.reducers import Reducer, Rows, Tile, reducers
 from hf_attnviz.capturing.runs import AttentionCall, Generated, Pass, Run, described
 from hf_attnviz.capturing.seen import Seen
-from hf_attnviz.errors import ArgumentError, CaptureError, NothingCapturedError, UnknownNameError, listed
+from hf_attnviz.errors import ArgumentError, CaptureError, NothingCapturedError, UnknownNameError
 from hf_attnviz.trace import Trace
 
 Keep = str | Reducer[Any] | Sequence[str | Reducer[Any]]
@@ -98,7 +97,7 @@ class Recording:
     # ---- opening and closing
 
     def __enter__(self) -> "Recording":
-        return self.open()
+        return self if self._undo is not None else self.open()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
@@ -151,7 +150,10 @@ class Recording:
         """The encoder and decoder of an encoder-decoder, whose arguments tell what each side reads."""
         if not getattr(getattr(self.model, "config", None), "is_encoder_decoder", False):
             return []
-        sides = ((getattr(self.model, "get_encoder", None), self._read_source), (getattr(self.model, "get_decoder", None), self._read_target))
+        sides = (
+            (getattr(self.model, "get_encoder", None), self._read_source),
+            (getattr(self.model, "get_decoder", None), self._read_target),
+        )
         return [(side(), reads) for side, reads in sides if side is not None]
 
     # ---- sessions: while the target runs in this thread
@@ -196,7 +198,7 @@ class Recording:
     # ---- hooks
 
     def _enter_root(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = _given(module, args, kwargs)
+        given = named_arguments(module, args, kwargs)
         cache = given.get("past_key_values")
         session = self._begin(cache)
         session.current = one = session.run.begin_pass()
@@ -231,14 +233,14 @@ class Recording:
     def _read_source(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         for session in scope.all_sessions():
             if session.recording is self:
-                given = _given(module, args, kwargs)
+                given = named_arguments(module, args, kwargs)
                 session.run.source_ids = _matrix(given.get("input_ids"))
                 session.run.source_mask = _matrix(given.get("attention_mask"))
 
     def _read_target(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         for session in scope.all_sessions():
             if session.recording is self and session.current is not None:
-                given = _given(module, args, kwargs)
+                given = named_arguments(module, args, kwargs)
                 session.current.ids = _matrix(given.get("input_ids"))
                 session.current.mask = _matrix(given.get("attention_mask"))
 
@@ -247,8 +249,8 @@ class Recording:
         asked = [name for name in DRAFTING_ARGUMENTS if kwargs.get(name) is not None]
         if asked:
             raise CaptureError(
-                f"generate({asked[0]}=…) drafts tokens and rejects some; expected plain greedy, sampling or beam search. "
-                "Leave that argument out to capture, or call generate() outside the block"
+                f"generate({asked[0]}=…) drafts tokens and rejects some; expected plain greedy, sampling or beam "
+                "search. Leave that argument out to capture, or call generate() outside the block"
             )
         config = kwargs.get("generation_config") or (args[1] if len(args) > 1 else None)
         config = config or getattr(self.model, "generation_config", None)
@@ -282,9 +284,7 @@ class Recording:
     def wants(self, module: nn.Module) -> bool:
         """Whether calls in this module are to be kept."""
         address = self._addresses.get(id(module))
-        return address is not None and (
-            self._layers is None or address.layer is None or address.layer in self._layers
-        )
+        return address is not None and (self._layers is None or address.layer is None or address.layer in self._layers)
 
     def receive(self, session: scope.Session, module: nn.Module, see: Callable[[], Seen]) -> None:
         """One attention call: work out its weights and keep what is asked for. The model's run is never disturbed."""
@@ -337,8 +337,8 @@ class Recording:
             ) from problem
         if run.ran and not run.calls:
             raise NothingCapturedError(
-                f"{_name(self.model)} ran and no attention was seen in it. Either the model has none, or it computes it "
-                "where our observers cannot see (a compiled or scripted part, a custom kernel)"
+                f"{_name(self.model)} ran and no attention was seen in it. Either the model has none, or it computes "
+                "it where our observers cannot see (a compiled or scripted part, a custom kernel)"
                 + (f"; layers={sorted(self._layers)} chosen" if self._layers is not None else "")
             )
 
@@ -422,7 +422,9 @@ def _checked_layers(model: nn.Module, layers: Sequence[int] | None) -> frozenset
     wrong = [layer for layer in layers if not 0 <= layer < count]
     if wrong or not layers:
         raise UnknownNameError(
-            f"layers={list(layers)}: this model has layers 0 to {count - 1}" if count else "this model has no list of layers"
+            f"layers={list(layers)}: this model has layers 0 to {count - 1}"
+            if count
+            else "this model has no list of layers"
         )
     return frozenset(layers)
 
@@ -440,15 +442,6 @@ def _refuse_compiled(model: nn.Module) -> None:
                 f"{name or type(model).__name__} was compiled before the capture, and compiled code passes by every "
                 "observer in silence. Capture the model before torch.compile (or compiled._orig_mod), or load it again"
             )
-
-
-@functools.cache
-def _signature(kind: type[nn.Module]) -> tuple[str, ...]:
-    return tuple(inspect.signature(kind.forward).parameters)[1:]
-
-
-def _given(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(zip(_signature(type(module)), args, strict=False)) | dict(kwargs)
 
 
 def _matrix(value: Any) -> torch.Tensor | None:

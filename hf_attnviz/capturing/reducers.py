@@ -33,7 +33,7 @@ class Tile:
 
 @dataclass(frozen=True, eq=False)
 class KeptRows:
-    """Rows of attention: ``weights`` ``[batch, head, row, key]`` and the ``positions`` ``[batch, row]`` they stand at."""
+    """Rows of attention: ``weights`` ``[batch, head, row, key]`` and the ``positions`` ``[batch, row]`` of each."""
 
     weights: torch.Tensor
     positions: torch.Tensor
@@ -45,9 +45,15 @@ State = TypeVar("State")
 class Reducer(Protocol[State]):
     """Something that ``keep`` keeps."""
 
-    name: str
-    needs: frozenset[str]
-    """What it reads of a tile: ``"weights"``, ``"vectors"``."""
+    @property
+    def name(self) -> str:
+        """The key under which a call keeps what this reducer gives."""
+        ...
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it reads of a tile: ``"weights"``, ``"vectors"``."""
+        ...
 
     def update(self, state: State | None, tile: Tile) -> State:
         """The state after one more tile (None: before the first)."""
@@ -141,7 +147,9 @@ class Vectors:
         new = {**tile.vectors, "positions": tile.positions} if tile.vectors else {}
         return new if state is None else self.merge(state, new)
 
-    def merge(self, first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+    def merge(
+        self, first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]
+    ) -> Mapping[str, torch.Tensor]:
         """Queries of both, in order, over the same keys."""
         if not first:
             return second
@@ -169,11 +177,13 @@ def reducers(keep: "str | Reducer[Any] | Sequence[str | Reducer[Any]]") -> tuple
         UnknownNameError: a name that is not known.
         ArgumentError: none at all, or two that keep rows.
     """
-    asked = [keep] if isinstance(keep, str) or hasattr(keep, "update") else list(keep)
+    asked: list[str | Reducer[Any]] = list(keep) if isinstance(keep, Sequence) and not isinstance(keep, str) else [keep]
     found: list[Reducer[Any]] = []
     for one in asked:
         if isinstance(one, str) and one not in BY_NAME:
-            raise UnknownNameError(f"keep={one!r} is not known; known: {listed(BY_NAME)}, or a reducer such as Rows([0])")
+            raise UnknownNameError(
+                f"keep={one!r} is not known; known: {listed(BY_NAME)}, or a reducer such as Rows([0])"
+            )
         found.append(BY_NAME[one] if isinstance(one, str) else one)
     if not found:
         raise ArgumentError('keep names nothing to keep; for example keep="maps"')

@@ -20,7 +20,9 @@ DECODERS = ["gpt2", "llama"]
 ENCODER_DECODERS = ["bart", "t5"]
 
 
-def run(model: Any, inputs: dict[str, torch.Tensor], options: dict[str, Any], **capture: Any) -> tuple[Any, av.Recording]:
+def run(
+    model: Any, inputs: dict[str, torch.Tensor], options: dict[str, Any], **capture: Any
+) -> tuple[Any, av.Recording]:
     torch.manual_seed(0)
     plain = model.generate(**inputs, max_new_tokens=6, **options)
     torch.manual_seed(0)

@@ -1,0 +1,61 @@
+"""Which heads look at the same things, labelled and put in order."""
+
+from collections.abc import Sequence
+
+from hf_attnviz import functional
+from hf_attnviz.analysis.pooling import pooled
+from hf_attnviz.axes import HEAD, OTHER_HEAD
+from hf_attnviz.language import Text
+from hf_attnviz.result import Axis, Result
+from hf_attnviz.trace import Trace
+
+_LIKENESS = ("pearson", "spearman", "cosine")
+
+
+def head_correlation(
+    traces: Trace | Sequence[Trace], *, method: str = "pearson", stack: str | None = None, centred: bool = False
+) -> Result:
+    """How alike all heads of all layers are: ``[head, other_head]``, head = layer · heads + head.
+
+    Only pairs that the mask allows are compared; a constant head has no correlation and is NaN. The axes carry the
+    hierarchical order (average linkage, optimal leaves) in which a picture shows groups of like heads as blocks.
+
+    Args:
+        method: ``"pearson"``, ``"spearman"``, ``"cosine"``, ``"js"`` (Jensen–Shannon, in nats), ``"js_clark"``,
+            ``"hellinger"``, ``"jeffreys"``; see :func:`hf_attnviz.functional.head_similarity`.
+        centred: subtract each row's 1/n first, so that row length, a trend that all heads share, does not count.
+    """
+    data = pooled(traces, stack)
+    values = functional.head_similarity(
+        data.attention,
+        method=method,
+        valid=data.valid,
+        valid_queries=data.valid_queries,
+        positions=data.positions,
+        causal=data.causal,
+        centred=centred,
+    )
+    distance = (1 - values).clamp_min(0) if method in _LIKENESS else values
+    order = tuple(functional.linkage_order(distance).tolist())
+    notes = []
+    if data.causal and not centred and method in _LIKENESS:
+        notes.append(
+            Text(
+                "Causal heads share the trend that long rows have small weights, which raises every correlation; "
+                "centred=True takes it out.",
+                "因果注意力的各头都有“行越长权重越小”的共同趋势，会抬高所有相关系数；centred=True 可去除它。",
+            )
+        )
+    return Result(
+        values,
+        (Axis(HEAD, data.head_names, order), Axis(OTHER_HEAD, data.head_names, order)),
+        f"head similarity ({method})",
+        {**data.what, "method": method, "centred": centred, "allowed_only": True},
+        "Clark et al. 2019, section 6" if method.startswith("js") else "",
+        "correlation, −1 to 1"
+        if method in _LIKENESS
+        else "nats"
+        if method != "hellinger"
+        else "squared distance, 0 to 1",
+        tuple(notes),
+    )

@@ -1,0 +1,155 @@
+"""The doctor: runs a model plain and captured, demands the exact proof of every map, and says what it found."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from hf_attnviz.capturing.recording import Recording
+from hf_attnviz.errors import CaptureError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the doctor found at one attention map.
+
+    Attributes:
+        module, stack, kind, layer, index: where it is.
+        layout: heads, queries and keys of the map.
+        backend: the attention implementation that ran.
+        way: how the weights were obtained.
+        grade: ``"exact"``, ``"consistent"`` or ``"refused"``.
+        error, bound: the largest deviation, and what is allowed.
+        masked_rows: rows that may attend to nothing, left out of the proof.
+        reason: why it was refused, else empty.
+    """
+
+    module: str
+    stack: str = ""
+    kind: str = ""
+    layer: int = -1
+    index: int = 0
+    layout: str = ""
+    backend: str = ""
+    way: str = ""
+    grade: str = "refused"
+    error: float | None = None
+    bound: float | None = None
+    masked_rows: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The doctor's report on one model and one input.
+
+    Attributes:
+        model: the model's name.
+        findings: one for each attention map that ran.
+        identical: the captured output equals the plain one in every bit.
+        unchanged: configuration, weights, hooks and attributes are as they were before.
+        reason: why nothing was found, else empty.
+    """
+
+    model: str
+    findings: tuple[Finding, ...]
+    identical: bool
+    unchanged: bool
+    reason: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Everything that attends is proved exact, the output is identical and nothing was left behind."""
+        proved = bool(self.findings) and all(finding.grade == "exact" for finding in self.findings)
+        return proved and self.identical and self.unchanged
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain data, for JSON."""
+        return {**asdict(self), "ok": self.ok}
+
+
+def doctor(model: nn.Module, inputs: Mapping[str, Any]) -> Diagnosis:
+    """Run ``model(**inputs)`` plain and captured, and prove every attention map exactly.
+
+    Args:
+        model: the model, as it will be used.
+        inputs: the keyword arguments of one forward pass.
+    """
+    before = _state(model)
+    rng = torch.get_rng_state()
+    with torch.no_grad():
+        plain = model(**inputs)
+    torch.set_rng_state(rng)
+    recording = Recording(model, exact=True)
+    reason = ""
+    recording.open()
+    try:
+        with torch.no_grad():
+            seen = model(**inputs)
+    finally:
+        recording.detach()
+    try:
+        recording.check()
+    except CaptureError as problem:
+        reason = str(problem) if not any(run.problems for run in recording.runs) else ""
+    findings = [
+        Finding(
+            call.module,
+            call.stack,
+            call.kind,
+            call.layer,
+            call.index,
+            "×".join(map(str, call.weights.shape[1:])),
+            call.implementation,
+            call.way,
+            call.grade,
+            call.error,
+            call.bound,
+            call.masked_rows,
+        )
+        for call in recording.calls
+    ]
+    refused = [Finding(name, reason=str(problem)) for run in recording.runs for name, problem in run.problems.items()]
+    return Diagnosis(
+        str(getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__),
+        (*findings, *refused),
+        _identical(plain, seen),
+        _state(model) == before,
+        reason,
+    )
+
+
+def _identical(one: Any, other: Any) -> bool:
+    pairs = list(zip(_tensors(one), _tensors(other), strict=False))
+    same = len(list(_tensors(one))) == len(list(_tensors(other)))
+    return same and all(a.shape == b.shape and a.dtype == b.dtype and _same_bits(a, b) for a, b in pairs)
+
+
+def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return bool(torch.equal(a, b) or (a.is_floating_point() and torch.equal(a.nan_to_num(), b.nan_to_num())
+                                      and torch.equal(a.isnan(), b.isnan())))  # fmt: skip
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from _tensors(part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _tensors(part)
+
+
+def _state(model: nn.Module) -> Any:
+    """Everything of a model that a capture might leave a mark on."""
+    config = getattr(model, "config", None)
+    modules = {
+        name: (len(module._forward_hooks), len(module._forward_pre_hooks), sorted(module.__dict__), module.training)
+        for name, module in model.named_modules()
+    }
+    weights = {name: (tensor.data_ptr(), tensor._version) for name, tensor in model.state_dict(keep_vars=True).items()}
+    backend = getattr(config, "_attn_implementation", None)
+    return modules, weights, backend, config.to_dict() if hasattr(config, "to_dict") else None
