@@ -1,0 +1,113 @@
+"""Do attention maps align the words of two texts: against links drawn by people, and by the order they follow.
+
+Sources: Och & Ney, "A Systematic Comparison of Various Statistical Alignment Models" (2003), section 5 (error rate);
+Sakoe & Chiba, "Dynamic Programming Algorithm Optimization for Spoken Word Recognition" (1978); Radford et al., "Robust
+Speech Recognition via Large-Scale Weak Supervision" (2022), whose released code settles ties; Kendall, "A New Measure
+of Rank Correlation" (1938).
+"""
+
+from collections.abc import Collection
+from math import inf, nan
+
+import torch
+from torch import Tensor
+
+from hf_attnviz.errors import ArgumentError, ShapeError
+from hf_attnviz.functional.checks import check_floating, check_name
+
+Link = tuple[int, int]
+TIES = ("whisper", "least")
+
+
+def alignment_error_rate(links: Collection[Link], sure: Collection[Link], possible: Collection[Link]) -> float:
+    """1 − (|A∩S| + |A∩P|) / (|A| + |S|), a share: 0 when all sure links and only possible ones are found.
+
+    All three hold pairs of places, ends in the same order. NaN when there are neither links nor sure links. Raises
+    ArgumentError when a sure link is not among the possible ones.
+
+    >>> alignment_error_rate({(0, 0), (1, 2)}, sure={(0, 0), (1, 1)}, possible={(0, 0), (1, 1), (1, 2)})
+    0.25
+    """
+    found, certain, allowed = set(links), set(sure), set(possible)
+    if not certain <= allowed:
+        raise ArgumentError(
+            f"expected every sure link among the possible ones, got {min(certain - allowed)} in sure alone; "
+            "pass possible | sure"
+        )
+    if not found and not certain:
+        return nan
+    return 1 - (len(found & certain) + len(found & allowed)) / (len(found) + len(certain))
+
+
+def dtw(cost: Tensor, *, ties: str = "whisper") -> tuple[Tensor, float]:
+    """The monotonic path through `cost` `[row, column]` and its total cost.
+
+    The path `[step, 2]` (int64, row and column) leads from the first cell to the last by moves (1, 1), (1, 0), (0, 1),
+    all of weight one; for attention give it −weights.
+
+    ties: into each cell, "whisper" moves diagonally only if that is strictly cheapest of the three, else down if that
+    is, else right, even where diagonal and down tie below right: it repeats Whisper's paths, and where costs tie so
+    (small integers do, weights hardly ever) its path may not be the cheapest. "least" prefers right, then down, then
+    the diagonal, among the cheapest only.
+
+    Raises ArgumentError for NaN.
+
+    >>> path, total = dtw(torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.5, 0.0]]))
+    >>> path.tolist(), total
+    ([[0, 0], [1, 1], [1, 2]], 0.5)
+    """
+    if cost.ndim != 2 or 0 in cost.shape:
+        raise ShapeError(f"expected cost [row, column], got sizes {tuple(cost.shape)}; give one map, not empty")
+    check_floating(cost, "cost")
+    check_name(ties, "ties", TIES)
+    if cost.isnan().any():
+        raise ArgumentError("expected a cost in every cell, got NaN; drop padding first, or fill it with a high cost")
+    rows, columns = cost.shape
+    total = [[inf] * (columns + 1) for _ in range(rows + 1)]
+    total[0][0] = 0.0
+    moves = [[(0, 1)] * columns for _ in range(rows)]
+    for row, values in enumerate(cost.double().tolist()):
+        for column, value in enumerate(values):
+            diagonal, down, right = total[row][column], total[row][column + 1], total[row + 1][column]
+            before, moves[row][column] = _move(diagonal, down, right, ties)
+            total[row + 1][column + 1] = value + before
+    return torch.tensor(_walk_back(moves)), total[rows][columns]
+
+
+def monotonicity(positions: Tensor) -> dict[str, Tensor]:
+    """How far `positions` `[..., row]`, the key each row points at in turn, move in one direction; `[...]` each.
+
+    fraction: share of steps from a row to the next that do not go back. kendall_tau: τ-a over all pairs of rows,
+    (concordant − discordant) / all, from −1 to 1, equal positions being neither. NaN for fewer than two rows.
+
+    >>> {name: float(value) for name, value in monotonicity(torch.tensor([0, 2, 2, 5])).items()}
+    {'fraction': 1.0, 'kendall_tau': 0.8333333333333334}
+    """
+    if positions.ndim == 0:
+        raise ShapeError("expected positions [..., row], got a single number; pass the argmax of each row")
+    places = positions.double()
+    rows = places.shape[-1]
+    later, earlier = torch.triu_indices(rows, rows, 1, device=places.device).flip(0)
+    return {
+        "fraction": (places[..., 1:] >= places[..., :-1]).double().mean(-1),
+        "kendall_tau": (places[..., later] - places[..., earlier]).sign().mean(-1),
+    }
+
+
+def _move(diagonal: float, down: float, right: float, ties: str) -> tuple[float, tuple[int, int]]:
+    """The total before the cell and the move into it."""
+    if diagonal < down and diagonal < right:
+        return diagonal, (1, 1)
+    if down < right and (down < diagonal or ties == "least"):
+        return down, (1, 0)
+    return right, (0, 1)
+
+
+def _walk_back(moves: list[list[tuple[int, int]]]) -> list[tuple[int, int]]:
+    row, column = len(moves) - 1, len(moves[0]) - 1
+    path = [(row, column)]
+    while (row, column) != (0, 0):
+        down, right = moves[row][column]
+        row, column = row - down, column - right
+        path.append((row, column))
+    return path[::-1]

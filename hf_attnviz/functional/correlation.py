@@ -1,0 +1,51 @@
+"""How alike two heads weigh the same pairs: one definition of each coefficient, for all heads at once.
+
+Sources: Pearson (1895); Spearman, "The Proof and Measurement of Association between Two Things" (1904), ties sharing
+their average rank. Heads come flattened, `[head, pair]`; each coefficient is one matrix product, `[head, other_head]`.
+A head that does not vary has no correlation with anything, not even itself: NaN, never 0.
+"""
+
+import torch
+from torch import Tensor
+
+
+def pearson(heads: Tensor, rounding: Tensor) -> Tensor:
+    """Pearson's r, in [−1, 1]. `rounding` `[head]`: how far a constant head may stray from its mean."""
+    centred = heads - heads.mean(-1, keepdim=True)
+    return _cosines(centred, _varies(centred, rounding))
+
+
+def spearman(heads: Tensor, rounding: Tensor) -> Tensor:
+    """Spearman's ρ, in [−1, 1]: Pearson's r of the average ranks. `rounding` as for Pearson's r."""
+    centred = heads - heads.mean(-1, keepdim=True)
+    ranks = torch.stack([average_ranks(head) for head in heads])
+    return _cosines(ranks - (heads.shape[-1] + 1) / 2, _varies(centred, rounding))
+
+
+def cosine(heads: Tensor, rounding: Tensor) -> Tensor:
+    """Cosine of the angle between heads, in [−1, 1]; NaN for a head that is zero within `rounding` `[head]`."""
+    return _cosines(heads, _varies(heads, rounding))
+
+
+def average_ranks(values: Tensor) -> Tensor:
+    """Ranks from 1 of `values` `[pair]`, equal values sharing the mean of the ranks they fill.
+
+    >>> average_ranks(torch.tensor([0.3, 0.1, 0.3, 0.9]))
+    tensor([2.5000, 1.0000, 2.5000, 4.0000])
+    """
+    _, group, sizes = torch.unique(values, return_inverse=True, return_counts=True)
+    last = sizes.cumsum(0).to(values.dtype)
+    ranks: Tensor = (last - (sizes - 1) / 2)[group]
+    return ranks
+
+
+def _varies(heads: Tensor, rounding: Tensor) -> Tensor:
+    """Whether a head leaves zero by more than rounding, `[head]`; False where it holds NaN or nothing."""
+    return heads.abs().amax(-1) > rounding if heads.shape[-1] else torch.zeros_like(rounding, dtype=torch.bool)
+
+
+def _cosines(heads: Tensor, defined: Tensor) -> Tensor:
+    scaled = heads / heads.norm(dim=-1, keepdim=True).masked_fill(~defined[:, None], 1)
+    product: Tensor = scaled @ scaled.T
+    cosines = ((product + product.T) / 2).clamp(-1, 1)
+    return cosines.fill_diagonal_(1).masked_fill(~(defined[:, None] & defined), torch.nan)

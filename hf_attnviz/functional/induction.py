@@ -1,0 +1,88 @@
+"""Does a head look back to what came after, or stood at, an earlier copy of the token?
+
+Source: Olsson et al., "In-context Learning and Induction Heads" (2022), key concepts ("prefix matching") and appendix;
+duplicate-token heads after Wang et al., "Interpretability in the Wild" (2022), section 3. "stripe" is the diagonal of a
+sequence repeated with period P, "mul" the share of the whole pattern that lies on the cells, both common in code.
+"""
+
+import torch
+from torch import Tensor
+
+from hf_attnviz.errors import ArgumentError, ShapeError
+from hf_attnviz.functional.checks import check_axes, check_mask, check_name, check_square, upcast
+
+DEFINITIONS = ("all_copies", "stripe", "mul")
+
+
+def induction_score(
+    attention: Tensor,
+    tokens: Tensor,
+    *,
+    definition: str = "all_copies",
+    period: int | None = None,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """Weight on the token after an earlier copy, in `attention` `[layer, batch, head, query, key]` over `tokens`.
+
+    tokens: the ids the model read, `[batch, position]`.
+
+    - "all_copies" → `[layer, batch, head, query]`: Σ of A[i, j+1] over all j < i with the token of i;
+    - "stripe" → the same shape: A[i, j+1] for one copy only, the nearest, or with `period` P the one at j = i − P;
+    - "mul" → `[layer, batch, head]`: the weight on the cells of "all_copies" over the weight of the whole map.
+
+    A token that repeats its neighbour (j = i − 1) counts its weight on itself. valid: Bool `[batch, position]`; padding
+    is no copy. NaN: no such copy (for "mul", none in the whole example). Raises UnknownNameError for other definitions.
+
+    >>> attention = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0.9, 0.1, 0], [0, 0, 1, 0]]).view(1, 1, 1, 4, 4)
+    >>> induction_score(attention, torch.tensor([[7, 8, 7, 8]]))
+    tensor([[[[   nan,    nan, 0.9000, 1.0000]]]])
+    """
+    check_name(definition, "definition", DEFINITIONS)
+    if period is not None and (definition != "stripe" or period < 1):
+        raise ArgumentError(
+            f"expected a period of 1 or more, and only with definition='stripe', got {period} with {definition!r}; "
+            "leave it out"
+        )
+    real, copies = _copies(attention, tokens, valid)
+    if period is not None:
+        places = torch.arange(copies.shape[-1], device=copies.device)
+        copies = copies & (places[:, None] - places == period)
+    elif definition == "stripe":
+        copies = copies & (copies.flip(-1).cumsum(-1).flip(-1) == 1)
+    after_copies = copies.roll(1, -1)  # nothing wraps around: the last key is no copy before any query
+    if definition == "mul":
+        block = real[:, :, None] & real[:, None, :]
+        whole = _weight_on(attention, block).sum(-1)
+        share = _weight_on(attention, after_copies).sum(-1) / whole
+        return share.masked_fill(~after_copies.any(-1).any(-1)[:, None], torch.nan)
+    return _weight_on(attention, after_copies).masked_fill(~after_copies.any(-1)[:, None], torch.nan)
+
+
+def duplicate_token_score(attention: Tensor, tokens: Tensor, *, valid: Tensor | None = None) -> Tensor:
+    """Weight on earlier copies of the token itself, Σ of A[i, j] over j < i: `[layer, batch, head, query]`.
+
+    Arguments and NaN as in `induction_score` with "all_copies".
+    """
+    _, copies = _copies(attention, tokens, valid)
+    return _weight_on(attention, copies).masked_fill(~copies.any(-1)[:, None], torch.nan)
+
+
+def _copies(attention: Tensor, tokens: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The real tokens `[batch, position]`, and the cells (query, earlier copy) `[batch, query, key]`."""
+    check_axes(attention)
+    check_square(attention, "a copy")
+    _, batch, _, _, length = attention.shape
+    if tokens.is_floating_point() or tuple(tokens.shape) != (batch, length):
+        raise ShapeError(
+            f"expected integer tokens of shape {(batch, length)}, got {tokens.dtype} of {tuple(tokens.shape)}; "
+            "pass the ids the model read, one row an example"
+        )
+    real = check_mask(valid, "valid", batch, length, attention.device)
+    ids = tokens.to(attention.device)
+    same = (ids[:, :, None] == ids[:, None, :]) & real[:, :, None] & real[:, None, :]
+    return real, same.tril(-1)
+
+
+def _weight_on(attention: Tensor, cells: Tensor) -> Tensor:
+    """The weight of each row on its `cells` `[batch, query, key]`: `[layer, batch, head, query]`."""
+    return torch.stack([upcast(layer).masked_fill(~cells[:, None], 0).sum(-1) for layer in attention])

@@ -1,0 +1,93 @@
+"""Which (query, key) pairs count: both ends are real tokens, and no key lies behind its query in a causal map."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hf_attnviz.errors import ArgumentError, ShapeError
+from hf_attnviz.functional.checks import check_mask
+
+NOWHERE = -1  # the position of a query row that stands on none of the keys
+FORBIDDEN_WEIGHT = 1e-3  # more than rounding can put behind a causal mask
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs that count, example by example.
+
+    `block` `[batch, query, key]`: both ends are real tokens. `allowed`, same shape: of these, the ones the causal mask
+    leaves. `rows` `[batch, query]`: the rows that may look at something. `keys` `[batch, key]`: the real keys.
+    `positions` `[query]`: the key on which each row stands, -1 for nowhere (cross-attention).
+    """
+
+    block: Tensor
+    allowed: Tensor
+    rows: Tensor
+    keys: Tensor
+    positions: Tensor
+    causal: bool
+
+    def refuse_forbidden_weight(self, weights: Tensor) -> None:
+        """Raise where `weights` `[batch, head, query, key]` said to be causal look ahead."""
+        if not self.causal:
+            return
+        ahead = (self.block & ~self.allowed)[:, None]
+        most = float(weights.masked_fill(~ahead, 0).amax()) if weights.numel() else 0.0
+        if most > FORBIDDEN_WEIGHT:
+            raise ArgumentError(
+                f"expected no weight behind the causal mask, got a weight of {most:.3g} on a key after its query; "
+                "pass causal=False, or positions that say on which key each query row stands"
+            )
+
+
+def allowed_pairs(
+    sizes: tuple[int, int, int],
+    *,
+    valid: Tensor | None = None,
+    valid_queries: Tensor | None = None,
+    positions: Tensor | None = None,
+    causal: bool = False,
+    device: torch.device | None = None,
+) -> Pairs:
+    """Lay down the pairs of maps of `sizes` (batch, query, key).
+
+    `valid` `[batch, key]` speaks for the queries too when the map is square; otherwise `valid_queries`
+    `[batch, query]` does. `positions` defaults to 0, 1, 2 … in a square map and to "nowhere" in any other.
+    """
+    batch, queries, keys = sizes
+    device = device or torch.device("cpu")
+    real_keys = check_mask(valid, "valid", batch, keys, device)
+    if valid_queries is None and queries == keys:
+        real_queries = real_keys
+    else:
+        real_queries = check_mask(valid_queries, "valid_queries", batch, queries, device)
+    stand = _positions(positions, queries, keys, causal, device)
+    block = real_queries[:, :, None] & real_keys[:, None, :]
+    allowed = block & (torch.arange(keys, device=device) <= stand[:, None]) if causal else block
+    return Pairs(block, allowed, allowed.any(-1), real_keys, stand, causal)
+
+
+def _positions(positions: Tensor | None, queries: int, keys: int, causal: bool, device: torch.device) -> Tensor:
+    if positions is None and queries == keys:
+        return torch.arange(queries, device=device)
+    if positions is None:
+        positions = torch.full((queries,), NOWHERE)
+    if positions.is_floating_point() or positions.dtype == torch.bool:
+        raise ShapeError(f"expected positions of an integer dtype, got {positions.dtype}; call .long()")
+    if tuple(positions.shape) != (queries,):
+        raise ShapeError(
+            f"expected positions of shape {(queries,)}, got {tuple(positions.shape)}; give one key a query row"
+        )
+    outside = (positions < NOWHERE) | (positions >= keys)
+    if outside.any():
+        raise ArgumentError(
+            f"expected positions from {NOWHERE} (nowhere) to {keys - 1}, got {int(positions[outside][0])}; "
+            "count keys from 0"
+        )
+    if causal and (positions == NOWHERE).any():
+        raise ArgumentError(
+            f"expected positions for a causal map of {queries} queries and {keys} keys, got rows that stand nowhere; "
+            "pass positions, the key on which each query row stands, or causal=False for cross-attention"
+        )
+    return positions.to(device)

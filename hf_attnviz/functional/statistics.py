@@ -1,0 +1,134 @@
+"""What each head does on average: how spread, how far, and on which place relative to the query.
+
+Sources: Clark et al., "What Does BERT Look At?" (2019), sections 3.1 to 3.3 (neighbours, first token, entropy); Vig &
+Belinkov, "Analyzing the Structure of Attention in a Transformer Language Model" (2019), section 4.2.2 (distance);
+Voita et al., "Analyzing Multi-Head Self-Attention" (2019), section 3 (confidence). Steps: take each number row by row,
+then the mean over the rows for which it means something, those of all examples pooled.
+"""
+
+import torch
+from torch import Tensor
+
+from hf_attnviz.functional.checks import check_axes, upcast
+from hf_attnviz.functional.entropy import entropy
+from hf_attnviz.functional.pairs import Pairs, allowed_pairs
+
+STATISTICS = (
+    "entropy",
+    "normalised_entropy",
+    "effective_span",
+    "distance",
+    "previous_token",
+    "next_token",
+    "self_token",
+    "first_token",
+    "first_token_after_first_row",
+    "confidence",
+    "previous_token_argmax",
+)
+
+
+def head_statistics(
+    attention: Tensor,
+    *,
+    valid: Tensor | None = None,
+    valid_queries: Tensor | None = None,
+    positions: Tensor | None = None,
+    causal: bool = False,
+) -> dict[str, Tensor]:
+    """Eleven numbers for each head of `attention` `[layer, batch, head, query, key]`, each `[layer, head]`.
+
+    A row counts if its token is real and may look at something; what lies on other keys is ignored.
+
+    - entropy (nats), normalised_entropy (entropy over the ln of the allowed keys; rows with one such key are left out),
+      effective_span (tokens: mean of exp(entropy)), confidence (share: the largest weight of the row);
+    - distance (tokens: Σ a·|i−j|, counted in places of the tensor), self_token (share: weight on the query's own key),
+      previous_token and next_token (share; only rows whose neighbour is a real key are pooled; a causal map cannot
+      have a next_token, so it is NaN there rather than 0), previous_token_argmax (share of those same rows that give
+      the neighbour before them their largest weight; of equal weights the first wins);
+    - first_token (share on the first real key), first_token_after_first_row (the same without each example's first
+      real row, which in a causal map has no choice).
+
+    valid: Bool `[batch, key]`, the real keys; of a square map also the real rows, else see valid_queries
+    `[batch, query]`. positions: `[query]`, the key on which each row stands (rows 5 to 9 of a cached pass stand on keys
+    5 to 9), -1 for a row that stands on none. A square map has 0, 1, 2 … by default; any other, cross-attention say,
+    has none and NaN for what needs them. Give -1s for cross-attention that happens to be square.
+
+    NaN: no row was left to pool, or a row held NaN. Raises ArgumentError for weight ahead of the query with
+    causal=True.
+
+    >>> copies = torch.eye(4).roll(1, 1).view(1, 1, 1, 4, 4)  # each token looks at the next, the last at the first
+    >>> {name: float(head_statistics(copies)[name]) for name in ("next_token", "self_token", "distance")}
+    {'next_token': 1.0, 'self_token': 0.0, 'distance': 1.5}
+    """
+    check_axes(attention)
+    layers, batch, _, queries, keys = attention.shape
+    pairs = allowed_pairs(
+        (batch, queries, keys),
+        valid=valid,
+        valid_queries=valid_queries,
+        positions=positions,
+        causal=causal,
+        device=attention.device,
+    )
+    by_layer = [_layer(upcast(attention[layer]), pairs) for layer in range(layers)]
+    return {name: torch.stack([values[name] for values in by_layer]) for name in STATISTICS}
+
+
+def _layer(weights: Tensor, pairs: Pairs) -> dict[str, Tensor]:
+    """The statistics of one layer, `[batch, head, query, key]` → `[head]` each."""
+    pairs.refuse_forbidden_weight(weights)
+    weights = weights.masked_fill(~pairs.allowed[:, None], 0)
+    return {**_spread(weights, pairs), **_places(weights, pairs), **_first(weights, pairs)}
+
+
+def _spread(weights: Tensor, pairs: Pairs) -> dict[str, Tensor]:
+    nats = entropy(weights)
+    choices = pairs.allowed.sum(-1)
+    return {
+        "entropy": _pooled(nats, pairs.rows),
+        "normalised_entropy": _pooled(nats / choices.to(nats.dtype).log()[:, None], choices > 1),
+        "effective_span": _pooled(nats.exp(), pairs.rows),
+        "confidence": _pooled(weights.amax(-1), pairs.rows),
+    }
+
+
+def _places(weights: Tensor, pairs: Pairs) -> dict[str, Tensor]:
+    places = torch.arange(weights.shape[-1], device=weights.device)
+    apart = (pairs.positions[:, None] - places).abs().to(weights.dtype)
+    own, _ = _at_offset(weights, pairs, 0)
+    previous, has_previous = _at_offset(weights, pairs, -1)
+    following, has_following = _at_offset(weights, pairs, 1)
+    standing = pairs.rows & (pairs.positions >= 0)
+    # argmax must not fall on a forbidden key when the whole row is zero
+    strongest = weights.masked_fill(~pairs.allowed[:, None], -1).argmax(-1)
+    return {
+        "distance": _pooled((weights * apart).sum(-1), standing),
+        "self_token": _pooled(own, standing),
+        "previous_token": _pooled(previous, has_previous),
+        "next_token": _pooled(following, has_following & (not pairs.causal)),
+        "previous_token_argmax": _pooled((strongest == pairs.positions - 1).to(weights.dtype), has_previous),
+    }
+
+
+def _at_offset(weights: Tensor, pairs: Pairs, offset: int) -> tuple[Tensor, Tensor]:
+    """The weight each row gives the key at its place + offset, and the rows for which that is a real key."""
+    target = pairs.positions + offset
+    inside = (pairs.positions >= 0) & (target >= 0) & (target < weights.shape[-1])
+    target = target.where(inside, 0)
+    values = weights.gather(-1, target[:, None].expand(*weights.shape[:-1], 1)).squeeze(-1)
+    return values, pairs.rows & inside & pairs.keys[:, target]
+
+
+def _first(weights: Tensor, pairs: Pairs) -> dict[str, Tensor]:
+    first = pairs.keys.int().argmax(-1)
+    values = weights.gather(-1, first[:, None, None, None].expand(*weights.shape[:-1], 1)).squeeze(-1)
+    return {
+        "first_token": _pooled(values, pairs.rows),
+        "first_token_after_first_row": _pooled(values, pairs.rows & (pairs.rows.cumsum(-1) > 1)),
+    }
+
+
+def _pooled(values: Tensor, rows: Tensor) -> Tensor:
+    """The mean of `values` `[batch, head, query]` over the `rows` `[batch, query]` of all examples: `[head]`."""
+    return values.movedim(1, 0)[:, rows].mean(-1)

@@ -1,0 +1,119 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_attnviz.functional import rollout, uniform_attention
+from tests.functional import reference
+from tests.functional.stacks import TOLERANCES, close, quick, stacks
+
+options = st.fixed_dictionaries(
+    {
+        "residual": st.sampled_from([0.0, 0.3, 0.5, 1.0]),
+        "head_fusion": st.sampled_from(["mean", "max", "min"]),
+        "normalise": st.sampled_from(["after", "before"]),
+        "discard": st.sampled_from([0.0, 0.2, 0.5, 0.9]),
+    }
+)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@quick
+@given(stacks(), options, st.integers(0, 2))
+def test_matches_the_reference(dtype, stack, chosen, start):
+    start = min(start, len(stack.attention) - 1)
+    got = rollout(stack.attention.to(dtype), **chosen, start_layer=start, valid=stack.valid)
+    assert got.dtype == dtype
+    close(got, reference.rollout(stack.array, **chosen, start_layer=start, valid=stack.valid), TOLERANCES[dtype])
+
+
+@quick
+@given(stacks())
+def test_rows_sum_to_one_and_padding_is_nan(stack):
+    result = rollout(stack.attention, valid=stack.valid)
+    real = stack.valid_queries
+    close(result[:, real].nansum(-1), torch.ones(len(result), int(real.sum())))
+    block = real[:, :, None] & real[:, None, :]
+    assert (result.isnan() == ~block).all()
+
+
+@quick
+@given(stacks(rubbish="zero"), st.randoms(use_true_random=False))
+def test_the_order_of_heads_does_not_matter(stack, random):
+    order = list(range(stack.attention.shape[2]))
+    random.shuffle(order)
+    close(rollout(stack.attention[:, :, order], valid=stack.valid), rollout(stack.attention, valid=stack.valid))
+
+
+@quick
+@given(stacks(), options)
+def test_padding_changes_nothing(stack, chosen):
+    batch = rollout(stack.attention, **chosen, valid=stack.valid)
+    for example, real in enumerate(stack.valid):
+        close(batch[:, example][:, real][..., real], rollout(stack.single(example), **chosen)[:, 0])
+
+
+@quick
+@given(stacks(causal=True))
+def test_causal_maps_stay_causal(stack):
+    assert (rollout(stack.attention, valid=stack.valid).nan_to_num().triu(1) == 0).all()
+
+
+def test_the_later_layer_stands_on_the_left():
+    to_first = torch.tensor([[1.0, 0], [1, 0]])
+    swap = torch.tensor([[0.0, 1], [1, 0]])
+    maps = torch.stack([to_first, swap])[:, None, None]
+    close(rollout(maps, residual=0)[1, 0], swap @ to_first)
+
+
+def test_discarding_spares_entry_zero_and_counts_it_among_the_smallest():
+    maps = torch.tensor([[0.1, 0.9], [0.2, 0.8]])[None, None, None]
+    # two of four go: 0.1, which is spared, and 0.2
+    close(rollout(maps, residual=0, discard=0.5)[0, 0], torch.tensor([[0.1, 0.9], [0.0, 1.0]]), 1e-6)
+
+
+def test_normalising_before_and_after_differ_when_fused_rows_do_not_sum_to_one():
+    maps = torch.tensor([[[0.9, 0.1], [0.5, 0.5]], [[0.2, 0.8], [0.5, 0.5]]])[None, None]
+    after, before = [rollout(maps, head_fusion="max", normalise=way)[0, 0, 0] for way in ("after", "before")]
+    close(after, torch.tensor([0.95 / 1.35, 0.4 / 1.35]), 1e-6)
+    close(before, torch.tensor([0.45 / 1.7 + 0.5, 0.4 / 1.7]), 1e-6)
+
+
+def test_without_residual_a_row_with_nothing_left_stays_zero():
+    maps = torch.tensor([[0.5, 0.5], [0.1, 0.1]])[None, None, None]
+    close(rollout(maps, residual=0, discard=0.5)[0, 0], torch.tensor([[0.5, 0.5], [0, 0]]))
+
+
+@pytest.mark.parametrize(("depth", "drift"), [(1, 0.016), (6, 0.30), (12, 0.71), (24, 0.98)])
+def test_uniform_causal_attention_drifts_to_the_first_token(depth, drift):
+    uniform = uniform_attention(32, 32, causal=True, dtype=torch.float64)
+    assert float(rollout(uniform.expand(depth, 1, 1, 32, 32))[-1, 0, -1, 0]) == pytest.approx(drift, abs=0.005)
+
+
+@quick
+@given(stacks())
+def test_uniform_attention_is_even_over_allowed_keys(stack):
+    uniform = uniform_attention(*stack.attention.shape[-2:], causal=stack.causal, valid=stack.valid)
+    for example, query, keys in reference.real_rows(len(stack.valid), *stack.reference()):
+        row = torch.zeros(uniform.shape[-1])
+        row[keys] = 1 / len(keys)
+        close(uniform[example, query], row, 1e-6)
+    assert (uniform.isnan().all(-1) == ~stack.valid_queries).all()
+
+
+@quick
+@given(stacks(rubbish="zero"))
+def test_bfloat16_is_only_rounded_once(stack):
+    coarse = stack.attention.bfloat16()
+    assert rollout(coarse, valid=stack.valid).dtype == torch.float32
+    close(rollout(coarse, valid=stack.valid), rollout(coarse.double(), valid=stack.valid), 1e-6)
+
+
+def test_one_token_sees_itself():
+    close(rollout(torch.ones(3, 2, 2, 1, 1)), torch.ones(3, 2, 1, 1))
+
+
+def test_an_example_of_padding_alone_is_nan():
+    valid = torch.tensor([[True, True], [False, False]])
+    result = rollout(torch.full((2, 2, 1, 2, 2), 0.5), discard=0.3, valid=valid)
+    assert result[:, 1].isnan().all() and not result[:, 0].isnan().any()
