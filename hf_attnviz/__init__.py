@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hf_attnviz import errors as errors
     from hf_attnviz import functional as functional
+    from hf_attnviz import language as language
     from hf_attnviz import zoo as zoo
+    from hf_attnviz.analysis import evolution as evolution
+    from hf_attnviz.analysis import head_correlation as head_correlation
+    from hf_attnviz.analysis import head_statistics as head_statistics
+    from hf_attnviz.analysis import rollout as rollout
     from hf_attnviz.capturing import AttentionCall as AttentionCall
     from hf_attnviz.capturing import Diagnosis as Diagnosis
     from hf_attnviz.capturing import Maps as Maps
@@ -23,10 +28,30 @@ if TYPE_CHECKING:
     from hf_attnviz.capturing import attach as attach
     from hf_attnviz.capturing import capture as capture
     from hf_attnviz.capturing import doctor as doctor
+    from hf_attnviz.capturing import trace_text as trace_text
+    from hf_attnviz.labels import Labels as Labels
+    from hf_attnviz.labels import Segment as Segment
     from hf_attnviz.language import set_language as set_language
+    from hf_attnviz.reporting import report as report
+    from hf_attnviz.result import Axis as Axis
+    from hf_attnviz.result import Result as Result
+    from hf_attnviz.trace import AttentionMap as AttentionMap
+    from hf_attnviz.trace import AttentionStack as AttentionStack
+    from hf_attnviz.trace import Trace as Trace
     from hf_attnviz.trace import load as load
+    from hf_attnviz.view import View as View
+    from hf_attnviz.views import correlation_view as correlation_view
+    from hf_attnviz.views import evolution_view as evolution_view
+    from hf_attnviz.views import head_view as head_view
+    from hf_attnviz.views import heatmap as heatmap
+    from hf_attnviz.views import model_view as model_view
+    from hf_attnviz.views import neuron_view as neuron_view
+    from hf_attnviz.views import to_bertviz as to_bertviz
+    from hf_attnviz.zoo import Loaded as Loaded
+    from hf_attnviz.zoo import load_model as load_model
 
 _HOME = {
+    "hf_attnviz.analysis": ("evolution", "head_correlation", "head_statistics", "rollout"),
     "hf_attnviz.capturing": (
         "AttentionCall",
         "Diagnosis",
@@ -38,14 +63,26 @@ _HOME = {
         "attach",
         "capture",
         "doctor",
+        "trace_text",
     ),
     "hf_attnviz.labels": ("Labels", "Segment"),
     "hf_attnviz.language": ("set_language",),
+    "hf_attnviz.reporting": ("report",),
     "hf_attnviz.result": ("Axis", "Result"),
     "hf_attnviz.trace": ("AttentionMap", "AttentionStack", "Trace", "load"),
     "hf_attnviz.view": ("View",),
+    "hf_attnviz.views": (
+        "correlation_view",
+        "evolution_view",
+        "head_view",
+        "heatmap",
+        "model_view",
+        "neuron_view",
+        "to_bertviz",
+    ),
+    "hf_attnviz.zoo": ("Loaded", "load_model"),
 }
-_MODULES = ("errors", "functional", "zoo")
+_MODULES = ("errors", "functional", "language", "zoo")
 _PLACE = {name: module for module, names in _HOME.items() for name in names}
 
 __version__ = "0.1.0"

@@ -161,7 +161,7 @@ def _speller(tokenizer: Any) -> Callable[[str], tuple[bytes, bool]]:
     """A function from a piece to its bytes and whether it continues the word before it."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     model = getattr(backend, "model", None)
-    machinery = f"{getattr(backend, 'decoder', '')}{getattr(backend, 'pre_tokenizer', '')}"
+    machinery = _described(getattr(backend, "decoder", None)) + _described(getattr(backend, "pre_tokenizer", None))
     suffix = getattr(model, "end_of_word_suffix", None) or ""
     byte_level = "ByteLevel" in machinery or hasattr(tokenizer, "byte_decoder")
     word_piece = type(model).__name__ == "WordPiece"
@@ -181,6 +181,11 @@ def _speller(tokenizer: Any) -> Callable[[str], tuple[bytes, bool]]:
         return text.replace("▁", " ").encode("utf-8", "replace"), True
 
     return spell
+
+
+def _described(part: Any) -> str:
+    """A part of a tokenizer as JSON; its ``str()`` may panic on text that is not ASCII."""
+    return bytes(part.__getstate__()).decode() if hasattr(part, "__getstate__") and part is not None else ""
 
 
 def _byte_alphabet() -> dict[str, int]:

@@ -2,6 +2,9 @@
 
 import locale
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -11,6 +14,7 @@ Language = Literal["en", "zh"]
 LANGUAGES: Final[tuple[Language, ...]] = ("en", "zh")
 
 _chosen: list[Language] = []
+_speaking: ContextVar[Language | None] = ContextVar("hf_attnviz_language", default=None)
 
 
 @dataclass(frozen=True)
@@ -34,18 +38,34 @@ def set_language(name: str) -> None:
     Raises:
         UnknownNameError: another language.
     """
-    for known in LANGUAGES:
-        if name == known:
-            _chosen[:] = [known]
-            return
-    raise UnknownNameError(f"unknown language {name!r}; known: {listed(LANGUAGES)}")
+    _chosen[:] = [_known(name)]
+
+
+@contextmanager
+def speaking(name: str) -> Iterator[None]:
+    """Another language inside the block, for this thread or task only: a server answers each visitor in theirs."""
+    token = _speaking.set(_known(name))
+    try:
+        yield
+    finally:
+        _speaking.reset(token)
 
 
 def language() -> Language:
     """The chosen language, else the one of the environment's locale, else English."""
+    spoken = _speaking.get()
+    if spoken is not None:
+        return spoken
     if _chosen:
         return _chosen[0]
     for variable in ("LC_ALL", "LC_MESSAGES", "LANG"):  # the order that POSIX gives
         if os.environ.get(variable):
             return "zh" if os.environ[variable].lower().startswith("zh") else "en"
     return "zh" if (locale.getlocale()[0] or "").lower().startswith(("zh", "chinese")) else "en"
+
+
+def _known(name: str) -> Language:
+    for language in LANGUAGES:
+        if name == language:
+            return language
+    raise UnknownNameError(f"unknown language {name!r}; known: {listed(LANGUAGES)}")

@@ -9,6 +9,7 @@ from hf_attnviz.capturing.doctor import Diagnosis, Finding, doctor
 from hf_attnviz.capturing.recording import Recording, attach, capture
 from hf_attnviz.capturing.reducers import Maps, Rows, Vectors
 from hf_attnviz.capturing.runs import AttentionCall, Run
+from hf_attnviz.capturing.text import trace_text
 
 __all__ = [
     "AttentionCall",
@@ -22,4 +23,5 @@ __all__ = [
     "attach",
     "capture",
     "doctor",
+    "trace_text",
 ]

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from hf_attnviz.capturing.recording import Recording
+from hf_attnviz.capturing.text import decoder_start, encode
 from hf_attnviz.errors import CaptureError
 
 
@@ -70,13 +71,16 @@ class Diagnosis:
         return {**asdict(self), "ok": self.ok}
 
 
-def doctor(model: nn.Module, inputs: Mapping[str, Any]) -> Diagnosis:
+def doctor(model: nn.Module, inputs: Mapping[str, Any] | str, processor: Any = None) -> Diagnosis:
     """Run ``model(**inputs)`` plain and captured, and prove every attention map exactly.
 
     Args:
         model: the model, as it will be used.
-        inputs: the keyword arguments of one forward pass.
+        inputs: the keyword arguments of one forward pass, or a text that ``processor`` turns into them.
+        processor: the tokenizer, needed for a text.
     """
+    if isinstance(inputs, str):
+        inputs = {**encode(model, processor, inputs), **decoder_start(model)}
     before = _state(model)
     rng = torch.get_rng_state()
     with torch.no_grad():
@@ -145,7 +149,7 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 
 def _state(model: nn.Module) -> Any:
     """Everything of a model that a capture might leave a mark on."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     modules = {
         name: (len(module._forward_hooks), len(module._forward_pre_hooks), sorted(module.__dict__), module.training)
         for name, module in model.named_modules()

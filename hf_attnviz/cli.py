@@ -1,0 +1,221 @@
+"""The command line, ``attnviz``: from a model and a text to a page, in one command."""
+
+import json
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text as RichText
+
+import hf_attnviz as av
+from hf_attnviz.errors import ArgumentError, AttnvizError, UnknownNameError
+from hf_attnviz.language import Text
+
+app = typer.Typer(
+    help=str(Text("See what attention does inside any Hugging Face model.", "看清 Hugging Face 模型内部的注意力。")),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+zoo_app = typer.Typer(help=str(Text("The embedded models.", "内置模型。")), no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(zoo_app, name="zoo")
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help=str(Text("an embedded name, a local folder, or a hub id", "内置模型名、本地文件夹或 hub 名")),
+    ),
+]
+Sentence = Annotated[str, typer.Argument(metavar="TEXT", help=str(Text("the text to read", "要读的文本")))]
+Pair = Annotated[str | None, typer.Option(help=str(Text("the second sentence of a pair", "句对中的第二句")))]
+New = Annotated[int, typer.Option(min=1, help=str(Text("tokens to generate at most", "最多生成多少词元")))]
+Generate = Annotated[
+    bool | None,
+    typer.Option(help=str(Text("generate, or read only (default: where it can)", "生成，或只读（默认：能则生成）"))),
+]
+Layers = Annotated[list[int] | None, typer.Option("--layer", help=str(Text("keep these layers only", "只保留这些层")))]
+Stack = Annotated[str | None, typer.Option(help=str(Text("encoder, decoder, cross …", "encoder、decoder、cross 等")))]
+
+_VIEWS = ("head", "model", "neuron")
+_SENTENCE = "The cat sat on the mat because it was tired."
+
+
+@app.callback()
+def _language(
+    lang: Annotated[str | None, typer.Option(help=str(Text("language: en or zh", "语言：en 或 zh")))] = None,
+) -> None:
+    if lang is not None:
+        av.set_language(lang)
+
+
+@app.command(
+    help=str(Text("Draw the attention of MODEL on TEXT as one page.", "把 MODEL 读 TEXT 时的注意力画成一页。"))
+)
+def view(
+    model: Model,
+    text: Sentence,
+    output: Annotated[Path, typer.Option("--output", "-o")] = Path("attention.html"),
+    kind: Annotated[str, typer.Option("--view", help=", ".join(_VIEWS))] = "head",
+    pair: Pair = None,
+    stack: Stack = None,
+    layer: Layers = None,
+    generate: Generate = None,
+    max_new_tokens: New = 24,
+    save_trace: Annotated[Path | None, typer.Option(help=str(Text("save the trace too", "同时保存 trace")))] = None,
+) -> None:
+    if kind not in _VIEWS:
+        raise UnknownNameError(f"unknown view {kind!r}; known: {', '.join(_VIEWS)}")
+    draw = {"head": av.head_view, "model": av.model_view, "neuron": av.neuron_view}[kind]
+    trace = _trace(
+        model,
+        text,
+        pair=pair,
+        layers=layer,
+        generate=generate,
+        max_new_tokens=max_new_tokens,
+        keep=["maps", av.Vectors()] if kind == "neuron" else "maps",
+    )
+    if save_trace is not None:
+        _wrote(trace.save(save_trace))
+    _wrote(draw(trace, stack=stack).save(output))
+
+
+@app.command(help=str(Text("Everything about MODEL on TEXT on one page.", "MODEL 读 TEXT 的一切，汇成一页。")))
+def report(
+    model: Model,
+    text: Sentence,
+    output: Annotated[Path, typer.Option("--output", "-o")] = Path("report.html"),
+    pair: Pair = None,
+    layer: Layers = None,
+    generate: Generate = None,
+    max_new_tokens: New = 24,
+) -> None:
+    trace = _trace(model, text, pair=pair, layers=layer, generate=generate, max_new_tokens=max_new_tokens)
+    _wrote(av.report(trace).save(output))
+
+
+@app.command(
+    help=str(Text("Prove every attention map of MODEL against its kernel.", "逐一核验 MODEL 的每张注意力图。"))
+)
+def doctor(
+    model: Model,
+    text: Annotated[str | None, typer.Option(help=str(Text("the text to read", "要读的文本")))] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON")] = False,
+) -> None:
+    loaded = av.load_model(model)
+    found = av.doctor(
+        loaded.model, text or (loaded.examples[0] if loaded.examples else "Hello world"), loaded.processor
+    )
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), ensure_ascii=False, indent=2))
+    else:
+        _print_diagnosis(found)
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+@app.command(help=str(Text("Serve the web demo on this machine.", "在本机启动网页演示。")))
+def demo(
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=str(
+                Text("another model the demo may load: a folder or a hub id", "演示还可加载的模型：文件夹或 hub 名")
+            )
+        ),
+    ] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535)] = None,
+) -> None:
+    found = [entry for entry in entry_points(group="hf_attnviz.apps") if entry.name == "demo"]
+    if not found:
+        raise ArgumentError("the web demo is not installed; install this package again: pip install 'hf-attnviz[demo]'")
+    found[0].load()(allow=tuple(allow or ()), port=port)
+
+
+@zoo_app.command("list", help=str(Text("The embedded models and their examples.", "内置模型及示例。")))
+def zoo_list() -> None:
+    for name in av.zoo.names():
+        typer.echo(name)
+        for example in av.zoo.load(name).examples:
+            typer.echo(f"    {example}")
+
+
+@zoo_app.command("train", help=str(Text("Train an embedded model again.", "重新训练内置模型。")))
+def zoo_train(
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    output: Annotated[Path, typer.Option("--output", "-o", help=str(Text("a new folder", "新文件夹")))],
+    seed: Annotated[int | None, typer.Option()] = None,
+) -> None:
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task(name, total=None)
+
+        def show(step: int, steps: int, loss: float) -> None:
+            progress.update(bar, completed=step, total=steps, description=f"{name}  loss {loss:.4f}")
+
+        av.zoo.train(name, output, seed=seed, progress=show)
+    _wrote(output)
+
+
+def _trace(model: str, text: str, **options: Any) -> av.Trace:
+    return av.trace_text(av.load_model(model), text, **options)
+
+
+def _wrote(path: Path) -> None:
+    typer.echo(f"{Text('wrote', '已写入')} {path}")
+
+
+def _print_diagnosis(found: av.Diagnosis) -> None:
+    console = Console()
+    console.print(RichText(found.model, "bold"))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in (
+        Text("module", "模块"), Text("attends", "注意"), Text("heads × query × key", "头 × 查询 × 键"),
+        Text("backend", "后端"), Text("proof", "核验"), Text("error", "误差"),
+    ):  # fmt: skip
+        table.add_column(str(heading), overflow="fold")
+    for one in found.findings:
+        error = "" if one.error is None else f"{one.error:.0e}"
+        part = f" #{one.index}" if one.index else ""
+        where = f"{one.stack} {one.layer} {one.kind}{part}" if one.stack else ""
+        cells = (one.module, where, one.layout, one.backend, one.grade, error)
+        table.add_row(*map(RichText, cells))  # RichText: names and reasons of others are text, never markup
+    console.print(table)
+    for one in found.findings:
+        if one.reason:
+            console.print(RichText(f"{one.module}: {one.reason}", "red"))
+    if found.reason:
+        console.print(RichText(found.reason))
+    exact = sum(one.grade == "exact" for one in found.findings)
+    console.print(
+        RichText(
+            str(
+                Text(
+                    f"{exact} of {len(found.findings)} maps proved exact; output identical to the last bit: "
+                    f"{_yes(found.identical)}; model unchanged: {_yes(found.unchanged)}",
+                    f"{len(found.findings)} 张图中 {exact} 张已精确核验；输出逐位相同：{_yes(found.identical)}；"
+                    f"模型未被改动：{_yes(found.unchanged)}",
+                )
+            )
+        )
+    )
+
+
+def _yes(true: bool) -> Text:
+    return Text("yes", "是") if true else Text("NO", "否")
+
+
+def main() -> None:
+    """The entry point: our own errors are one message and exit status 1, anything else is a bug and shows where."""
+    try:
+        app()
+    except AttnvizError as error:
+        Console(stderr=True, soft_wrap=True).print(RichText(f"attnviz: {error}"))
+        sys.exit(1)

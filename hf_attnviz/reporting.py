@@ -1,0 +1,82 @@
+"""The report: everything about one trace on one page, each part with how to read it."""
+
+from collections.abc import Callable
+
+from hf_attnviz import analysis, views
+from hf_attnviz.language import Text
+from hf_attnviz.trace import Trace
+from hf_attnviz.view import View
+from hf_attnviz.views.groups import stack_name
+
+_INTRO = (
+    Text(
+        "These are attention weights, captured while the model ran on its own backend and checked against the kernel's "
+        "output. They show where the model looked, not why it answered as it did.",
+        "以下注意力权重是在模型以自身后端运行时捕获的，并与内核输出核对过。它们显示模型看向哪里，而不是它为何如此作答。",
+    ),
+)
+
+
+def report(trace: Trace, *, title: Text | str | None = None) -> View:
+    """Head view, statistics, correlation, rollout and, for generations, evolution: one self-contained page.
+
+    Args:
+        trace: a trace with whole maps (``keep="maps"``).
+        title: the page's heading; default: the model's name.
+    """
+    sections: list[tuple[Text | str, View]] = [
+        (Text("Head view: who looks at whom", "头视图：谁在看谁"), views.head_view(trace))
+    ]
+    for name in trace.stacks:
+        for heading, draw in _PARTS:
+            view = draw(trace, name)
+            if view is not None:
+                sections.append((_heading(heading, name, trace), view))
+    proof = max(m.error for m in trace.maps)
+    proved = Text(
+        f"{len(trace.maps)} maps; largest deviation from the kernel's own output: {proof:.1e}.",
+        f"共 {len(trace.maps)} 张注意力图；与内核输出的最大偏差：{proof:.1e}。",
+    )
+    return views.compose(
+        title or Text(f"Attention of {trace.model}", f"{trace.model} 的注意力"), sections, (*_INTRO, proved)
+    )
+
+
+def _statistics(trace: Trace, stack: str) -> View:
+    return views.heatmap(analysis.head_statistics(trace, stack=stack))
+
+
+def _correlation(trace: Trace, stack: str) -> View:
+    return views.correlation_view(analysis.head_correlation(trace, stack=stack))
+
+
+def _divergence(trace: Trace, stack: str) -> View:
+    return views.correlation_view(analysis.head_correlation(trace, stack=stack, method="js"))
+
+
+def _rollout(trace: Trace, stack: str) -> View | None:
+    if not all(m.whole for m in trace.stacks[stack]):
+        return None  # cross-attention has no identity to add: rollout is about one sequence
+    return views.heatmap(analysis.rollout(trace, stack=stack))
+
+
+def _evolution(trace: Trace, stack: str) -> View | None:
+    if trace.stacks[stack].maps[0].produced is None:
+        return None
+    return views.evolution_view(analysis.evolution(trace, stack=stack))
+
+
+_PARTS: tuple[tuple[Text, Callable[[Trace, str], View | None]], ...] = (
+    (Text("Head statistics", "注意力头统计"), _statistics),
+    (Text("Head correlation", "注意力头相关性"), _correlation),
+    (Text("Head divergence (Jensen–Shannon)", "注意力头差异（Jensen–Shannon）"), _divergence),
+    (Text("Attention rollout", "注意力 Rollout"), _rollout),
+    (Text("Evolution over decoding steps", "随解码步的演变"), _evolution),
+)
+
+
+def _heading(heading: Text, stack: str, trace: Trace) -> Text:
+    if len(trace.stacks) == 1:
+        return heading
+    name = stack_name(stack)
+    return Text(f"{heading.en}: {name.en}", f"{heading.zh}：{name.zh}")

@@ -1,0 +1,18 @@
+"""Pictures of traces and results: each a self-contained page, with files for papers where the picture has them."""
+
+from hf_attnviz.views.bertviz import head_view, model_view, neuron_view, to_bertviz
+from hf_attnviz.views.evolution import evolution_view
+from hf_attnviz.views.heatmap import correlation_view, heatmap
+from hf_attnviz.views.page import compose, page
+
+__all__ = [
+    "compose",
+    "correlation_view",
+    "evolution_view",
+    "head_view",
+    "heatmap",
+    "model_view",
+    "neuron_view",
+    "page",
+    "to_bertviz",
+]

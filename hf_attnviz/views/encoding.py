@@ -1,0 +1,59 @@
+"""Numbers small enough to lie inside a page.
+
+Attention weights: one byte a weight, the rounded square root (``code = round(255 √w)``), so that small weights keep
+their digits; a weight read back, ``(code / 255)²``, is within :data:`WEIGHT_ERROR` of the real one. Other numbers
+are 16-bit integers with a scale a row, or float32. All are compressed with zlib and written as base64.
+"""
+
+import base64
+import zlib
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from hf_attnviz.errors import ArgumentError
+from hf_attnviz.language import Text
+
+WEIGHT_ERROR: Final = 0.004
+WEIGHT_NOTE: Final = Text(
+    f"Weights are stored in one byte each (rounded square root), within {WEIGHT_ERROR} of the real number.",
+    f"每个权重用一个字节存储（取平方根后舍入）：显示的数值与真实值相差不超过 {WEIGHT_ERROR}。",
+)
+
+
+def weight_codes(weights: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """The byte of each attention weight; NaN (a row that sees nothing) becomes 0.
+
+    Raises:
+        ArgumentError: a weight outside 0…1.
+    """
+    values = weights.detach().to("cpu", torch.float32).nan_to_num(nan=0.0)
+    low, high = (float(values.min()), float(values.max())) if values.numel() else (0.0, 0.0)
+    if low < -1e-3 or high > 1.01:
+        raise ArgumentError(
+            f"expected attention weights from 0 to 1, got {low:.3g} to {high:.3g}; "
+            "draw such numbers with heatmap(result)"
+        )
+    codes: npt.NDArray[np.uint8] = values.clamp(0, 1).sqrt().mul(255).round().to(torch.uint8).numpy()
+    return codes
+
+
+def read_weight_codes(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """What the page shows for these bytes."""
+    return (codes.astype(np.float64) / 255) ** 2
+
+
+def scaled_integers(vectors: torch.Tensor) -> tuple[npt.NDArray[np.int16], list[float]]:
+    """``[head, position, size]`` as 16-bit integers, and for each head the number that one unit stands for."""
+    values = vectors.detach().to("cpu", torch.float32).nan_to_num()
+    units = [max(float(head.abs().max()), 1e-30) / 32767 for head in values]
+    codes = values / torch.tensor(units)[:, None, None]
+    return codes.round().to(torch.int16).numpy(), units
+
+
+def packed(numbers: npt.NDArray[Any]) -> str:
+    """The bytes of an array (little-endian), compressed, as base64."""
+    data = np.ascontiguousarray(numbers.astype(numbers.dtype.newbyteorder("<"), copy=False)).tobytes()
+    return base64.b64encode(zlib.compress(data, 6)).decode("ascii")

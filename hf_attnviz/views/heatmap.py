@@ -1,0 +1,228 @@
+"""Any result with two axes or more as a heat map; the axes before the last two become menus."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from itertools import product
+from typing import Any, Final
+
+import numpy.typing as npt
+import torch
+
+from hf_attnviz import axes as names
+from hf_attnviz.axes import HEAD, KEY, LAYER, OTHER_HEAD, QUERY
+from hf_attnviz.errors import ArgumentError, listed
+from hf_attnviz.language import Text
+from hf_attnviz.result import Axis, Result
+from hf_attnviz.trace import AttentionMap
+from hf_attnviz.view import View
+from hf_attnviz.views import figures
+from hf_attnviz.views.encoding import packed
+from hf_attnviz.views.page import fragment, in_both, own, page
+from hf_attnviz.views.text import visible
+from hf_attnviz.views.words import axis_word, unit_line, unit_word
+
+_MOST_PANELS: Final = 64
+_COLOURS: Final = Text(
+    "Colour is the number; the bar beneath says which. The bar is set anew for each picture, so compare numbers, not "
+    "colours, between pictures.",
+    "颜色即数值，对应关系见下方色条。每幅图各自定标：不同图之间请比较数值，而非颜色。",
+)
+_DIVERGING: Final = Text(
+    "Numbers below zero are one hue, above zero the other; zero is in the middle.",
+    "负数与正数各用一种色调，零在正中。",
+)
+_UNDEFINED: Final = Text("Hatched cells are undefined (NaN).", "带斜纹的格子未定义（NaN）。")
+_ROWS_SUM: Final = Text("Each row sums to one.", "每一行之和为一。")
+_ROWS_FREE: Final = Text("Rows need not sum to one.", "各行之和不一定为一。")
+_CAVEAT: Final = Text(
+    "Not shown: whether the output depends on it. Attention is not an explanation.",
+    "未显示：输出是否依赖于它。注意力本身不是解释。",
+)
+
+
+def heatmap(data: Result | AttentionMap, *, title: Text | str | None = None) -> View:
+    """A heat map of a result, or of one layer's attention map.
+
+    The last two axes are rows and columns (``query`` and ``key`` if both are there); each axis before them is a menu.
+    Where an axis has an ``order``, it is drawn in that order. Saves as html, svg, png and pdf.
+
+    Raises:
+        ArgumentError: fewer than two axes, or an empty one.
+    """
+    result = _of_map(data) if isinstance(data, AttentionMap) else data
+    return _draw(result, title or visible(result.method), _reading(result))
+
+
+def correlation_view(result: Result, *, title: Text | str | None = None) -> View:
+    """How alike heads are: a square heat map ``[head, other_head]``, drawn in cluster order where the result has one.
+
+    Raises:
+        ArgumentError: the result has other axes.
+    """
+    if [axis.name for axis in result.axes[-2:]] != [HEAD, OTHER_HEAD]:
+        raise ArgumentError(
+            f"expected axes ending in head, other_head; got {listed(a.name for a in result.axes)}: use heatmap(result)"
+        )
+    ordered = result.axes[-2].order is not None
+    reading = [
+        Text(
+            "Each cell compares two heads (L0H3 is head 3 of layer 0); the diagonal is each head with itself."
+            + (" Heads that are alike stand together: the order comes from clustering." if ordered else ""),
+            "每格比较两个头（L0H3 即第 0 层第 3 头），对角线为头与自身。"
+            + ("相近的头排在一起，次序来自聚类。" if ordered else ""),
+        ),
+        *_reading(result)[1:-1],
+        Text(
+            "Not shown: why heads are alike. Shared sinks or a shared diagonal make very different heads look alike.",
+            "未显示：头为何相似。共同的汇点或对角线会让很不相同的头看起来相似。",
+        ),
+    ]
+    return _draw(result, title or visible(result.method), reading)
+
+
+def _of_map(found: AttentionMap) -> Result:
+    heads = Axis(HEAD, tuple(str(h) for h in range(found.heads)))
+    method = f"{found.group} {found.layer}" if not found.module else f"{found.module}"
+    labels = Axis(QUERY, found.queries.texts), Axis(KEY, found.keys.texts)
+    return Result(found.weights.detach().cpu(), (heads, *labels), f"attention · {method}", unit="share")
+
+
+def _draw(result: Result, title: Text | str, reading: Sequence[Text]) -> View:
+    result = _arranged(result)
+    if len(result.axes) < 2 or not result.values.numel():
+        came = listed(f"{a.name} ({len(a.labels)})" for a in result.axes)
+        raise ArgumentError(f"a heat map needs two axes or more, none empty; got {came}")
+    values = result.values.numpy()
+    data = {
+        "axes": [
+            {"name": in_both(axis_word(a.name)), "labels": [visible(text) for text in a.labels]} for a in result.axes
+        ],
+        "square": [a.name for a in result.axes[-2:]] in ([QUERY, KEY], [HEAD, OTHER_HEAD]),
+        "unit": in_both(unit_word(result.unit if _brief(result.unit) else "")),
+        "start": _start(result),
+        "values": packed(values),
+    }
+    rows = len(result.axes[-2].labels)
+    return page(
+        title,
+        fragment("heatmap.html", unit=None if _brief(result.unit) else unit_line(result.unit)),
+        how_to_read=reading,
+        footer=_about(result),
+        data=data,
+        scripts=[own("heatmap.js")],
+        style=own("heatmap.css"),
+        height=min(max(rows * 30, 260), 700) + 160,
+        figures=figures.files(partial(_figure, values, result, str(title))),
+    )
+
+
+def _brief(unit: str) -> bool:
+    """Whether a unit can stand behind a number; a longer one is a sentence of its own."""
+    return len(unit) <= 12
+
+
+def _start(result: Result) -> list[int]:
+    """Where the menus stand at first: what is followed through the layers is whole at the last one."""
+    last = [a.name for a in result.axes[-2:]]
+    return [len(a.labels) - 1 if a.name == LAYER and last == [QUERY, KEY] else 0 for a in result.axes[:-2]]
+
+
+def _arranged(result: Result) -> Result:
+    """Float32 on the CPU, query and key last, each axis in its drawing order."""
+    values, found = result.values.detach().to("cpu", torch.float32), list(result.axes)
+    if {QUERY, KEY} <= {a.name for a in found}:
+        last = [next(i for i, a in enumerate(found) if a.name == name) for name in (QUERY, KEY)]
+        places = [i for i in range(len(found)) if i not in last] + last
+        values, found = values.permute(places), [found[i] for i in places]
+    for place, axis in enumerate(found):
+        if axis.order is not None:
+            values = values.index_select(place, torch.tensor(axis.order))
+            found[place] = Axis(axis.name, tuple(axis.labels[i] for i in axis.order))
+    return Result(
+        values.contiguous(), tuple(found), result.method, result.parameters, result.source, result.unit, result.notes
+    )
+
+
+def _reading(result: Result) -> list[Text]:
+    last = [a.name for a in result.axes]
+    if {QUERY, KEY} <= set(last):
+        last = [QUERY, KEY]
+    row, column = (axis_word(name) for name in (last[-2:] if len(last) > 1 else ["?", "?"]))
+    meaning = Text(f"A row is a {row.en}, a column is a {column.en}.", f"每行是一个{row.zh}，每列是一个{column.zh}。")
+    if last[-2:] == [QUERY, KEY]:
+        sums = _ROWS_SUM if _rows_sum_to_one(result) else _ROWS_FREE
+        looks = Text(
+            "A row is the token that looks (query), a column the token that is looked at (key).",
+            "行是发出注意的词元（查询），列是被注意的词元（键）。",
+        )
+        meaning = Text(f"{looks.en} {sums.en}", f"{looks.zh}{sums.zh}")
+    elif last[-2:] == [LAYER, HEAD]:
+        meaning = Text(
+            "A row is a layer (0 is nearest the input), a column is a head.",
+            "每行是一层（0 层最靠近输入），每列是一个头。",
+        )
+    finite = result.values.isfinite()
+    told = [meaning, _COLOURS]
+    if bool((result.values[finite] < 0).any()):
+        told.append(_DIVERGING)
+    if not bool(finite.all()):
+        told.append(_UNDEFINED)
+    return [*told, *result.notes, _CAVEAT]
+
+
+def _rows_sum_to_one(result: Result) -> bool:
+    place = next(i for i, a in enumerate(result.axes) if a.name == KEY)
+    sums = result.values.detach().float().sum(place)
+    finite = sums[sums.isfinite()]
+    return bool(finite.numel()) and bool(((finite - 1).abs() < 0.02).all())
+
+
+def _about(result: Result) -> list[Text]:
+    lines = []
+    if result.source:
+        lines.append(Text(f"Source: {result.source}", f"出处：{result.source}"))
+    settings = ", ".join(f"{name}={value}" for name, value in result.parameters.items() if len(str(value)) < 80)
+    if settings:
+        lines.append(Text(f"{result.method}({settings})", f"{result.method}（{settings}）"))
+    lines.append(Text("Numbers are stored in single precision (float32).", "数值以单精度（float32）存储。"))
+    return lines
+
+
+def _figure(values: npt.NDArray[Any], result: Result, title: str) -> Any:
+    """One panel for each position of the leading axes."""
+    *leading, rows, columns = result.axes
+    picks = list(product(*(range(len(axis.labels)) for axis in leading)))
+    if len(picks) > _MOST_PANELS:
+        raise ArgumentError(
+            f"{len(picks)} pictures in one file are too many (at most {_MOST_PANELS}); pick with "
+            f"result.select({', '.join(f'{axis.name}=…' for axis in leading)})"
+        )
+    across = math.ceil(math.sqrt(len(picks)))
+    down = math.ceil(len(picks) / across)
+    width = min(max(3.2, 1.8 + 0.17 * len(columns.labels)), 9)
+    height = min(max(2.4, 1.4 + 0.17 * len(rows.labels)), 9)
+    figure = figures.new_figure(width * across, height * down + 0.3)
+    words = [title, *rows.labels, *columns.labels, *(text for axis in leading for text in axis.labels)]
+    words += [str(axis_word(name)) for name in names.NAMES] + [str(unit_word(result.unit))]
+    fonts = figures.fonts_for(words)
+    figures.write(figure.suptitle("", fontsize=11), title, fonts)
+    for number, pick in enumerate(picks):
+        panel = figure.add_subplot(down, across, number + 1)
+        matrix = values[pick]
+        low, high, diverging = figures.limits(matrix)
+        image = figures.heat(panel, matrix, diverging=diverging, low=low, high=high)
+        figures.label_ticks(panel.xaxis, columns.labels, fonts, rotation=90 if _long(columns) else 0)
+        figures.label_ticks(panel.yaxis, rows.labels, fonts)
+        figures.write(panel.xaxis.label, str(axis_word(columns.name)), fonts)
+        figures.write(panel.yaxis.label, str(axis_word(rows.name)), fonts)
+        chosen = ", ".join(f"{axis_word(axis.name)} {axis.labels[i]}" for axis, i in zip(leading, pick, strict=True))
+        figures.write(panel.set_title("", fontsize=9), chosen, fonts)
+        bar = figure.colorbar(image, ax=panel, shrink=0.9)
+        bar.ax.tick_params(labelsize=8)
+        figures.write(bar.ax.yaxis.label, str(unit_word(result.unit)), fonts)
+    return figure
+
+
+def _long(axis: Axis) -> bool:
+    return len(axis.labels) > 20 or max(map(len, axis.labels)) > 2

@@ -1,0 +1,139 @@
+"""The shell of every page: title, picture, how to read it, footer; two languages, light and dark, no network."""
+
+import html as html_escape
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+from markupsafe import Markup
+
+from hf_attnviz.language import Text, language
+from hf_attnviz.view import View
+from hf_attnviz.views.text import json_safe, visible
+
+_HERE: Final = Path(__file__).parent
+_FURNITURE: Final = 250  # pixels that title, margins and footer take
+HOW_TO_READ: Final = Text("How to read this", "如何阅读")
+
+
+def page(
+    title: Text | str,
+    body: str,
+    *,
+    how_to_read: Sequence[Text] = (),
+    footer: Sequence[Text] = (),
+    data: Any = None,
+    scripts: Sequence[str] = (),
+    style: str = "",
+    wide: bool = False,
+    height: int = 400,
+    figures: Mapping[str, Callable[[], bytes]] | None = None,
+) -> View:
+    """A self-contained page.
+
+    Args:
+        title: the heading; text of others may be in it.
+        body: HTML of the picture, from :func:`fragment`.
+        how_to_read: what the picture means and what it does not show, a paragraph each.
+        footer: small print: model, precision, source.
+        data: what the scripts read as ``attnviz.data``.
+        scripts: JavaScript, in order.
+        style: CSS beside the common one.
+        wide: the picture wants the whole width; the reading box then stands above it, else beside it.
+        height: pixels of the picture alone.
+        figures: for each further format a function that draws the file.
+    """
+    document = _environment().get_template("page.html")
+    html = document.render(
+        language=language(),
+        title=title,
+        body=Markup(body),
+        how_heading=HOW_TO_READ,
+        how_to_read=how_to_read,
+        footer=footer,
+        data=Markup(json_safe(json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")))),
+        scripts=[Markup(inline_script(source)) for source in scripts],
+        style=Markup(own("page.css") + style),
+        page_script=Markup(inline_script(own("page.js"))),
+        wide=wide,
+    )
+    reading = ("" if language() == "zh" else " ").join(map(str, how_to_read))
+    return View(html, reading, visible(str(title)), height + _FURNITURE, dict(figures or {}))
+
+
+def compose(
+    title: Text | str, sections: Sequence[tuple[Text | str, View]], intro: Sequence[Text] | Text | str = ()
+) -> View:
+    """Several views on one page, each in its own frame, under a heading each; one switch for language and theme."""
+    paragraphs = [intro] if isinstance(intro, Text | str) else list(intro)
+    frames = [(heading, Markup(_inner_frame(view))) for heading, view in sections]
+    body = fragment("compose.html", intro=[p for p in paragraphs if str(p)], sections=frames)
+    height = sum(view.height + 80 for _, view in sections)
+    composed = page(title, body, scripts=[own("compose.js")], wide=True, height=min(height, 1200))
+    reading = " ".join(view.how_to_read for _, view in sections)
+    return View(composed.html, reading, composed.title, composed.height)
+
+
+def fragment(template: str, **values: Any) -> str:
+    """A piece of HTML from a template; every value is escaped."""
+    return _environment().get_template(template).render(**values)
+
+
+def own(name: str) -> str:
+    """The text of one of our own scripts or style sheets."""
+    return _read(_HERE / "templates" / name)
+
+
+def vendored(name: str) -> str:
+    """The text of a library in ``assets``."""
+    return _read(_HERE / "assets" / name)
+
+
+def inline_script(source: str) -> str:
+    """JavaScript that cannot end the ``<script>`` it stands in."""
+    return re.sub(r"</(?=script)", r"<\\/", source, flags=re.IGNORECASE).replace("<!--", "<\\!--")
+
+
+def both(text: Text | str) -> Markup:
+    """A sentence in both languages, of which the style sheet shows one."""
+    if isinstance(text, Text):
+        return Markup('<span lang="en">{}</span><span lang="zh">{}</span>').format(visible(text.en), visible(text.zh))
+    return Markup("{}").format(visible(text))
+
+
+def in_both(text: Text | str) -> dict[str, str]:
+    """The same for a script: ``{"en": …, "zh": …}``."""
+    if isinstance(text, Text):
+        return {"en": visible(text.en), "zh": visible(text.zh)}
+    return {"en": visible(text), "zh": visible(text)}
+
+
+@cache
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"both": both, "in_both": in_both, "visible": visible}
+    return environment
+
+
+def _inner_frame(view: View) -> str:
+    """The view's page in a frame whose height our script sets to what the page needs."""
+    document = html_escape.escape(view.html, quote=True)
+    title = html_escape.escape(view.title, quote=True)
+    return (
+        f'<iframe sandbox="allow-scripts" title="{title}" style="height:{view.height}px" srcdoc="{document}"></iframe>'
+    )

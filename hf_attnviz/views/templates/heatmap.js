@@ -1,0 +1,240 @@
+"use strict";
+// A matrix on a canvas, its labels as text around it, a readout under it. Colours are ColorBrewer's GnBu and RdBu,
+// which the colour-blind can tell apart; in the dark the same hues run from dark to light.
+(async () => {
+  const {axes, square, unit} = attnviz.data;
+  const byId = (id) => document.getElementById(id);
+  const canvas = byId("heat");
+  const [rowAxis, columnAxis] = axes.slice(-2);
+  const rows = rowAxis.labels.length;
+  const columns = columnAxis.labels.length;
+  const leading = axes.slice(0, -2);
+  const chosen = [...attnviz.data.start];
+  const values = new Float32Array(await attnviz.unpack(attnviz.data.values));
+  let matrix = values;
+  let scale = null;
+  let cell = null;
+  let at = null;
+
+  const RAMPS = {
+    light: {
+      sequential: ["#f7fcf0", "#e0f3db", "#ccebc5", "#a8ddb5", "#7bccc4", "#4eb3d3", "#2b8cbe", "#0868ac", "#084081"],
+      diverging: ["#053061", "#2166ac", "#4393c3", "#92c5de", "#d1e5f0", "#f7f7f7", "#fddbc7", "#f4a582", "#d6604d", "#b2182b", "#67001f"],
+    },
+    dark: {
+      sequential: ["#1c2530", "#123a5e", "#0868ac", "#2b8cbe", "#4eb3d3", "#7bccc4", "#a8ddb5", "#ccebc5", "#f7fcf0"],
+      diverging: ["#9fd0ff", "#5aa6ea", "#2f73b5", "#24486f", "#222d3b", "#20242a", "#43302b", "#7d4436", "#bf6046", "#f08a62", "#ffc2a1"],
+    },
+  };
+  function table(stops) {
+    const numbers = stops.map((stop) => [1, 3, 5].map((i) => parseInt(stop.slice(i, i + 2), 16)));
+    return Array.from({length: 256}, (_, i) => {
+      const place = (i / 255) * (stops.length - 1);
+      const low = Math.min(Math.floor(place), stops.length - 2);
+      return numbers[low].map((from, c) => Math.round(from + (numbers[low + 1][c] - from) * (place - low)));
+    });
+  }
+
+  function limits() {
+    let low = Infinity;
+    let high = -Infinity;
+    let undefinedCells = false;
+    for (const value of matrix) {
+      if (!Number.isFinite(value)) { undefinedCells = true; continue; }
+      if (value < low) low = value;
+      if (value > high) high = value;
+    }
+    if (low > high) return {low: 0, high: 1, diverging: false, undefinedCells};
+    if (low < 0) {
+      const bound = Math.max(-low, high);
+      return {low: -bound, high: bound, diverging: true, undefinedCells};
+    }
+    if (low <= high / 2) low = 0;
+    return {low, high: high > low ? high : low + 1, diverging: false, undefinedCells};
+  }
+
+  function format(value) {
+    if (!Number.isFinite(value)) return attnviz.say({en: "undefined", zh: "未定义"});
+    if (value === 0) return "0";
+    const size = Math.abs(value);
+    return size >= 1e5 || size < 1e-4 ? value.toExponential(2) : String(+value.toPrecision(4));
+  }
+
+  function sizes() {
+    const longest = Math.min(Math.max(...rowAxis.labels.map((text) => textWidth(text))), 150);
+    const layout = document.querySelector(".layout").clientWidth;
+    const plotRoom = Math.max(220, (innerWidth > 760 ? layout - 320 : layout) - longest - 60);
+    let width = Math.min(36, plotRoom / columns);
+    let height = Math.min(36, 680 / rows);
+    if (square && rows / columns < 3 && columns / rows < 3) width = height = Math.min(width, height);
+    height = Math.max(height, rows === 1 ? 24 : 0);
+    const whole = (size) => (size >= 3 ? Math.floor(size) : size);
+    return {width: whole(width), height: whole(height), longest};
+  }
+  const measure = document.createElement("canvas").getContext("2d");
+  function textWidth(text) {
+    measure.font = `12px ${getComputedStyle(document.body).fontFamily}`;
+    return measure.measureText(text).width;
+  }
+  function fitted(text, room) {
+    if (textWidth(text) <= room) return text;
+    const characters = Array.from(text);
+    while (characters.length > 1 && textWidth(`${characters.join("")}…`) > room) characters.pop();
+    return `${characters.join("")}…`;
+  }
+
+  function layout() {
+    cell = sizes();
+    const place = (box, labels, size, put) => {
+      const every = Math.max(1, Math.ceil(14 / size));
+      box.replaceChildren(...labels.flatMap((text, i) => {
+        if (i % every) return [];
+        const span = attnviz.make("span", {title: text}, fitted(text, 150));
+        span.dataset.index = i;
+        put(span, (i + 0.5) * size);
+        return [span];
+      }));
+    };
+    const upright = columnAxis.labels.every((text) => textWidth(text) <= cell.width - 4);
+    const angle = upright ? 0 : cell.width >= 20 ? 50 : 90;
+    const widest = Math.min(150, Math.max(...columnAxis.labels.map(textWidth)));
+    byId("column-labels").style.height = `${upright ? 18 : widest * Math.sin((angle * Math.PI) / 180) + 14}px`;
+    byId("column-labels").style.marginRight = angle === 50 ? `${widest * 0.65}px` : "0";
+    byId("row-labels").style.width = `${cell.longest + 10}px`;
+    place(byId("row-labels"), rowAxis.labels, cell.height, (span, y) => { span.style.top = `${y + 1}px`; });
+    place(byId("column-labels"), columnAxis.labels, cell.width, (span, x) => {
+      if (upright) {
+        span.style.left = `${x + 1}px`;
+        span.style.transform = "translateX(-50%)";
+      } else {
+        span.style.left = `${x + (angle === 90 ? 7 : 5)}px`;
+        span.style.transform = `rotate(-${angle}deg)`;
+      }
+    });
+    words();
+  }
+
+  function words() {
+    byId("column-name").textContent = attnviz.say(columnAxis.name);
+    byId("row-name").textContent = attnviz.say(rowAxis.name);
+    canvas.setAttribute("aria-label", attnviz.say({
+      en: `Heat map of ${rows} by ${columns} cells; arrow keys move`, zh: `${rows} × ${columns} 格的热力图；用方向键移动`}));
+  }
+
+  function paint() {
+    const ramp = table(RAMPS[attnviz.theme][scale.diverging ? "diverging" : "sequential"]);
+    const image = new ImageData(columns, rows);
+    const hollow = [];
+    for (let i = 0; i < matrix.length; i++) {
+      if (!Number.isFinite(matrix[i])) { hollow.push(i); continue; }
+      const level = Math.round(((matrix[i] - scale.low) / (scale.high - scale.low)) * 255);
+      image.data.set(ramp[Math.min(255, Math.max(0, level))], i * 4);
+      image.data[i * 4 + 3] = 255;
+    }
+    const small = document.createElement("canvas");
+    [small.width, small.height] = [columns, rows];
+    small.getContext("2d").putImageData(image, 0, 0);
+    const ratio = devicePixelRatio || 1;
+    const [width, height] = [cell.width * columns, cell.height * rows];
+    [canvas.width, canvas.height] = [Math.max(1, Math.round(width * ratio)), Math.max(1, Math.round(height * ratio))];
+    [canvas.style.width, canvas.style.height] = [`${width}px`, `${height}px`];
+    const context = canvas.getContext("2d");
+    context.imageSmoothingEnabled = false;
+    context.drawImage(small, 0, 0, canvas.width, canvas.height);
+    if (hollow.length) {
+      context.fillStyle = hatching(context, ratio);
+      context.scale(ratio, ratio);
+      context.beginPath();
+      for (const i of hollow) {
+        context.rect((i % columns) * cell.width, Math.floor(i / columns) * cell.height, cell.width, cell.height);
+      }
+      context.fill();
+    }
+    const bar = byId("bar-colours").getContext("2d");
+    const strip = new ImageData(256, 1);
+    ramp.forEach((colour, i) => { strip.data.set([...colour, 255], i * 4); });
+    bar.putImageData(strip, 0, 0);
+    byId("bar-low").textContent = format(scale.low);
+    byId("bar-middle").textContent = format((scale.low + scale.high) / 2);
+    byId("bar-high").textContent = `${format(scale.high)} ${attnviz.say(unit)}`.trim();
+    byId("bar-undefined").hidden = !scale.undefinedCells;
+  }
+  function hatching(context, ratio) {
+    const tile = document.createElement("canvas");
+    tile.width = tile.height = Math.round(6 * ratio);
+    const draw = tile.getContext("2d");
+    draw.fillStyle = attnviz.color("nothing");
+    draw.fillRect(0, 0, tile.width, tile.width);
+    draw.strokeStyle = attnviz.color("hatch");
+    draw.lineWidth = ratio;
+    for (const shift of [-1, 0, 1]) {
+      draw.moveTo(-1 + shift * tile.width, tile.width + 1);
+      draw.lineTo(tile.width + 1 + shift * tile.width, -1);
+    }
+    draw.stroke();
+    return context.createPattern(tile, "repeat");
+  }
+
+  function named(axis, i) {
+    const text = axis.labels[i];
+    return `${attnviz.say(axis.name)} ${text}${text === String(i) ? "" : ` (${i})`}`;
+  }
+  function point(row, column) {
+    at = row === null ? null : [row, column];
+    document.querySelectorAll(".labels .current").forEach((span) => span.classList.remove("current"));
+    const cursor = byId("cursor");
+    cursor.hidden = at === null;
+    if (at === null) {
+      byId("readout").textContent = attnviz.say({en: "Hover a cell, or use the arrow keys, for its number.", zh: "悬停某格或用方向键查看数值。"});
+      return;
+    }
+    const [width, height] = [Math.max(cell.width, 3), Math.max(cell.height, 3)];
+    Object.assign(cursor.style, {left: `${column * cell.width}px`, top: `${row * cell.height}px`, width: `${width}px`, height: `${height}px`});
+    document.querySelector(`#row-labels [data-index="${row}"]`)?.classList.add("current");
+    document.querySelector(`#column-labels [data-index="${column}"]`)?.classList.add("current");
+    const value = matrix[row * columns + column];
+    const number = Number.isFinite(value) ? `${format(value)} ${attnviz.say(unit)}`.trim() : format(value);
+    byId("readout").textContent = `${named(rowAxis, row)} · ${named(columnAxis, column)} · ${number}`;
+  }
+  function under(event) {
+    const box = canvas.getBoundingClientRect();
+    const column = Math.floor((event.clientX - box.left) / cell.width);
+    const row = Math.floor((event.clientY - box.top) / cell.height);
+    return [Math.min(rows - 1, Math.max(0, row)), Math.min(columns - 1, Math.max(0, column))];
+  }
+  canvas.addEventListener("mousemove", (event) => point(...under(event)));
+  canvas.addEventListener("mouseleave", () => { if (document.activeElement !== canvas) point(null); });
+  canvas.addEventListener("focus", () => { if (!at) point(0, 0); });
+  canvas.addEventListener("blur", () => point(null));
+  canvas.addEventListener("keydown", (event) => {
+    const step = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]}[event.key];
+    if (!step || !at) return;
+    event.preventDefault();
+    point(Math.min(rows - 1, Math.max(0, at[0] + step[0])), Math.min(columns - 1, Math.max(0, at[1] + step[1])));
+  });
+
+  function draw() {
+    const page = leading.reduce((place, axis, i) => place * axis.labels.length + chosen[i], 0);
+    matrix = values.subarray(page * rows * columns, (page + 1) * rows * columns);
+    scale = limits();
+    paint();
+    point(...(at || [null]));
+  }
+  leading.forEach((axis, i) => {
+    const menu = attnviz.menu(`axis-${i}`, axis.name, axis.labels.map((text, j) => [String(j), text]), String(chosen[i]));
+    menu.querySelector("select").addEventListener("change", (event) => { chosen[i] = +event.target.value; draw(); });
+    byId("menus").append(menu);
+  });
+  layout();
+  draw();
+  attnviz.onChange(() => { words(); draw(); });
+  let waiting = 0;
+  let lastWidth = innerWidth;
+  addEventListener("resize", () => {
+    if (innerWidth === lastWidth) return;
+    lastWidth = innerWidth;
+    cancelAnimationFrame(waiting);
+    waiting = requestAnimationFrame(() => { layout(); draw(); });
+  });
+  attnviz.ready();
+})().catch(attnviz.fail);

@@ -1,0 +1,200 @@
+"""Load a model with what is needed to feed it: an embedded one, a local folder, or one from the hub.
+
+Weights are read from safetensors only and code from a repository is never run.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hf_attnviz.errors import AttnvizError, ModelError, UnknownNameError, listed
+
+MODELS = Path(__file__).parent / "models"
+HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt", "*.model", "tekken.json")
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+HUB_TIMEOUT = 5.0
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in evaluation mode, its processor, texts to try, and what is known about it (embedded models only)."""
+
+    name: str
+    model: Any = field(repr=False)
+    processor: Any = field(repr=False)
+    examples: tuple[str, ...] = ()
+    truth: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+def names() -> tuple[str, ...]:
+    """The embedded models."""
+    return tuple(sorted(path.parent.name for path in MODELS.glob("*/config.json")))
+
+
+def load(name: str) -> Loaded:
+    """An embedded model. The network is not touched."""
+    if name not in names():
+        raise UnknownNameError(
+            f"There is no embedded model {name!r}. The embedded models are: {listed(names())}. "
+            "For a folder or a model of the hub use load_model."
+        )
+    return from_folder(MODELS / name, name=name)
+
+
+def load_model(name_or_path: str | Path, *, task: str | None = None) -> Loaded:
+    """An embedded model, else a local folder, else a model of the hub.
+
+    A bare embedded name wins over a folder of that name; write `./induction` for the folder. `task` is the name of a
+    pipeline ("fill-mask", "text-classification") and chooses the head of the model; without it the config decides.
+    """
+    name = str(name_or_path)
+    if isinstance(name_or_path, str) and name in names():
+        return from_folder(MODELS / name, name=name, task=task)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return from_folder(path, name=name, task=task)
+    missing = f"{name!r} is no embedded model ({listed(names())}), and there is no local folder of that name"
+    if isinstance(name_or_path, Path) or not HUB_NAME.fullmatch(name):
+        raise UnknownNameError(f"{missing}. Give an embedded name, an existing folder, or a hub name like org/model.")
+    return from_folder(from_hub(name, missing), name=name, task=task)
+
+
+def from_hub(name: str, missing: str) -> Path:
+    """The folder of the hub's cache that holds the model, after a download if needed."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+    fetch = partial(snapshot_download, name, ignore_patterns=["*/*", "consolidated*"], etag_timeout=HUB_TIMEOUT)
+    try:
+        return Path(fetch(allow_patterns=list(WANTED)))
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise UnknownNameError(
+            f"{missing}; the hub has no such model, or wants you to log in for it. "
+            "Look at the spelling, or run `hf auth login`."
+        ) from error
+    except HfHubHTTPError as error:
+        raise ModelError(f"{missing}; the hub refused: {error}") from error
+    except OSError as error:
+        raise UnknownNameError(
+            f"{missing}; the hub could not be reached and its cache does not hold it. "
+            "Look at the spelling and the network, or give a folder that holds the model."
+        ) from error
+
+
+def from_folder(folder: Path, *, name: str, task: str | None = None) -> Loaded:
+    config = read_config(folder)
+    ours = all((folder / known).is_file() for known in ("examples.json", "truth.json"))
+    refuse_pickles(folder)
+    choose = partial(class_for_task, folder, task) if task else partial(class_of, config, folder)
+    load_class = told(choose, folder)
+    options = {"local_files_only": True, "trust_remote_code": False}
+    model = told(partial(load_class.from_pretrained, folder, use_safetensors=True, **options), folder)
+    return Loaded(
+        name=name,
+        model=model.eval(),
+        processor=processor_of(folder, options),
+        examples=tuple(read_json(folder / "examples.json", [])) if ours else (),
+        truth=read_json(folder / "truth.json", {}) if ours else {},
+    )
+
+
+def read_json(path: Path, default: Any) -> Any:
+    return json.loads(path.read_text("utf-8")) if path.is_file() else default
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelError(
+            f"{folder} holds no config.json, so it is no model in the Hugging Face layout. "
+            "Give the folder that save_pretrained wrote."
+        )
+    try:
+        config = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is no JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"Expected an object in {path}, got {type(config).__name__}.")
+    return config
+
+
+def refuse_pickles(folder: Path) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    pickled = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    if pickled:
+        raise ModelError(
+            f"{folder} holds pickled weights only ({listed(pickled)}), and unpickling can run any code. "
+            "Only safetensors are read. If you trust the file, convert it once: "
+            "model.from_pretrained(folder, use_safetensors=False), then model.save_pretrained(new_folder)."
+        )
+    raise ModelError(f"{folder} holds no weights: expected model.safetensors.")
+
+
+def class_of(config: dict[str, Any], folder: Path) -> Any:
+    """The class that the config names, if transformers has it; else what AutoModel makes of the model type."""
+    import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    architecture = (config.get("architectures") or [""])[0]
+    found = getattr(transformers, architecture, None) if architecture else None
+    known = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
+    if "auto_map" in config and not known:
+        raise ModelError(
+            f"{folder} brings its own code ({listed(config['auto_map'].values())}), which would have to be run. "
+            "That is refused. If you trust it, load the model yourself and hand it over: every function takes a model."
+        )
+    if not known and config.get("model_type") not in CONFIG_MAPPING_NAMES:
+        raise ModelError(
+            f"{folder} is of the type {config.get('model_type')!r}, which transformers {transformers.__version__} "
+            "does not know. A newer transformers may; or build the model yourself and hand it over."
+        )
+    return found if known else transformers.AutoModel
+
+
+def class_for_task(folder: Path, task: str) -> Any:
+    """The first model class of the pipeline `task` that fits the config."""
+    from transformers import AutoConfig
+    from transformers.pipelines import PIPELINE_REGISTRY
+
+    tasks = PIPELINE_REGISTRY.get_supported_tasks()
+    if task not in tasks:
+        raise UnknownNameError(f"There is no task {task!r}. The tasks are: {listed(tasks)}.")
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    for candidate in PIPELINE_REGISTRY.check_task(task)[1]["pt"]:
+        if type(config) in candidate._model_mapping:
+            return candidate
+    raise ModelError(
+        f"A model of the type {config.model_type!r} cannot do {task!r}. Leave the task out, or name another."
+    )
+
+
+def processor_of(folder: Path, options: dict[str, Any]) -> Any:
+    """A processor where images or sound are prepared, else a tokenizer, else None."""
+    from transformers import AutoProcessor, AutoTokenizer
+
+    def holds(patterns: tuple[str, ...]) -> bool:
+        return any(any(folder.glob(pattern)) for pattern in patterns)
+
+    if holds(PROCESSOR_FILES):
+        return told(partial(AutoProcessor.from_pretrained, folder, **options), folder)
+    if holds(TOKENIZER_FILES):
+        return told(partial(AutoTokenizer.from_pretrained, folder, **options), folder)
+    return None
+
+
+def told(action: Callable[[], Any], folder: Path) -> Any:
+    """The action's result; what goes wrong in transformers is told as our error."""
+    try:
+        return action()
+    except AttnvizError:
+        raise
+    except Exception as error:
+        raise ModelError(f"transformers could not load {folder}: {error}") from error

@@ -1,0 +1,69 @@
+"""A Chromium without a network, one for the whole session; anything it asks for or complains of fails the test."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hf_attnviz.view import View
+
+_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    binary = shutil.which("chromium")
+    if binary is None:
+        if os.environ.get("CI"):
+            pytest.fail("Chromium is missing: apt-get install chromium")
+        pytest.skip("Chromium is missing: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=binary, args=_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium, tmp_path: Path) -> Iterator[Callable]:
+    """Opens a view or a text of HTML as a file, and waits until it is drawn."""
+    contexts, complaints = [], []
+
+    def open_it(content: View | str, *, wait: bool = True, **options):
+        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, "locale": "en-US"} | options)
+        contexts.append(context)
+        context.set_offline(True)
+        path = tmp_path / f"page{len(contexts)}.html"
+        path.write_text(content.html if isinstance(content, View) else content, encoding="utf-8")
+        address = path.as_uri()
+
+        def route(call):
+            if call.request.url == address:
+                call.continue_()
+            else:
+                complaints.append(f"request: {call.request.url[:100]}")
+                call.abort()
+
+        context.route("**/*", route)
+        page = context.new_page()
+        page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(address)
+        if wait:
+            page.wait_for_selector("html[data-ready=yes]", state="attached", timeout=60_000)
+        return page
+
+    yield open_it
+    for context in contexts:
+        context.close()
+    assert not complaints, complaints
