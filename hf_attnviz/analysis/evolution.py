@@ -27,8 +27,8 @@ def evolution(trace: Trace, *, stack: str | None = None) -> Result:
     """
     chosen = trace.stack(stack or next((name for name in ("decoder", "cross") if name in trace.stacks), None))
     steps, produced = _rows(chosen)
-    prompt = chosen.maps[0].steps.count(0) if chosen.maps[0].kind == "self" else len(chosen.keys)
-    numbers = functional.evolution(steps, min(prompt, steps[0].shape[-1]))
+    prompt = steps[0].shape[-1]  # all there is to look at before anything is generated
+    numbers = functional.evolution(steps, prompt)
     if chosen.maps[0].kind == "cross":
         for name in _PROMPT_ONLY:
             numbers[name] = torch.full_like(numbers[name], torch.nan)
@@ -59,8 +59,8 @@ def _rows(stack: AttentionStack) -> tuple[list[torch.Tensor], list[str]]:
             "this trace is of a plain forward pass; evolution needs a generation: capture model.generate()"
         )
     rows = [n for n, text in enumerate(produced) if text is not None]
-    if not rows:
-        raise NotKeptError('no row that put out a token was kept; capture with keep="maps" or av.Rows([-1])')
+    if [first.steps[n] for n in rows] != list(range(len(rows))) or not rows:
+        raise NotKeptError('rows that put out tokens were not kept; capture with keep="maps" or av.Rows([-1])')
     weights = stack.stacked()
     ends = first.positions
     steps = [weights[:, None, :, n : n + 1, : None if ends is None else ends[n] + 1] for n in rows]

@@ -36,7 +36,9 @@ def head_correlation(
         centred=centred,
     )
     distance = (1 - values).clamp_min(0) if method in _LIKENESS else values
-    order = tuple(functional.linkage_order(distance).tolist())
+    known = distance[~distance.isnan()]
+    # jeffreys is infinite where one head ignores what another looks at: no tree can be drawn then
+    order = tuple(functional.linkage_order(distance).tolist()) if bool(known.isfinite().all()) else None
     notes = []
     if data.causal and not centred and method in _LIKENESS:
         notes.append(

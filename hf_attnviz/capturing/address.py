@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,6 +36,12 @@ def addresses(target: nn.Module) -> dict[int, Address]:
         layer = None if not indices else indices[0] if len(indices) == 1 else numbers[pattern][indices]
         found[id(module)] = Address(name, _stack(name, module, target), layer)
     return found
+
+
+def model_name(model: nn.Module) -> str:
+    """What to call a model: its hub id, the name of its folder, or its class."""
+    name = str(getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__)
+    return Path(name).name if Path(name).is_dir() else name  # whose folders these are is nobody's business
 
 
 def block_count(target: nn.Module) -> int:

@@ -1,5 +1,6 @@
 """The doctor: runs a model plain and captured, demands the exact proof of every map, and says what it found."""
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from hf_attnviz.capturing.address import model_name
 from hf_attnviz.capturing.recording import Recording
-from hf_attnviz.capturing.text import decoder_start, encode
+from hf_attnviz.capturing.runs import AttentionCall
+from hf_attnviz.capturing.text import encode, read
 from hf_attnviz.errors import CaptureError
 
 
@@ -18,7 +21,8 @@ class Finding:
 
     Attributes:
         module, stack, kind, layer, index: where it is.
-        layout: heads, queries and keys of the map.
+        calls: how often it ran.
+        layout: heads, queries and keys of the largest.
         backend: the attention implementation that ran.
         way: how the weights were obtained.
         grade: ``"exact"``, ``"consistent"`` or ``"refused"``.
@@ -32,6 +36,7 @@ class Finding:
     kind: str = ""
     layer: int = -1
     index: int = 0
+    calls: int = 0
     layout: str = ""
     backend: str = ""
     way: str = ""
@@ -76,53 +81,54 @@ def doctor(model: nn.Module, inputs: Mapping[str, Any] | str, processor: Any = N
 
     Args:
         model: the model, as it will be used.
-        inputs: the keyword arguments of one forward pass, or a text that ``processor`` turns into them.
+        inputs: the keyword arguments of one forward pass; or a text that ``processor`` encodes, which the model then
+            reads as it is used: with greedy ``generate()`` where it can, so that decoding steps are proved too.
         processor: the tokenizer, needed for a text.
     """
     if isinstance(inputs, str):
-        inputs = {**encode(model, processor, inputs), **decoder_start(model)}
+        run = functools.partial(read, model, encode(model, processor, inputs), max_new_tokens=8)
+    else:
+        run = functools.partial(model, **inputs)
     before = _state(model)
     rng = torch.get_rng_state()
     with torch.no_grad():
-        plain = model(**inputs)
+        plain = run()
     torch.set_rng_state(rng)
     recording = Recording(model, exact=True)
     reason = ""
     recording.open()
     try:
         with torch.no_grad():
-            seen = model(**inputs)
+            seen = run()
     finally:
         recording.detach()
     try:
         recording.check()
     except CaptureError as problem:
         reason = str(problem) if not any(run.problems for run in recording.runs) else ""
-    findings = [
-        Finding(
-            call.module,
-            call.stack,
-            call.kind,
-            call.layer,
-            call.index,
-            "×".join(map(str, call.weights.shape[1:])),
-            call.implementation,
-            call.way,
-            call.grade,
-            call.error,
-            call.bound,
-            call.masked_rows,
-        )
-        for call in recording.calls
-    ]
+    maps: dict[tuple[str, int, str, int], list[AttentionCall]] = {}
+    for call in recording.calls:
+        maps.setdefault((call.module, call.index, call.kind, call.layer), []).append(call)
+    findings = [_finding(calls) for calls in maps.values()]
     refused = [Finding(name, reason=str(problem)) for run in recording.runs for name, problem in run.problems.items()]
     return Diagnosis(
-        str(getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__),
+        model_name(model),
         (*findings, *refused),
         _identical(plain, seen),
         _state(model) == before,
         reason,
     )
+
+
+def _finding(calls: list[AttentionCall]) -> Finding:
+    """One map, with the worst that any of its calls (a prompt, decoding steps) showed."""
+    worst = max(calls, key=lambda call: (call.grade != "exact", call.error))
+    largest = max(calls, key=lambda call: call.weights.numel())
+    return Finding(
+        worst.module, worst.stack, worst.kind, worst.layer, worst.index, len(calls),
+        "×".join(map(str, largest.weights.shape[1:])), worst.implementation, worst.way, worst.grade,
+        worst.error, worst.bound, sum(call.masked_rows for call in calls),
+    )  # fmt: skip
 
 
 def _identical(one: Any, other: Any) -> bool:

