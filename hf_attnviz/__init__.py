@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from hf_attnviz import functional as functional
     from hf_attnviz import language as language
     from hf_attnviz import zoo as zoo
-    from hf_attnviz.analysis import evolution as evolution
-    from hf_attnviz.analysis import head_correlation as head_correlation
-    from hf_attnviz.analysis import head_statistics as head_statistics
-    from hf_attnviz.analysis import rollout as rollout
+    from hf_attnviz.analysis.evolution import evolution as evolution
+    from hf_attnviz.analysis.head_correlation import head_correlation as head_correlation
+    from hf_attnviz.analysis.head_statistics import head_statistics as head_statistics
+    from hf_attnviz.analysis.rollout import rollout as rollout
     from hf_attnviz.capturing import AttentionCall as AttentionCall
     from hf_attnviz.capturing import Diagnosis as Diagnosis
     from hf_attnviz.capturing import Maps as Maps
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from hf_attnviz.views import correlation_view as correlation_view
     from hf_attnviz.views import evolution_view as evolution_view
     from hf_attnviz.views import head_view as head_view
-    from hf_attnviz.views import heatmap as heatmap
+    from hf_attnviz.views.heatmap import heatmap as heatmap
     from hf_attnviz.views import model_view as model_view
     from hf_attnviz.views import neuron_view as neuron_view
     from hf_attnviz.views import to_bertviz as to_bertviz

@@ -178,14 +178,14 @@ def _print_diagnosis(found: av.Diagnosis) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in (
         Text("module", "模块"), Text("attends", "注意"), Text("heads × query × key", "头 × 查询 × 键"),
-        Text("backend", "后端"), Text("proof", "核验"), Text("error", "误差"),
+        Text("calls", "次数"), Text("backend", "后端"), Text("proof", "核验"), Text("error", "误差"),
     ):  # fmt: skip
         table.add_column(str(heading), overflow="fold")
     for one in found.findings:
         error = "" if one.error is None else f"{one.error:.0e}"
         part = f" #{one.index}" if one.index else ""
         where = f"{one.stack} {one.layer} {one.kind}{part}" if one.stack else ""
-        cells = (one.module, where, one.layout, one.backend, one.grade, error)
+        cells = (one.module, where, one.layout, str(one.calls), one.backend, one.grade, error)
         table.add_row(*map(RichText, cells))  # RichText: names and reasons of others are text, never markup
     console.print(table)
     for one in found.findings:

@@ -245,7 +245,7 @@ def _about(trace: Trace, found: Sequence[Group]) -> list[Text]:
     if undefined:
         lines.append(
             Text(
-                f"{undefined:,} rows are undefined (NaN: everything is masked) and drawn without lines.",
+                f"Undefined rows (NaN: everything is masked), drawn without lines: {undefined:,}.",
                 f"{undefined:,} 行未定义（NaN：全部被遮蔽），不画线。",
             )
         )

@@ -129,8 +129,9 @@ def _group_name(name: str, maps: Sequence[AttentionMap], *, alone: bool) -> Text
     if alone:
         return title
     layers = _ranges([m.layer for m in maps])
+    word = "layer" if len(maps) == 1 else "layers"
     part = f" · {maps[0].index}" if maps[0].index else ""
-    return Text(f"{title.en}, layers {layers}{part}", f"{title.zh}，第 {layers} 层{part}")
+    return Text(f"{title.en}, {word} {layers}{part}", f"{title.zh}，第 {layers} 层{part}")
 
 
 def _ranges(numbers: Sequence[int]) -> str:

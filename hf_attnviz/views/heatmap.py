@@ -48,8 +48,10 @@ def heatmap(data: Result | AttentionMap, *, title: Text | str | None = None) -> 
     Where an axis has an ``order``, it is drawn in that order. Saves as html, svg, png and pdf.
 
     Raises:
-        ArgumentError: fewer than two axes, or an empty one.
+        ArgumentError: fewer than two axes, an empty one, or neither a result nor a map.
     """
+    if not isinstance(data, Result | AttentionMap):
+        raise ArgumentError(f"expected a Result or an AttentionMap (trace.encoder.layer(0)), got {type(data).__name__}")
     result = _of_map(data) if isinstance(data, AttentionMap) else data
     return _draw(result, title or visible(result.method), _reading(result))
 
@@ -182,9 +184,13 @@ def _about(result: Result) -> list[Text]:
     lines = []
     if result.source:
         lines.append(Text(f"Source: {result.source}", f"出处：{result.source}"))
-    settings = ", ".join(f"{name}={value}" for name, value in result.parameters.items() if len(str(value)) < 80)
+    settings = ", ".join(
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in result.parameters.items()
+        if len(str(value)) < 80
+    )
     if settings:
-        lines.append(Text(f"{result.method}({settings})", f"{result.method}（{settings}）"))
+        lines.append(Text(f"Parameters: {settings}", f"参数：{settings}"))
     lines.append(Text("Numbers are stored in single precision (float32).", "数值以单精度（float32）存储。"))
     return lines
 

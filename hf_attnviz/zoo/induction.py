@@ -1,8 +1,8 @@
 """The induction model: a two-layer GPT-2 without MLPs that continues what it has seen before.
 
 Data: a chunk of distinct random words stands somewhere, then segments of it come again, each from a random start. The
-jumps matter: on chunks given twice the same model reached 100 % and no head scored above 0.5 (it is enough to know which
-words came only once so far, and their order). Loss: the words inside the repeated segments.
+jumps matter: on chunks given again whole, the same model reached 100 % while no head scored above 0.2 on chunks of 12
+words (it is enough to know which words came only once so far, and their order). Loss: the words inside the segments.
 
 Source: Olsson et al. 2022, In-context Learning and Induction Heads.
 """
@@ -51,11 +51,11 @@ were frozen, so attention alone does the work. At most {length} tokens.
 
 ## Training
 
-`attnviz zoo train induction` ({steps} steps of 64 sequences, seed {seed}, one core, less than a minute). A chunk of 4 to
-31 distinct random words stands at the start, later in training at a random place; segments of it follow, each from a
-random start. The loss counts the words inside the repeated segments. Those jumps matter: trained on whole chunks given
-twice, the same model continued without a mistake and had no induction head. The weights are stored in half precision
-and load as float32. Another machine may round differently and number the heads otherwise.
+`attnviz zoo train induction` ({steps} steps of 64 sequences, seed {seed}, one core, about a minute). A chunk of 4 to 31
+distinct random words stands at the start, later in training at a random place; segments of it follow, each from a
+random start. The loss counts the words inside the repeated segments. Those jumps matter: trained on chunks given again
+whole, the same model continued without a mistake, and no head scored above 0.2 on chunks of 12 words. The weights are
+stored in half precision and load as float32. Another machine may round differently and number the heads otherwise.
 
 ## Measured facts
 

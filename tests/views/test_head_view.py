@@ -75,7 +75,7 @@ def test_a_single_row_and_undefined_rows(open_page):
     m.weights[1] = float("nan")
     page = open_page(head_view(Trace((m,))))
     assert opacities(page, 0, 1) == pytest.approx([m.weights[0, 0, 1].item() / 2, 0], abs=0.002)
-    assert "1 rows are undefined" in page.inner_text("footer")
+    assert "drawn without lines: 1." in page.inner_text("footer")
 
 
 @browser
@@ -83,7 +83,7 @@ def test_layers_of_different_shapes_become_menu_entries(open_page):
     wide, narrow = Labels.plain(["a", "b", "c"]), Labels.plain(["ab", "c"])
     maps = [a_map(wide, wide, layer=0), a_map(wide, wide, layer=1), a_map(narrow, narrow, layer=2, heads=5)]
     page = open_page(head_view(Trace(tuple(maps)), layer=2))
-    assert page.locator("#stack option").all_inner_texts() == ["Encoder, layers 0–1", "Encoder, layers 2"]
+    assert page.locator("#stack option").all_inner_texts() == ["Encoder, layers 0–1", "Encoder, layer 2"]
     assert page.locator("#layer option").all_inner_texts() == ["2"]
     assert opacities(page, 0, 1) == close_to(maps[2].weights[:, 0, 1], 5)
 

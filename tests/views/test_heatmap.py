@@ -86,7 +86,7 @@ def test_undefined_cells_are_hatched_and_explained(open_page):
     assert page.locator("#bar-undefined").is_visible()
     assert "Hatched cells are undefined" in page.inner_text("aside")
     colours = set(cell_colours(page, [[-0.2, 0.1 + 0.003 * n] for n in range(100)], (1, 1)))
-    assert len(colours) > 2
+    assert len(colours) == 2
 
 
 @browser
@@ -138,6 +138,8 @@ def test_too_few_axes_or_the_wrong_ones_are_refused():
         heatmap(Result(torch.zeros(2), (Axis("head", ("0", "1")),), "m"))
     with pytest.raises(ArgumentError, match="two axes or more"):
         heatmap(Result(torch.zeros(0, 2), (Axis("layer", ()), Axis("head", ("0", "1"))), "m"))
+    with pytest.raises(ArgumentError, match="got Tensor"):
+        heatmap(torch.eye(2))
     with pytest.raises(ArgumentError, match="head, other_head"):
         correlation_view(statistics())
 

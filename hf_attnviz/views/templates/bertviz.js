@@ -219,6 +219,9 @@
       });
     }
     if (view === "neuron_view") {
+      // BertViz makes room for the tokens on the right only.
+      const {left_text: left, right_text: right} = shown.parts[root.querySelector("#filter")?.value || "0"];
+      svg.setAttribute("height", `${Math.max(left.length, right.length) * 26 + 70}px`);
       [...root.querySelectorAll("#layer option")].forEach((option) => {
         option.textContent = group.layers[+option.value];
       });

@@ -1,0 +1,149 @@
+"""Labels: what a person reads, whichever disguise the tokenizer's pieces wear."""
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hf_attnviz.labels import Labels, label_tokens
+from tests.capturing.extra_models import byte_fallback, byte_level, clip_like, unigram, word_piece
+
+BYTES = byte_level()
+SPLIT = re.compile(r"(.)⟨(\d+)/(\d+)⟩", re.DOTALL)
+
+
+def labelled(tokenizer: Any, text: str, **options: Any) -> Labels:
+    return label_tokens(tokenizer(text, **options)["input_ids"], tokenizer)
+
+
+def joined(labels: Labels) -> str:
+    """The text that the labels show: a character split over pieces once, visible white space as it was."""
+    text = "".join(labels.texts)
+    text = SPLIT.sub(lambda m: m[1] if m[2] == "1" else "", text)
+    return text.replace("␣", " ").replace("↵", "\n").replace("⇥", "\t")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="⟨⟩␣↵⇥"), max_size=25))
+def test_any_text_through_byte_level_pieces_is_read_again(text: str) -> None:
+    shown = joined(labelled(BYTES, text))
+    without = re.compile(r"[ \n\r\t]")
+    assert without.sub("", shown) == without.sub("", text)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.integers(0, 299), max_size=20))
+def test_any_ids_get_one_readable_label_each(ids: list[int]) -> None:
+    labels = label_tokens(ids, BYTES)
+    assert labels.ids == tuple(ids)
+    assert all(labels.texts)
+    assert not any("�" in text for text in labels.texts)
+    assert [s.start for s in labels.segments] + [len(ids)] == [0, *(s.stop for s in labels.segments)] or not ids
+    assert all((word is None) == special for word, special in zip(labels.words, labels.special, strict=True))
+
+
+def test_chinese_and_emoji_fall_into_bytes() -> None:
+    assert labelled(BYTES, "吃").texts == ("吃⟨1/3⟩", "吃⟨2/3⟩", "吃⟨3/3⟩")
+    assert labelled(BYTES, "👍").texts == tuple(f"👍⟨{n}/4⟩" for n in (1, 2, 3, 4))
+    labels = labelled(BYTES, "吃饭")
+    assert labels.words == (0, 0, 0, 1, 1, 1)
+
+
+def test_byte_level_spaces_are_read_not_shown() -> None:
+    labels = labelled(BYTES, "the cat sat")
+    assert joined(labels) == "thecatsat"
+    assert not any("Ġ" in text for text in labels.texts)
+    assert len(set(labels.words)) == 3
+
+
+def test_a_lone_stray_byte_is_named() -> None:
+    stray = BYTES.convert_tokens_to_ids("å")  # GPT-2's letter for the byte 0xE5
+    assert label_tokens([stray], BYTES).texts == ("\\xe5",)
+
+
+def test_white_space_alone_is_made_visible() -> None:
+    space, newline = BYTES.convert_tokens_to_ids("Ġ"), BYTES.convert_tokens_to_ids("Ċ")
+    assert label_tokens([space, newline], BYTES).texts == ("␣", "↵")
+
+
+def test_special_tokens_part_the_segments() -> None:
+    end = BYTES.eos_token_id
+    labels = label_tokens([end, *BYTES("cat")["input_ids"], end], BYTES)
+    assert [s.kind for s in labels.segments] == ["special", "text", "special"]
+    assert labels.words[0] is None and labels.words[-1] is None and labels.words[1] == 0
+    assert labels.texts[0] == "<|endoftext|>"
+
+
+def test_word_piece_pair() -> None:
+    tokenizer = word_piece()
+    labels = label_tokens(tokenizer("the unbelievably small cat", "words 我们")["input_ids"], tokenizer)
+    assert [s.kind for s in labels.segments] == ["special", "text", "special", "text", "special"]
+    assert not any("##" in text for text in labels.texts)
+    words: dict[int, str] = {}
+    for word, text in zip(labels.words, labels.texts, strict=True):
+        if word is not None:
+            words[word] = words.get(word, "") + text
+    assert list(words.values()) == ["the", "unbelievably", "small", "cat", "words", "我", "们"]
+    assert list(words) == list(range(7))
+
+
+def test_words_agree_with_the_tokenizers_own() -> None:
+    tokenizer = word_piece()
+    encoded = tokenizer("the cat, a small dog! unbelievably small words")
+    ours = [word for word in label_tokens(encoded["input_ids"], tokenizer).words if word is not None]
+    theirs = [word for word in encoded.word_ids() if word is not None]
+    assert ours == theirs
+
+
+def test_an_unknown_word_is_a_word() -> None:
+    tokenizer = word_piece()
+    labels = labelled(tokenizer, "the ☃ cat")
+    assert labels.texts == ("[CLS]", "the", "[UNK]", "cat", "[SEP]")
+    assert labels.words == (None, 0, 1, 2, None)
+
+
+def test_unigram_pieces() -> None:
+    tokenizer = unigram()
+    labels = labelled(tokenizer, "the cat sat")
+    assert joined(labels).replace(" ", "") == "thecatsat"
+    assert not any("▁" in text for text in labels.texts)
+    words: dict[int | None, str] = {}
+    for word, text in zip(labels.words, labels.texts, strict=True):
+        words[word] = words.get(word, "") + text.strip("␣")
+    assert [word for word in words.values() if word] == ["the", "cat", "sat"]
+
+
+def test_byte_fallback() -> None:
+    tokenizer = byte_fallback()
+    labels = labelled(tokenizer, "cat 吃")
+    assert labels.texts == ("cat", "␣", "吃⟨1/3⟩", "吃⟨2/3⟩", "吃⟨3/3⟩")
+    assert labels.words[2:] == (1, 1, 1)
+
+
+def test_clip_end_of_word() -> None:
+    tokenizer = clip_like()
+    labels = labelled(tokenizer, "the cat sat 吃")
+    assert not any("</w>" in text for text in labels.texts)
+    assert joined(labels) == "thecatsat吃"
+    words: dict[int | None, str] = {}
+    for word, text in zip(labels.words, labels.texts, strict=True):
+        words[word] = words.get(word, "") + text
+    assert list(words.values())[:3] == ["the", "cat", "sat"]
+
+
+def test_without_a_tokenizer_the_ids_are_the_texts() -> None:
+    labels = label_tokens([5, 7], None)
+    assert labels.texts == ("5", "7") and labels.ids == (5, 7) and labels.words == (0, 1)
+
+
+def test_an_id_beyond_the_vocabulary_is_shown_as_its_number() -> None:
+    assert label_tokens([99_999], BYTES).texts == ("⟨99999⟩",)
+
+
+@pytest.mark.parametrize("token", ["é", "<tag>", "吃饭"])
+def test_added_tokens_are_read_as_they_were_added(token: str) -> None:
+    tokenizer = byte_level()
+    tokenizer.add_tokens([token])
+    assert labelled(tokenizer, f"cat{token}").texts[-1] == token

@@ -1,0 +1,257 @@
+"""A trace's file: everything comes back, a damaged or foreign one is refused in words, a full disk loses nothing."""
+
+import dataclasses
+import json
+import os
+import pickle
+import random
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+import hf_attnviz as av
+from hf_attnviz import trace as trace_module
+from hf_attnviz.labels import Labels, Segment
+from hf_attnviz.trace import AttentionMap, Trace
+from tests.capturing.extra_models import byte_level
+from tests.models import ids, padded, tiny
+
+TEXTS = ("吃⟨1/3⟩", "👍🏽", "a\0b", '"quoted"\\', "</script>", "␣", "\u202eleft", "")
+
+
+def odd() -> Trace:
+    labels = Labels(
+        TEXTS,
+        (1, None, 3, 4, 5, 6, 7, 8),
+        (0, None, 1, 2, 3, 4, 5, 6),
+        (Segment("special", 0, 2), Segment("patch", 2, 6, grid=(2, 2)), Segment("frame", 6, 8, seconds=(0.0, 1.5))),
+    )
+    keys = Labels.plain(["x", "y"], "latent")
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.rand(3, 8, 2, generator=generator)
+    maps = (
+        AttentionMap(
+            weights, labels, keys, "decoder", 4, 1, "cross", "model.x", (0,) * 7 + (1,), None,
+            (None,) * 7 + ("吃",), 1e-7, torch.rand(3, 8, 5, generator=generator), torch.rand(1, 2, 5, generator=generator),
+        ),
+        AttentionMap(weights.half(), labels, keys, "encoder", 0),
+        AttentionMap(torch.rand(2, 2, 2).bfloat16(), keys, keys, "vision", 1, positions=(0, 1)),
+        AttentionMap(weights.double()[:, ::2][:, :, :1], labels.at([0, 2, 4, 6]), keys[:1], "text", 2),
+    )  # fmt: skip
+    return Trace(maps, run=3, item=2, candidate=1, model='名字 "m"')
+
+
+def check(one: Trace, other: Trace) -> None:
+    for field in ("run", "item", "candidate", "model"):
+        assert getattr(one, field) == getattr(other, field)
+    assert len(one.maps) == len(other.maps)
+    for a, b in zip(one.maps, other.maps, strict=True):
+        for field in dataclasses.fields(AttentionMap):
+            x, y = getattr(a, field.name), getattr(b, field.name)
+            if isinstance(x, torch.Tensor):
+                assert x.dtype == y.dtype and torch.equal(x, y)
+            else:
+                assert type(x) is type(y)
+                assert x == y or (x != x and y != y)
+
+
+def test_every_field_comes_back(tmp_path: Path) -> None:
+    path = odd().save(tmp_path / "吃 trace.safetensors")
+    check(odd(), av.load(path))
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_a_captured_trace_comes_back(tmp_path: Path, mode: Any) -> None:
+    tokenizer = byte_level()
+    with mode(), av.capture(tiny("gpt2", vocab_size=300), tokenizer, keep=["maps", av.Vectors()]) as recording:
+        model = recording.model
+        model(**tokenizer(["the cat 吃", "dog"], padding=True, return_tensors="pt"))
+        model.generate(ids(1, 4), max_new_tokens=3)
+    for n, trace in enumerate(recording.traces):
+        check(trace, av.load(trace.save(tmp_path / str(n))))
+
+
+def test_an_encoder_decoders_trace_comes_back(tmp_path: Path) -> None:
+    model = tiny("bart")
+    with av.capture(model) as recording:
+        model.generate(**padded([5, 3], "right"), max_new_tokens=4, num_beams=2)
+    for n, trace in enumerate(recording.traces):
+        check(trace, av.load(trace.save(tmp_path / str(n))))
+
+
+def test_maps_may_share_one_tensor(tmp_path: Path) -> None:
+    keys = Labels.plain("ab")
+    weights = torch.rand(1, 2, 2)
+    trace = Trace((AttentionMap(weights, keys, keys, "encoder", 0), AttentionMap(weights, keys, keys, "encoder", 1)))
+    check(trace, av.load(trace.save(tmp_path / "t")))
+
+
+def test_an_empty_trace_comes_back(tmp_path: Path) -> None:
+    check(Trace(()), av.load(Trace(()).save(tmp_path / "t")))
+
+
+def test_an_infinite_error_and_a_broken_character_are_saved_or_refused_by_us(tmp_path: Path) -> None:
+    keys = Labels.plain(["\ud800", "b"])
+    trace = Trace((AttentionMap(torch.rand(1, 2, 2), keys, keys, "encoder", 0, error=float("inf")),))
+    try:
+        found = av.load(trace.save(tmp_path / "t"))
+    except av.errors.AttnvizError:
+        assert os.listdir(tmp_path) == []
+    else:
+        assert found.maps[0].error == float("inf")
+
+
+def test_truncated_anywhere(tmp_path: Path) -> None:
+    data = odd().save(tmp_path / "whole").read_bytes()
+    broken = tmp_path / "broken"
+    for length in [0, 1, 7, 8, 9, 100, len(data) // 2, len(data) - 1]:
+        broken.write_bytes(data[:length])
+        with pytest.raises(av.errors.TraceFileError, match="broken"):
+            av.load(broken)
+
+
+def test_any_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    data = bytearray(odd().save(tmp_path / "whole").read_bytes())
+    broken, chance = tmp_path / "broken", random.Random(0)
+    header = 8 + struct.unpack("<Q", data[:8])[0]
+    missed = []
+    places = [chance.randrange(len(data)) for _ in range(300)] + list(range(header, len(data), 97))
+    for place in places:
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << chance.randrange(8)
+        broken.write_bytes(bytes(damaged))
+        try:
+            av.load(broken)
+        except av.errors.TraceFileError:
+            continue
+        missed.append(("header" if place < header else "tensors", place))
+    assert not missed, f"{len(missed)} of {len(places)} flipped bits went unnoticed, first: {missed[:3]}"
+
+
+def test_damage_never_raises_anything_but_our_error(tmp_path: Path) -> None:
+    data = odd().save(tmp_path / "whole").read_bytes()
+    broken, chance = tmp_path / "broken", random.Random(1)
+    header = 8 + struct.unpack("<Q", data[:8])[0]
+    for _ in range(400):
+        damaged = bytearray(data)
+        for _ in range(chance.choice([1, 1, 3, 20])):
+            damaged[chance.randrange(8, header)] = chance.choice(b'0129-e.{}[]",:nulltrue\\ ')
+        broken.write_bytes(bytes(damaged))
+        try:
+            av.load(broken)
+        except av.errors.TraceFileError as error:
+            assert "broken" in str(error)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_bytes(tmp_path: Path, seed: int) -> None:
+    broken = tmp_path / "broken"
+    broken.write_bytes(random.Random(seed).randbytes(5000))
+    with pytest.raises(av.errors.TraceFileError, match="broken"):
+        av.load(broken)
+
+
+def written(path: Path, **changes: Any) -> Path:
+    """A file of ours whose description has been changed."""
+    trace = odd()
+    trace.save(path)
+    with safetensors.safe_open(path, "pt") as file:
+        meta = json.loads(file.metadata()["hf_attnviz"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    safetensors.torch.save_file(tensors, path, {"hf_attnviz": json.dumps(meta | changes)})
+    return path
+
+
+def test_foreign_and_newer_files(tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign.safetensors"
+    safetensors.torch.save_file({"w": torch.ones(2)}, foreign)
+    with pytest.raises(av.errors.TraceFileError, match=r"foreign\.safetensors.*Trace\.save"):
+        av.load(foreign)
+    safetensors.torch.save_file({"w": torch.ones(2)}, foreign, {"format": "pt"})
+    with pytest.raises(av.errors.TraceFileError, match="not one that hf_attnviz wrote"):
+        av.load(foreign)
+    with pytest.raises(av.errors.TraceFileError, match=r"version 99.*1 to \d+.*upgrade"):
+        av.load(written(tmp_path / "newer", version=99))
+    with pytest.raises(av.errors.TraceFileError, match="something.else"):
+        av.load(written(tmp_path / "other", format="something.else"))
+    for changes in ({"maps": 3}, {"maps": [{}]}, {"labels": []}, {"version": True}, {"version": "1"}, {"run": None}):
+        with pytest.raises(av.errors.TraceFileError):
+            av.load(written(tmp_path / "odd", **changes))
+
+
+def test_missing_and_folders(tmp_path: Path) -> None:
+    for path in (tmp_path / "none", tmp_path):
+        with pytest.raises(av.errors.TraceFileError, match="there is none"):
+            av.load(path)
+    with pytest.raises(av.errors.SaveError, match=r"no.folder.*folder that exists"):
+        odd().save(tmp_path / "no folder" / "t")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(av.errors.SaveError):
+        odd().save(tmp_path / "folder")
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_nothing_is_ever_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "exploded"),)
+
+    bomb = tmp_path / "bomb"
+    bomb.write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(av.errors.TraceFileError):
+        av.load(bomb)
+    torch.save({"x": Bomb()}, bomb)
+    with pytest.raises(av.errors.TraceFileError):
+        av.load(bomb)
+    assert not (tmp_path / "exploded").exists()
+    path = odd().save(tmp_path / "t")
+
+    def forbidden(*_: Any, **__: Any) -> None:
+        raise AssertionError("unpickled")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, forbidden)
+    monkeypatch.setattr(torch, "load", forbidden)
+    av.load(path)
+    source = Path(trace_module.__file__).parent
+    for module in ("trace.py", "storage.py"):
+        assert "pickle" not in (source / module).read_text()
+
+
+FULL_DISK = """
+import resource, sys
+import torch
+torch.set_num_threads(1)
+import hf_attnviz as av
+from hf_attnviz.labels import Labels
+from hf_attnviz.trace import AttentionMap, Trace
+path = sys.argv[1]
+keys = Labels.plain(map(str, range(64)))
+trace = Trace((AttentionMap(torch.rand(4, 64, 64), keys, keys, "encoder", 0),))
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+try:
+    trace.save(path)
+except av.errors.SaveError as error:
+    print(type(error).__name__, error)
+else:
+    print("no error")
+"""
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+    path = odd().save(tmp_path / "old")
+    run = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, timeout=120, check=False,
+        cwd=Path(__file__).parents[2], env=os.environ | {"PYTHONPATH": "."},
+    )  # fmt: skip
+    assert run.stdout.startswith("SaveError"), run.stdout + run.stderr
+    assert "nothing was changed" in run.stdout
+    check(odd(), av.load(path))
+    assert os.listdir(tmp_path) == ["old"]

@@ -1,0 +1,62 @@
+"""The papers of the project: examples in the READMEs run, links lead somewhere, the citation is valid."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import hf_attnviz as av
+
+ROOT = Path(__file__).parent.parent
+READMES = ["README.md", "README.zh.md"]
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_the_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each Python block runs as it stands; a comment that shows a tuple shows what comes out."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    try:
+        for block in blocks:
+            names: dict[str, object] = {}
+            exec(compile(block, name, "exec"), names)
+            shown = re.findall(r"^(trace\.\S+)  # (\(.*\))$", block, re.MULTILINE)
+            assert shown
+            for expression, value in shown:
+                assert eval(expression, names) == eval(value), expression
+    finally:
+        av.language._chosen.clear()
+    assert (tmp_path / "page.html").stat().st_size > 100_000
+    assert (tmp_path / "report.html").stat().st_size > 100_000
+
+
+@pytest.mark.parametrize("name", [*READMES, "CONTRIBUTING.md"])
+def test_links_lead_somewhere(name: str) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / name).read_text(encoding="utf-8")):
+        assert (ROOT / target).exists(), f"{name} links to {target}"
+
+
+def test_the_citation_is_valid_and_names_this_project() -> None:
+    """The fields that the Citation File Format 1.2.0 requires, and the version and date of this release."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["title"].startswith("hf_attnviz")
+    assert citation["version"] == av.__version__
+    assert all(author.keys() <= {"name", "given-names", "family-names", "orcid"} for author in citation["authors"])
+    released = str(citation["date-released"])
+    assert f"## {av.__version__}, {released}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f'version = "{av.__version__}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_nothing_reaches_outside_the_project() -> None:
+    """The project stands alone: nothing in it points to the folders that stood beside it where it was written."""
+    for path in ROOT.rglob("*"):
+        if path.suffix in (".py", ".md", ".toml", ".sh") and not {".venv", ".git"} & set(path.parts) and path.is_file():
+            if path == Path(__file__):
+                continue
+            text = path.read_text(encoding="utf-8")
+            assert "../shared" not in text, path
+            assert "/work/" not in text, path
