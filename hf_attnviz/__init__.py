@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from hf_attnviz.views import correlation_view as correlation_view
     from hf_attnviz.views import evolution_view as evolution_view
     from hf_attnviz.views import head_view as head_view
-    from hf_attnviz.views.heatmap import heatmap as heatmap
     from hf_attnviz.views import model_view as model_view
     from hf_attnviz.views import neuron_view as neuron_view
     from hf_attnviz.views import to_bertviz as to_bertviz
+    from hf_attnviz.views.heatmap import heatmap as heatmap
     from hf_attnviz.zoo import Loaded as Loaded
     from hf_attnviz.zoo import load_model as load_model
 

@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "zoo": GROUND | TRAVELS,
     "reporting": GROUND | TRAVELS | {"analysis", "views"},
     "cli": GROUND | {"__init__"},
+    "__main__": {"cli"},
     "__init__": {"*"},
 }
 ONLY_IN = {  # an outside package -> the only places that may know it

@@ -5,7 +5,8 @@ Weights are read from safetensors only and code from a repository is never run.
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -95,7 +96,9 @@ def from_folder(folder: Path, *, name: str, task: str | None = None) -> Loaded:
     choose = partial(class_for_task, folder, task) if task else partial(class_of, config, folder)
     load_class = told(choose, folder)
     options = {"local_files_only": True, "trust_remote_code": False}
-    model = told(partial(load_class.from_pretrained, folder, use_safetensors=True, **options), folder)
+    with no_progress_bar() if folder.parent == MODELS else nullcontext():
+        model = told(partial(load_class.from_pretrained, folder, use_safetensors=True, **options), folder)
+    model.config.name_or_path = name  # not the place where the hub's cache or this package happens to lie
     return Loaded(
         name=name,
         model=model.eval(),
@@ -103,6 +106,20 @@ def from_folder(folder: Path, *, name: str, task: str | None = None) -> Loaded:
         examples=tuple(read_json(folder / "examples.json", [])) if ours else (),
         truth=read_json(folder / "truth.json", {}) if ours else {},
     )
+
+
+@contextmanager
+def no_progress_bar() -> Iterator[None]:
+    """Without transformers' bar over the weights: an embedded model is there before it can be drawn."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def read_json(path: Path, default: Any) -> Any:

@@ -88,7 +88,9 @@ def test_several_forwards_in_one_block_are_several_runs() -> None:
     assert [(t.run, t.item) for t in recording.traces] == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
     with torch.no_grad():
         expected = reference(ids(2, 8, 2), output_attentions=True).attentions
-    torch.testing.assert_close(recording.traces[5].encoder.stacked(), torch.stack([w[1] for w in expected]), **TOLERANCE)
+    torch.testing.assert_close(
+        recording.traces[5].encoder.stacked(), torch.stack([w[1] for w in expected]), **TOLERANCE
+    )
     recording.clear()
     assert recording.traces == [] and recording.calls == []
 
@@ -156,7 +158,11 @@ def test_train_mode_keeps_the_stream_of_random_numbers(name: str, backend: str) 
         "distilbert": {"attention_dropout": 0.3}, "gpt2": {"attn_pdrop": 0.3}, "t5": {"dropout_rate": 0.3},
         "bart": {"attention_dropout": 0.3}, "llama": {"attention_dropout": 0.3},
     }.get(name, {"attention_probs_dropout_prob": 0.3})  # fmt: skip
-    model, reference, inputs = tiny(name, backend, **changes).train(), tiny(name, "eager", **changes), batch(name, "right")
+    model, reference, inputs = (
+        tiny(name, backend, **changes).train(),
+        tiny(name, "eager", **changes),
+        batch(name, "right"),
+    )
     torch.manual_seed(3)
     plain = model(**inputs)
     after = torch.get_rng_state()
@@ -274,7 +280,9 @@ def test_one_shared_module_serves_many_blocks() -> None:
     with torch.no_grad():
         expected = models[1](ids(2, 6), output_attentions=True).attentions
     assert recording.traces[0].encoder.layers == (0, 1, 2)
-    torch.testing.assert_close(recording.traces[1].encoder.stacked(), torch.stack([w[1] for w in expected]), **TOLERANCE)
+    torch.testing.assert_close(
+        recording.traces[1].encoder.stacked(), torch.stack([w[1] for w in expected]), **TOLERANCE
+    )
     _, chosen = captured(models[0], {"input_ids": ids(2, 6)}, layers=[2])
     assert chosen.traces[0].encoder.layers == (2,)
     torch.testing.assert_close(chosen.traces[0].encoder.maps[0].weights, expected[2][0], **TOLERANCE)

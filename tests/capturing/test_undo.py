@@ -229,12 +229,14 @@ def test_two_attached_recordings_come_off_in_any_order(first: int) -> None:
     model = tiny("gpt2")
     before = marks(model)
     recordings = [av.attach(model), av.attach(model)]
-    recordings.pop(first).detach()
-    model.generate(ids(1, 4), max_new_tokens=3, do_sample=False)
-    left = recordings[0]
+    left = recordings[1 - first]
+    try:
+        recordings[first].detach()
+        model.generate(ids(1, 4), max_new_tokens=3, do_sample=False)
+    finally:
+        left.detach()
     assert len(left.runs) == 1
     assert left.runs[0].generated is not None
-    left.detach()
     assert marks(model) == before
 
 

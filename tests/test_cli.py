@@ -1,0 +1,136 @@
+"""The command line: what it writes, what it says when something is wrong, and its exit status."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import transformers
+
+import hf_attnviz as av
+from hf_attnviz import cli
+
+
+@pytest.fixture
+def attnviz(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Runs a command in an empty folder; gives its exit status."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("LANG", "C.UTF-8")
+
+    def run(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["attnviz", *words])
+        try:
+            cli.main()
+        except SystemExit as end:
+            return int(end.code or 0)
+        finally:
+            av.language._chosen.clear()
+        return 0
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def no_attention(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder whose model has no attention."""
+    folder = tmp_path_factory.mktemp("models") / "mamba"
+    loaded = av.zoo.load("induction")
+    config = transformers.MambaConfig(
+        vocab_size=len(loaded.processor), hidden_size=16, num_hidden_layers=1, state_size=4, eos_token_id=None
+    )
+    transformers.MambaForCausalLM(config).save_pretrained(folder)
+    loaded.processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["head", "model", "neuron"])
+def test_view_writes_one_page(attnviz, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attnviz("view", "translator", "我爱吃北京烤鸭", "--view", kind, "-o", "page.html") == 0
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert "烤鸭" in page
+    assert "duck" in page
+    assert "page.html" in capsys.readouterr().out
+
+
+def test_view_keeps_the_trace(attnviz) -> None:
+    assert attnviz("view", "induction", "sun moon sun", "--save-trace", "t.safetensors", "--layer", "1") == 0
+    trace = av.load("t.safetensors")
+    assert trace.decoder.layers == (1,)
+    assert trace.decoder.queries.texts[:4] == ("<s>", "sun", "moon", "sun")
+    assert trace.model == "induction"
+
+
+def test_report_holds_every_part(attnviz) -> None:
+    assert attnviz("--lang", "zh", "report", "translator", "我爱吃北京烤鸭", "-o", "report.html") == 0
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert '<html lang="zh' in page
+    for part in ("Head view", "Head statistics", "Head correlation", "Attention rollout", "Evolution"):
+        assert part in page
+
+
+def test_doctor_speaks_json(attnviz, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attnviz("doctor", "translator", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"]
+    assert {f["kind"] for f in found["findings"]} == {"self", "cross"}
+    assert {f["grade"] for f in found["findings"]} == {"exact"}
+
+
+def test_doctor_draws_a_table(attnviz, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attnviz("doctor", "induction") == 0
+    said = capsys.readouterr().out
+    assert "transformer.h.0.attn" in said
+    assert "2 of 2 maps proved exact" in said
+
+
+def test_doctor_fails_where_there_is_nothing_to_prove(
+    attnviz, no_attention: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert attnviz("doctor", str(no_attention), "--text", "sun moon") == 1
+    assert "no attention was seen" in capsys.readouterr().out
+
+
+def test_zoo_list_names_models_and_examples(attnviz, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attnviz("zoo", "list") == 0
+    said = capsys.readouterr().out
+    assert "induction" in said
+    assert "    我爱吃北京烤鸭" in said
+
+
+BAD = {
+    "unknown model": (["view", "no-such-model", "x"], "induction, translator"),
+    "unknown view": (["view", "induction", "sun", "--view", "brain"], "head, model, neuron"),
+    "unknown stack": (["view", "induction", "sun", "--stack", "cross"], "it has: decoder"),
+    "unknown layer": (["view", "induction", "sun", "--layer", "7"], "layers 0 to 1"),
+    "unknown language": (["--lang", "fr", "zoo", "list"], "known: en, zh"),
+    "empty text": (["view", "induction", "  "], "text is empty"),
+    "over-long text": (["view", "induction", "sun " * 500], "reads at most"),
+    "missing folder": (["view", "induction", "sun", "-o", "no/such/folder/page.html"], "nothing was changed"),
+    "unknown format": (["view", "induction", "sun", "-o", "page.gif"], "formats it has: html"),
+    "markup in a name": (["view", "[/red][bold]x", "sun"], "[/red][bold]x"),
+    "unknown recipe": (["zoo", "train", "nothing", "-o", "new"], "induction, translator"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_told_in_words_and_loses_nothing(attnviz, case: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("attention.html").write_text("what stood here before")
+    words, expected = BAD[case]
+    assert attnviz(*words) == 1
+    said = capsys.readouterr().err
+    assert expected in said
+    assert "Traceback" not in said
+    assert Path("attention.html").read_text() == "what stood here before"
+    assert [path.name for path in Path().iterdir()] == ["attention.html"]
+
+
+def test_a_model_without_attention_is_told(attnviz, no_attention: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attnviz("view", str(no_attention), "sun moon") == 1
+    assert "no attention was seen" in capsys.readouterr().err
+
+
+def test_markup_in_a_text_is_text(attnviz) -> None:
+    """The words are unknown to the model, yet nothing breaks and nothing runs."""
+    assert attnviz("view", "induction", "[/red] </script><script>alert(1)</script> $\\frac{$") == 0
+    assert "<script>alert(1)" not in Path("attention.html").read_text(encoding="utf-8")

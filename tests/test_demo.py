@@ -1,0 +1,164 @@
+"""The web demo, in a real browser that reaches nothing but this machine, and through its typed interface."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import gradio_client
+import pytest
+from hf_attnviz_demo.app import serve
+from hf_attnviz_demo.service import LONGEST_TEXT, Service
+
+import hf_attnviz as av
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio", "ignore::DeprecationWarning:websockets")
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    port = free_port()
+    page = serve(port=port, block=False)
+    yield f"http://127.0.0.1:{port}/"
+    page.close()
+
+
+@pytest.fixture
+def demo(chromium: Any, address: str) -> Iterator[Any]:
+    """Opens the demo; a request to anywhere else or a complaint of the page fails the test."""
+    contexts, complaints = [], []
+
+    def open_it(**options: Any) -> Any:
+        context = chromium.new_context(**{"viewport": {"width": 1400, "height": 1000}} | options)
+        contexts.append(context)
+
+        def route(call: Any) -> None:
+            if call.request.url.startswith((address, "data:", "blob:", "about:")):
+                call.continue_()
+            else:
+                complaints.append(f"request: {call.request.url[:100]}")
+                call.abort()
+
+        context.route("**/*", route)
+        page = context.new_page()
+        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(address)
+        page.wait_for_selector("#show", timeout=30_000)
+        return page
+
+    yield open_it
+    for context in contexts:
+        context.close()
+    assert not complaints, complaints
+
+
+def choose(page: Any, box: str, option: str) -> None:
+    page.locator(f"#{box} input").click()
+    page.get_by_role("option", name=option, exact=True).click()
+
+
+@pytest.mark.browser
+def test_translate_and_look(demo: Any) -> None:
+    page = demo(locale="en-US")
+    choose(page, "model", "translator")
+    page.wait_for_function("document.querySelector('#text textarea').value === '我爱吃北京烤鸭'")
+    page.locator("#show").click()
+    frame = page.frame_locator("#frame-head iframe")
+    frame.locator("text=烤鸭").first.wait_for(timeout=30_000)
+    assert frame.locator("text=Peking").count() >= 1
+    assert "I love Peking duck" in page.locator("#status").inner_text()
+    page.get_by_role("tab", name="Head correlation").click()
+    page.frame_locator("#frame-correlation iframe").locator("text=L1H1").first.wait_for(timeout=30_000)
+    choose(page, "stack", "decoder")
+    page.get_by_role("tab", name="Rollout").click()
+    page.frame_locator("#frame-rollout iframe").locator("canvas").first.wait_for(timeout=30_000)
+    page.get_by_role("tab", name="Evolution").click()
+    page.frame_locator("#frame-evolution iframe").locator("svg").first.wait_for(timeout=30_000)
+
+
+@pytest.mark.browser
+def test_it_speaks_chinese_to_a_chinese_browser(demo: Any) -> None:
+    page = demo(locale="zh-CN", color_scheme="dark")
+    page.get_by_role("button", name="显示注意力").click()
+    page.frame_locator("#frame-head iframe").get_by_text("如何阅读").first.wait_for(timeout=30_000)
+    assert "模型写出" in page.locator("#status").inner_text()
+
+
+@pytest.mark.browser
+def test_hostile_and_empty_texts_are_answered_in_words(demo: Any) -> None:
+    page = demo(locale="en-US")
+    text = page.locator("#text textarea")
+    text.fill("")
+    page.locator("#show").click()
+    page.locator("#status [role=alert]").wait_for(timeout=30_000)
+    assert "empty" in page.locator("#status").inner_text()
+    dialogs = []
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    text.fill("</script><script>alert(1)</script> <img src=x onerror=alert(2)> sun moon sun")
+    page.locator("#show").click()
+    page.frame_locator("#frame-head iframe").locator("text=moon").first.wait_for(timeout=30_000)
+    assert not dialogs
+
+
+def test_the_typed_interface(address: str) -> None:
+    client = gradio_client.Client(address, verbose=False)
+    status, stack, head, *_ = client.predict(
+        "translator", "我爱吃北京烤鸭", "", None, "pearson", 8, api_name="/attention"
+    )
+    assert "I love Peking duck" in status
+    assert "烤鸭" in head
+    assert stack["choices"] == [["encoder", "encoder"], ["decoder", "decoder"], ["cross", "cross"]]
+    client.close()
+
+
+def test_only_what_the_operator_allows() -> None:
+    service = Service()
+    with pytest.raises(av.errors.UnknownNameError, match="--allow"):
+        service.answer("/etc", "sun")
+    with pytest.raises(av.errors.ArgumentError, match="command line"):
+        service.answer("induction", "sun " * LONGEST_TEXT)
+    assert service.answer("induction", "sun moon sun").stack == "decoder"
+    assert Service(("some/model",)).models == ("induction", "translator", "some/model")
+
+
+def test_the_command_serves_this_machine_only_at_the_port_of_the_environment() -> None:
+    port = free_port()
+    environment = {**os.environ, "GRADIO_SERVER_PORT": str(port), "LANG": "C.UTF-8"}
+    server = subprocess.Popen([sys.executable, "-m", "hf_attnviz", "demo"], env=environment, stdout=subprocess.DEVNULL)
+    try:
+        assert listens("127.0.0.1", port, seconds=90)
+        for other in _own_addresses():
+            assert not listens(other, port, seconds=0), f"the demo listens at {other}"
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+
+
+def listens(host: str, port: int, *, seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            with closing(socket.create_connection((host, port), timeout=2)):
+                return True
+        except OSError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.5)
+
+
+def _own_addresses() -> list[str]:
+    """The addresses of this machine that are not loopback."""
+    said = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=False).stdout
+    return [found for found in re.findall(r"\d+\.\d+\.\d+\.\d+", said) if not found.startswith("127.")]
