@@ -83,6 +83,14 @@ class AttentionMap:
         return not bool(self.weights.cpu()[:, later].any())
 
     @property
+    def row_texts(self) -> tuple[str, ...]:
+        """What a picture writes beside each row: the token read there; for cross-attention of a generation ``→`` and
+        the token put out, since that is what the row was looking for."""
+        if self.kind != "cross" or self.produced is None or None in self.produced:
+            return self.queries.texts
+        return tuple(f"→ {text}" for text in self.produced)
+
+    @property
     def group(self) -> str:
         """The name of the stack of a trace that this map belongs to: ``"cross"`` for cross-attention."""
         return "cross" if self.kind == "cross" else self.stack

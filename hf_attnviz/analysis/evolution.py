@@ -9,15 +9,15 @@ from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
 from hf_attnviz.trace import AttentionStack, Trace
 
-_PROMPT_ONLY = ("lookback_ratio", "prompt_mass", "first_token", "self_token")
+_OF_CROSS = ("entropy", "argmax", "drift")
 
 
 def evolution(trace: Trace, *, stack: str | None = None) -> Result:
     """The row that put out each new token, step by step: ``[statistic, step, layer, head]``.
 
     Statistics: ``lookback_ratio``, ``prompt_mass``, ``entropy``, ``first_token``, ``self_token``, ``argmax``,
-    ``drift`` (see :func:`hf_attnviz.functional.evolution`). For cross-attention, which has no generated keys, those
-    about the prompt and the own place are NaN.
+    ``drift`` (see :func:`hf_attnviz.functional.evolution`); for cross-attention, whose keys are the source alone, only
+    ``entropy``, ``argmax`` and ``drift`` mean something.
 
     Args:
         stack: default: the decoder's own attention, or cross-attention where that alone was kept.
@@ -30,8 +30,7 @@ def evolution(trace: Trace, *, stack: str | None = None) -> Result:
     prompt = steps[0].shape[-1]  # all there is to look at before anything is generated
     numbers = functional.evolution(steps, prompt)
     if chosen.maps[0].kind == "cross":
-        for name in _PROMPT_ONLY:
-            numbers[name] = torch.full_like(numbers[name], torch.nan)
+        numbers = {name: numbers[name] for name in _OF_CROSS}
     values = torch.stack([number[:, :, 0].to(torch.float32) for number in numbers.values()])
     heads = tuple(map(str, range(values.shape[-1])))
     return Result(

@@ -61,7 +61,7 @@ class Group:
             "name": in_both(self.name),
             "layers": list(self.layers),
             "heads": self.heads,
-            "left": [visible(text) for text in first.queries.texts],
+            "left": [visible(text) for text in first.row_texts],
             "right": [visible(text) for text in first.keys.texts],
             "filters": _pair_filters(first.queries, first.keys),
             "weights": packed(torch.stack([torch.from_numpy(layer) for layer in codes]).numpy()),
@@ -87,9 +87,9 @@ def groups(trace: Trace, stack: str | None) -> list[Group]:
 
 
 def starting_place(found: Sequence[Group], layer: int | None) -> tuple[int, int]:
-    """Which group is shown first, and which of its maps: the first that has ``layer``."""
+    """Which group is shown first, and which of its maps: the first that has ``layer``, else cross-attention's."""
     if layer is None:
-        return 0, 0
+        return next((number for number, group in enumerate(found) if group.maps[0].kind == "cross"), 0), 0
     for number, group in enumerate(found):
         if layer in group.layers:
             return number, group.layers.index(layer)
@@ -116,7 +116,7 @@ def stack_name(name: str) -> Text:
 def _alike(maps: Sequence[AttentionMap]) -> list[tuple[AttentionMap, ...]]:
     sorted_out: dict[tuple[Any, ...], list[AttentionMap]] = {}
     for m in maps:
-        alike = (tuple(m.weights.shape), m.index, m.queries.texts, m.keys.texts)
+        alike = (tuple(m.weights.shape), m.index, m.row_texts, m.keys.texts)
         nth = 0
         while any(m.layer == other.layer for other in sorted_out.get((*alike, nth), ())):
             nth += 1

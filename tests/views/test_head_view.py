@@ -1,4 +1,5 @@
 import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
@@ -55,6 +56,9 @@ def test_layers_are_called_by_their_block_number(open_page):
 def test_stacks_of_unequal_depth_and_heads_take_turns(open_page):
     trace = translation()
     page = open_page(head_view(trace))
+    page.wait_for_selector("#stage[data-group='2']")  # cross-attention first: it is what a translator is asked for
+    page.select_option("#stack", "0")
+    page.wait_for_selector("#stage[data-group='0']")
     assert page.locator("#layer option").all_inner_texts() == ["0", "1", "2"]
     page.select_option("#layer", "2")
     page.select_option("#stack", label="Cross: decoder to encoder")
@@ -67,6 +71,14 @@ def test_stacks_of_unequal_depth_and_heads_take_turns(open_page):
     page.wait_for_selector("#stage[data-group='0']")
     assert page.input_value("#layer") == "2"  # as it was left
     assert opacities(page, 3, 0) == close_to(trace.encoder.maps[2].weights[:, 3, 0], 4)
+
+
+@browser
+def test_rows_of_a_generation_name_the_token_they_put_out(open_page):
+    read, source = Labels.plain(["<s>", "Peking"]), Labels.plain(["北京", "烤鸭"])
+    m = replace(a_map(read, source, stack="decoder", kind="cross"), produced=("Peking", "duck"), steps=(0, 1))
+    page = open_page(head_view(Trace((m,))))
+    assert page.eval_on_selector_all("#left text", TEXTS) == ["→ Peking", "→ duck"]
 
 
 @browser
