@@ -239,7 +239,7 @@ def test_not_a_number_is_never_proved() -> None:
     broken = weights.clone()
     broken[0, 0, 0, 0] = float("nan")
     assert proof.consistency(broken, value, output) == float("inf")
-    with pytest.raises(av.errors.ProofError, match="first way.*second way"):
+    with pytest.raises(av.errors.ProofError, match=r"first way.*second way"):
         nans = torch.full_like(output, float("nan"))
         ways = [("first way", lambda: broken), ("second way", lambda: weights)]
         proof.prove(ways, lambda v: nans, value, nans, None)
@@ -260,7 +260,7 @@ def test_rows_without_keys_are_left_out_of_the_proof() -> None:
 
 
 def test_half_precision_has_a_wider_bound_and_still_a_bound() -> None:
-    weights, value, output, kernel = sample((1, 2, 2, 4, 9, 8), 0)
+    weights, value, output, _ = sample((1, 2, 2, 4, 9, 8), 0)
     value, half = value.bfloat16(), weights.bfloat16()
     output = (half.float() @ value.float().repeat_interleave(2, 1)).transpose(1, 2).bfloat16()
     assert float(proof.consistency(half, value, output)) <= proof.tolerance(value)
