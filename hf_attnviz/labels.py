@@ -6,7 +6,7 @@ joined, and decoded over the piece boundaries, so that a character split over pi
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, overload
 
@@ -15,7 +15,15 @@ from hf_attnviz.errors import ArgumentError, ShapeError
 SEGMENT_KINDS: Final = frozenset({"text", "patch", "frame", "special", "latent"})
 
 _BYTE_FALLBACK = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-_VISIBLE_SPACE = str.maketrans({" ": "␣", "\n": "↵", "\r": "↵", "\t": "⇥"})
+_VISIBLE_SPACE = str.maketrans({"\n": "↵", "\r": "↵", "\t": "⇥"})
+# Flags are two letters; joiners, skin tones and tags belong to what stands before them; a joiner binds two emoji.
+_JOINED = re.compile(
+    "[\U0001f1e6-\U0001f1ff]{2}"
+    "|.+[\u200c\u200d\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]"
+    "|.+\u200d[\u2190-\u2bff\U0001f000-\U0001faff]",
+    re.DOTALL,
+)
+_LONGEST_CHARACTER: Final = 32  # each piece of a character shows all of it: a heap of accents must not grow as n²
 
 
 @dataclass(frozen=True)
@@ -123,22 +131,25 @@ def label_tokens(ids: Sequence[int], tokenizer: Any) -> Labels:
     """Labels of token ids, read through a Hugging Face tokenizer; without one the texts are the ids.
 
     ``texts`` hold no marker of the tokenizer: a space before a word is dropped, a piece of white space is shown
-    (``␣``, ``↵``, ``⇥``), a character split over several pieces reads ``吃⟨1/3⟩``. Each Han character is its own word
-    unless one piece holds several; else words are runs of letters and digits, as white space and punctuation part
-    them.
+    (``␣``, ``↵``, ``⇥``), a character split over several pieces reads ``吃⟨1/3⟩``; a letter with its accents, a flag
+    and a joined emoji are one character. Each Han character is its own word unless one piece holds several; else
+    words are runs of letters and digits, as white space and punctuation part them. The unknown token is a word.
     """
     numbers = [int(i) for i in ids]
     if tokenizer is None:
         return replace(Labels.plain(map(str, numbers)), ids=tuple(numbers))
-    special = set(getattr(tokenizer, "all_special_ids", ()))
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    special = _special_ids(tokenizer, added)
     tokens = [token if isinstance(token, str) else "" for token in tokenizer.convert_ids_to_tokens(numbers)]
+    # The tokenizer names an added token as its normalizer leaves it; its own content is what was added.
+    tokens = [added[i].content if i in added else token for i, token in zip(numbers, tokens, strict=True)]
     spell = _speller(tokenizer)
     kinds = ["special" if number in special else "text" for number in numbers]
     texts: list[str] = list(tokens)
     words: list[int | None] = [None] * len(tokens)
     next_word = 0
     for run in _runs(kinds):
-        pieces = [spell(tokens[i]) for i in run]
+        pieces = [spell(tokens[i], numbers[i] in added) for i in run]
         for i, text in zip(run, _readable([piece for piece, _ in pieces]), strict=True):
             texts[i] = text or f"⟨{numbers[i]}⟩"
         for i, begins in zip(run, _word_starts(pieces), strict=True):
@@ -157,8 +168,21 @@ def _runs(kinds: Sequence[str]) -> list[range]:
     return runs
 
 
-def _speller(tokenizer: Any) -> Callable[[str], tuple[bytes, bool]]:
-    """A function from a piece to its bytes and whether it continues the word before it."""
+def _special_ids(tokenizer: Any, added: Mapping[int, Any]) -> set[int]:
+    """The ids that are no text: those with a role, and added ones that say so (``<|im_start|>`` has no role).
+
+    The unknown token stands where a word stood, so it is text, unless it has a second role as GPT-2's has.
+    """
+    special = set(getattr(tokenizer, "all_special_ids", ())) | {i for i, token in added.items() if token.special}
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    roles = ("bos", "eos", "sep", "pad", "cls", "mask")
+    if all(getattr(tokenizer, f"{role}_token_id", None) != unknown for role in roles):
+        special.discard(unknown)
+    return special
+
+
+def _speller(tokenizer: Any) -> Callable[[str, bool], tuple[bytes, bool]]:
+    """A function from a piece, and whether it was added, to its bytes and whether it continues the word before it."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     model = getattr(backend, "model", None)
     machinery = _described(getattr(backend, "decoder", None)) + _described(getattr(backend, "pre_tokenizer", None))
@@ -168,17 +192,21 @@ def _speller(tokenizer: Any) -> Callable[[str], tuple[bytes, bool]]:
     prefix = (getattr(model, "continuing_subword_prefix", None) or "") if word_piece else ""
     spaced = word_piece or type(model).__name__ == "WordLevel"  # such pieces are parted by spaces unless marked
 
-    def spell(piece: str) -> tuple[bytes, bool]:
-        text = piece.removesuffix(suffix) if suffix else piece
+    def spell(piece: str, added: bool) -> tuple[bytes, bool]:
+        if added:  # written as it is read, but for Gemma's runs of spaces
+            text = piece if piece.strip("▁") else " " * len(piece)
+            return text.encode("utf-8", "replace"), not spaced
+        text = piece.removesuffix(suffix)
+        end = b"" if text == piece else b" "  # CLIP marks the space after a word, not the one before it
         fallback = _BYTE_FALLBACK.fullmatch(text)
         if fallback:
             return bytes([int(fallback[1], 16)]), True
         if byte_level and all(c in _BYTE_OF for c in text):
-            return bytes(_BYTE_OF[c] for c in text), True
+            return bytes(_BYTE_OF[c] for c in text) + end, True
         if spaced:
             continues = bool(prefix) and text.startswith(prefix) and len(text) > len(prefix)
             return text.removeprefix(prefix if continues else "").encode("utf-8", "replace"), continues
-        return text.replace("▁", " ").encode("utf-8", "replace"), True
+        return text.replace("▁", " ").encode("utf-8", "replace") + end, True
 
     return spell
 
@@ -199,13 +227,28 @@ _BYTE_OF: Final = _byte_alphabet()
 
 
 def _characters(data: bytes) -> list[tuple[str, int, int]]:
-    """Each character of UTF-8 data with where its bytes begin and end; a stray byte reads ``\\xe5``."""
-    found, i = [], 0
+    """Each character of UTF-8 data, as a reader counts them, with where its bytes begin and end.
+
+    A stray byte reads ``\\xe5``.
+    """
+    found: list[tuple[str, int, int]] = []
+    i = 0
     while i < len(data):
         size = next((n for n in (1, 2, 3, 4) if _decodes(data[i : i + n])), 0)
-        found.append((data[i : i + size].decode() if size else f"\\x{data[i]:02x}", i, i + max(size, 1)))
+        character, start = data[i : i + size].decode() if size else f"\\x{data[i]:02x}", i
         i += max(size, 1)
+        if found and _joined(found[-1][0], character):
+            before, start, _ = found.pop()
+            character = before + character
+        found.append((character, start, i))
     return found
+
+
+def _joined(before: str, character: str) -> bool:
+    """Whether a reader sees one character: Unicode's grapheme clusters, as far as accents and emoji go."""
+    if before.isspace() or len(before) >= _LONGEST_CHARACTER:
+        return False
+    return unicodedata.category(character[0])[0] == "M" or _JOINED.fullmatch(before + character) is not None
 
 
 def _decodes(data: bytes) -> bool:
@@ -224,14 +267,18 @@ def _readable(pieces: Sequence[bytes]) -> list[str]:
     for character, start, stop in _characters(b"".join(pieces)):
         owners = sorted(set(owner[start:stop]))
         for nth, number in enumerate(owners, 1):
-            texts[number] += character if len(owners) == 1 else f"{character}⟨{nth}/{len(owners)}⟩"
+            texts[number] += character if len(owners) == 1 else f"{_shown(character)}⟨{nth}/{len(owners)}⟩"
     return [_shown(text) for text in texts]
 
 
 def _shown(text: str) -> str:
-    """The piece without the space that merely parts words; white space alone is made visible."""
+    """The piece without the space that merely parts words; what would leave the label blank is made visible."""
     kept = text.strip(" ") or text
-    return kept.translate(_VISIBLE_SPACE) if not kept.strip() else kept.replace("\n", "↵")
+    if kept.isspace():
+        return re.sub(r"\s", "␣", kept.translate(_VISIBLE_SPACE))
+    if all(unicodedata.category(c) in ("Cc", "Cf") for c in kept):
+        return kept.encode("unicode_escape").decode()
+    return kept.translate(_VISIBLE_SPACE)
 
 
 def _word_starts(pieces: Sequence[tuple[bytes, bool]]) -> list[bool]:
@@ -262,9 +309,9 @@ def _boundary(before: str, character: str) -> bool:
 def _word_class(character: str) -> str:
     if character.isspace():
         return "space"
-    if character in "'’_":
+    if character[0] in "'’_":
         return "letter"
-    if unicodedata.name(character[0], "").startswith("CJK UNIFIED"):
+    if unicodedata.name(character[0], "").startswith(("CJK", "IDEOGRAPHIC")):  # 〇 and 々 too
         return "han"
     category = unicodedata.category(character[0])[0]
     return "letter" if category in "LNM" else "mark"

@@ -1,6 +1,7 @@
 """Files that are either wholly there or as they were: written beside, flushed, then renamed into place."""
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import torch
 from hf_attnviz.errors import SaveError, TraceFileError
 
 _METADATA_KEY = "hf_attnviz"
+_CHECKSUM_KEY = "sha256"
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
@@ -51,11 +53,17 @@ def write_archive(path: str | os.PathLike[str], tensors: Mapping[str, torch.Tens
 
     ``meta["format"]`` and ``meta["version"]`` say what it is; :func:`read_archive` checks them.
     """
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    # safetensors refuses tensors that share memory; a view of a joined map may.
-    unshared = {name: tensor.clone() if tensor._is_view() else tensor for name, tensor in plain.items()}
-    text = json.dumps(meta, ensure_ascii=False, allow_nan=False)
-    return write_atomically(path, safetensors.torch.save(unshared, metadata={_METADATA_KEY: text}))
+    unshared: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        storage = plain.untyped_storage().data_ptr()
+        # safetensors refuses tensors that share memory; views of a joined map do, and two maps may be one tensor.
+        unshared[name] = plain.clone() if storage in seen else plain
+        seen.add(storage)
+    text = json.dumps(meta, allow_nan=False)  # ASCII: half a surrogate pair in a label has no UTF-8
+    header = {_METADATA_KEY: text, _CHECKSUM_KEY: _checksum(unshared, text)}
+    return write_atomically(path, safetensors.torch.save(unshared, metadata=header))
 
 
 def read_archive(
@@ -71,7 +79,8 @@ def read_archive(
         raise TraceFileError(f"expected a file of hf_attnviz at {str(source)!r}; there is none")
     try:
         with safetensors.safe_open(source, framework="pt") as file:
-            text = (file.metadata() or {}).get(_METADATA_KEY)
+            header = file.metadata() or {}
+            text = header.get(_METADATA_KEY)
             if text is None:
                 raise TraceFileError(
                     f"{str(source)!r} is a safetensors file, but not one that hf_attnviz wrote; "
@@ -92,7 +101,20 @@ def read_archive(
             f"{str(source)!r} has format version {version!r}; this release reads 1 to {newest_version}: "
             "upgrade hf-attnviz to read newer files"
         )
+    # Only now: a newer version may reckon its checksum in another way, and should be called newer, not damaged.
+    if header.get(_CHECKSUM_KEY) != _checksum(tensors, text):
+        raise TraceFileError(f"{str(source)!r} is damaged: its checksum does not fit; copy or capture it again")
     return tensors, meta
+
+
+def _checksum(tensors: Mapping[str, torch.Tensor], text: str) -> str:
+    """SHA-256 of the description and of each tensor's name, type, shape and bytes."""
+    names = sorted(tensors)
+    about = [text, [[name, str(tensors[name].dtype), list(tensors[name].shape)] for name in names]]
+    digest = hashlib.sha256(json.dumps(about).encode("ascii"))
+    for name in names:
+        digest.update(tensors[name].flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _default_mode() -> int:

@@ -19,6 +19,7 @@ from hf_attnviz.storage import read_archive, write_archive
 
 _FORMAT: Final = "hf_attnviz.trace"
 _VERSION: Final = 1
+LAYOUT: Final = ("head", "query", "key")
 _TENSORS: Final = ("weights", "query_vectors", "key_vectors")
 
 
@@ -40,6 +41,8 @@ class AttentionMap:
         error: the proof: the largest deviation from what the kernel computed (see :mod:`hf_attnviz.capturing`).
         query_vectors: ``[head, query, size]``, times the model's scaling; None unless ``keep`` has ``Vectors``.
         key_vectors: ``[key_value_head, key, size]``: a query times its group's key is the score before mask and bias.
+        layout: the axes of ``weights``; anything but head, query, key is the model's own (blocks, windows), and
+            such a map is neither stacked nor drawn.
     """
 
     weights: torch.Tensor
@@ -56,18 +59,33 @@ class AttentionMap:
     error: float = float("nan")
     query_vectors: torch.Tensor | None = None
     key_vectors: torch.Tensor | None = None
+    layout: tuple[str, ...] = LAYOUT
 
     def __post_init__(self) -> None:
         expected = (len(self.queries), len(self.keys))
-        if self.weights.dim() != 3 or tuple(self.weights.shape[1:]) != expected:
+        if self.weights.dim() != len(self.layout) or tuple(self.weights.shape[-2:]) != expected:
             raise ShapeError(
-                f"{self.module}: expected weights [head, {expected[0]}, {expected[1]}], got {tuple(self.weights.shape)}"
+                f"{self.module}: expected weights [{', '.join(self.layout)}] with {expected[0]} queries and "
+                f"{expected[1]} keys, got {tuple(self.weights.shape)}"
             )
 
     @property
     def heads(self) -> int:
         """How many heads the map has."""
         return int(self.weights.shape[0])
+
+    def plain(self) -> "AttentionMap":
+        """This map, when it is ``[head, query, key]``.
+
+        Raises:
+            ShapeError: it keeps a layout of the model's own (blocks, windows).
+        """
+        if self.layout != LAYOUT:
+            raise ShapeError(
+                f"{self.module or self.stack} attends in a layout of its own, [{', '.join(self.layout)}] of "
+                f"{tuple(self.weights.shape)}; such a map cannot be stacked or drawn: look at its .weights"
+            )
+        return self
 
     @property
     def whole(self) -> bool:
@@ -144,7 +162,7 @@ class AttentionStack:
         Raises:
             ShapeError: layers differ in heads or lengths; the message says which.
         """
-        shapes = {tuple(m.weights.shape) for m in self.maps}
+        shapes = {tuple(m.plain().weights.shape) for m in self.maps}
         if len(shapes) > 1:
             differ = "; ".join(f"layer {m.layer} ({m.module}): {tuple(m.weights.shape)}" for m in self.maps)
             raise ShapeError(
@@ -226,11 +244,13 @@ class Trace:
         tables: list[dict[str, Any]] = []
         described = []
         for m in self.maps:
-            about = {name: getattr(m, name) for name in ("stack", "layer", "index", "kind", "module", "steps")}
-            error = None if m.error != m.error else m.error  # JSON has no NaN
+            about = {
+                name: getattr(m, name) for name in ("stack", "layer", "index", "kind", "module", "steps", "layout")
+            }
             described.append(
                 about
-                | {"positions": m.positions, "produced": m.produced, "error": error}
+                | {"positions": m.positions, "produced": m.produced}
+                | {"error": str(float(m.error))}  # JSON has neither NaN nor infinity
                 | {"queries": _entered(m.queries, tables), "keys": _entered(m.keys, tables)}
             )
         meta = {"format": _FORMAT, "version": _VERSION, "model": self.model}
@@ -278,7 +298,7 @@ def _pair(value: Sequence[Any] | None) -> Any:
 def _map(
     number: int, about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], labels: Sequence[Labels]
 ) -> AttentionMap:
-    positions, produced, error = about["positions"], about["produced"], about["error"]
+    positions, produced = about["positions"], about["produced"]
     return AttentionMap(
         tensors[f"{number}.weights"],
         labels[about["queries"]],
@@ -289,9 +309,10 @@ def _map(
         kind=about["kind"],
         module=about["module"],
         steps=tuple(about["steps"]),
+        layout=tuple(about["layout"]),
         positions=None if positions is None else tuple(positions),
         produced=None if produced is None else tuple(produced),
-        error=float("nan") if error is None else error,
+        error=float(about["error"]),
         query_vectors=tensors.get(f"{number}.query_vectors"),
         key_vectors=tensors.get(f"{number}.key_vectors"),
     )

@@ -44,12 +44,6 @@ def model_name(model: nn.Module) -> str:
     return Path(name).name if Path(name).is_dir() else name  # whose folders these are is nobody's business
 
 
-def block_count(target: nn.Module) -> int:
-    """The largest number of blocks that any stack of the model has."""
-    layers = [address.layer for address in addresses(target).values() if address.layer is not None]
-    return max(layers, default=-1) + 1
-
-
 def is_cross(address: Address, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether this call of an attention module looks at another sequence than its own."""
     name = f"{address.module}.{type(module).__name__}".lower()

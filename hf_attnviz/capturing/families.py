@@ -3,6 +3,7 @@
 A new odd family is a new row here, proved by ``attnviz doctor``.
 """
 
+import re
 from typing import Final
 
 # A part of a module's name -> the stack it stands in. The first that matches, read from the root, wins.
@@ -28,6 +29,9 @@ STACK_OF_INPUT: Final[dict[str, str]] = {
     "input_values": "audio",
 }
 
+# Stacks that read something other than tokens.
+TOWERS: Final = frozenset({"vision", "audio"})
+
 # Arguments of an attention module that carry another sequence to look at.
 CROSS_INPUTS: Final = (
     "key_value_states",
@@ -40,5 +44,8 @@ CROSS_INPUTS: Final = (
 # Parts of a module's name, or of its class', that mean cross-attention.
 CROSS_NAMES: Final = ("crossattention", "cross_attn", "cross_attention", "encoder_attn", "encdecattention")
 
-# Arguments of generate() under which tokens are drafted and rejected; such runs are refused in words.
-DRAFTING_ARGUMENTS: Final = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "custom_generate")
+# Settings of generate() under which tokens are drafted and rejected; such runs are refused in words.
+DRAFTING: Final = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit")
+
+# A class whose name ends like this attends; when it runs and no attention is seen in it, that is told.
+ATTENTION_CLASS: Final = re.compile(r"Attention(s|\d|Block|Layer|Module)?$")

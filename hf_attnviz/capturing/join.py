@@ -7,14 +7,18 @@ pass that read it; without a cache the later passes read it again.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 
-from hf_attnviz.capturing.runs import AttentionCall, Pass, Run
+from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Pass, Run, Side
 from hf_attnviz.errors import CaptureError
 from hf_attnviz.labels import Labels, label_tokens
 from hf_attnviz.trace import AttentionMap, Trace
+
+Part = tuple[Pass, AttentionCall]
 
 
 def traces_of(run: Run, processor: Any, model: str) -> tuple[Trace, ...]:
@@ -31,15 +35,15 @@ def traces_of(run: Run, processor: Any, model: str) -> tuple[Trace, ...]:
     generated = run.generated
     count = len(generated.sequences) if generated is not None else _batch(run)
     each = generated.each if generated is not None else 1
-    return tuple(
-        Trace(tuple(_Sequence(run, number, each, tokenizer).maps()), run.number, number // each, number % each, model)
-        for number in range(count)
-    )
+    sequences = (_Sequence(run, number, count, each, tokenizer) for number in range(count))
+    return tuple(Trace(tuple(s.maps()), run.number, s.item, s.number % each, model) for s in sequences)
 
 
 def _batch(run: Run) -> int:
     first = next(one for one in run.passes if one.calls)
-    return len(first.ids) if first.ids is not None else len(first.calls[0].rows.weights)
+    if first.side.ids is not None:
+        return len(first.side.ids)
+    return first.batch if first.batch is not None else len(first.calls[0].rows.weights)
 
 
 @dataclass(eq=False)
@@ -48,6 +52,7 @@ class _Sequence:
 
     run: Run
     number: int
+    count: int
     each: int
     tokenizer: Any
 
@@ -55,26 +60,62 @@ class _Sequence:
     def item(self) -> int:
         return self.number // self.each
 
+    @property
+    def items(self) -> int:
+        return self.count // self.each
+
+    # ---- which passes, and which row of them
+
     @cached_property
-    def passes(self) -> Sequence[Pass]:
-        """The forwards that this sequence took part in."""
-        forwards = [one for one in self.run.passes if one.step >= 0]
-        return forwards[: self.new_tokens] if self.run.generated is not None else forwards
+    def prefill(self) -> Sequence[Pass]:
+        """The forwards that read the prompt: the first, and those that read further chunks of it."""
+        first, *later = self.run.forwards
+
+        def chunk(one: Pass) -> bool:
+            return one.prefix is not None and one.side.past > 0 and _full(first) and not _full(one)
+
+        return [first, *takewhile(chunk, later)] if self.run.generated is not None else [first]
 
     @cached_property
     def prompt(self) -> int:
-        """How many positions ``sequences`` holds of the prompt, padding included."""
-        first = next(one for one in self.run.passes if one.step >= 0)
-        return 0 if first.ids is None else first.ids.shape[1]
+        """How many positions the prompt has, padding included."""
+        return self.prefill[-1].side.past + (self.prefill[-1].side.new or 0)
+
+    @cached_property
+    def tokens(self) -> list[int] | None:
+        """The tokens returned for this sequence, prompt first where tokens were the prompt; None for plain passes."""
+        generated = self.run.generated
+        if generated is None:
+            return None
+        returned: list[int] = generated.sequences[self.number].tolist()
+        first = self.run.forwards[0].prefix
+        if first is None or not _full(self.run.forwards[0]):
+            return returned
+        # A model's own generate() may strip the prompt off again: what the rows had read tells.
+        start: list[int] = first[self.item * (len(first) // self.items)].tolist()
+        return max(returned, start + returned, key=self._times_read)
+
+    def _times_read(self, tokens: list[int]) -> int:
+        """In how many passes some row had read just these tokens by then."""
+        return sum(
+            bool(self._rows_that_read(tokens, one.prefix)) for one in self.run.forwards if one.prefix is not None
+        )
+
+    def _rows_that_read(self, tokens: list[int], prefix: torch.Tensor) -> list[int]:
+        """The rows of this sequence's input, in a pass, that had read the beginning of ``tokens``."""
+        width = len(prefix) // self.items
+        if prefix.shape[1] > len(tokens):
+            return []
+        block = prefix[self.item * width : (self.item + 1) * width]
+        return [int(n) for n in (block == torch.tensor(tokens[: prefix.shape[1]])).all(1).nonzero()[:, 0]]
 
     @cached_property
     def new_tokens(self) -> int:
         """How many tokens were put out for this sequence, its end token included, the filling after it not."""
-        generated = self.run.generated
+        generated, tokens = self.run.generated, self.tokens
         assert generated is not None
-        if generated.beams is not None:
-            return int((generated.beams[self.number] >= 0).sum())
-        new = generated.sequences[self.number, self.prompt :].tolist()
+        assert tokens is not None
+        new = tokens[self.prompt if self.run.forwards[0].side.ids is not None else 0 :]
         end = next((place + 1 for place, token in enumerate(new) if token in generated.ends), None)
         if end is not None:
             return end
@@ -82,97 +123,159 @@ class _Sequence:
             new.pop()
         return len(new)
 
-    def row(self, one: Pass, batch: int, call: str) -> int:
-        """The row of this sequence in the batch of a pass."""
-        generated = self.run.generated
-        if generated is None:
-            if self.number < batch:
+    @cached_property
+    def passes(self) -> Sequence[Pass]:
+        """The forwards that this sequence took part in."""
+        if self.run.generated is None:
+            return self.run.forwards
+        return self.run.forwards[: len(self.prefill) + max(self.new_tokens - 1, 0)]
+
+    def row(self, one: Pass, batch: int, what: str) -> int:
+        """The row of this sequence in a batch of a pass."""
+        if batch == 1:
+            return 0  # one image, one source for all
+        if self.run.generated is None:
+            if batch == self.count:
                 return self.number
-        elif one.step >= 0 and generated.beams is not None:
-            return int(generated.beams[self.number, one.step])
-        elif batch == len(generated.sequences):
+        elif one.step >= 0 and one.prefix is not None and batch == len(one.prefix):
+            return self._row_by_prefix(one, one.prefix, what)
+        elif batch == self.count:
             return self.number
-        elif batch * self.each == len(generated.sequences):
+        elif batch == self.items:
             return self.item
-        raise CaptureError(f"{call}: a batch of {batch} does not fit the sequences of this run; see recording.calls")
+        raise CaptureError(
+            f"{what} has a batch of {batch}, and the run {self.count} sequences; they cannot be told apart. "
+            "The maps themselves are in recording.calls"
+        )
+
+    def _row_by_prefix(self, one: Pass, prefix: torch.Tensor, what: str) -> int:
+        """The row that had read just this sequence by then: running beams are never alike, and change places."""
+        width = len(prefix) // self.items
+        own = self.number % self.each if width == self.each else 0
+        if one in self.prefill:
+            return self.item * width + own
+        assert self.tokens is not None
+        same = self._rows_that_read(self.tokens, prefix)
+        if not same:
+            raise CaptureError(f"{what}: no row of step {one.step} had read the sequence that was returned")
+        return self.item * width + (own if own in same else same[0])  # candidates still alike keep their own rows
 
     # ---- tokens
 
     @cached_property
-    def ids(self) -> list[int] | None:
-        """The tokens of the decoder (or only) side, padding dropped, with the last one put out."""
-        generated = self.run.generated
-        if generated is not None and self.prompt:
-            tokens = generated.sequences[self.number, : self.prompt + self.new_tokens].tolist()
-            real = self._real(len(tokens))
-            return [token for token, kept in zip(tokens, real, strict=True) if kept]
-        if any(one.ids is None for one in self.passes):
+    def ids(self) -> list[int | None] | None:
+        """The tokens of the decoder (or only) side, padding dropped, with the last one put out; None where unknown."""
+        known: list[int | None]
+        if self.tokens is not None:
+            given = self.run.forwards[0].side.ids is not None
+            known = [] if given else [None] * self.prompt
+            known += self.tokens[: (self.prompt if given else 0) + self.new_tokens]
+        elif all(one.side.ids is not None for one in self.passes):
+            rows = [
+                one.side.ids[self.row(one, len(one.side.ids), "input_ids")]
+                for one in self.passes
+                if one.side.ids is not None
+            ]
+            known = rows[-1].tolist() if self.passes[-1].side.past == 0 else torch.cat(rows).tolist()
+        else:
             return None
-        rows = [one.ids[self.row(one, len(one.ids), "ids")].tolist() for one in self.passes if one.ids is not None]
-        tokens = rows[-1] if self.passes[-1].past == 0 else [token for row in rows for token in row]
-        real = self._real(len(tokens))
-        return [token for token, kept in zip(tokens, real, strict=True) if kept]
+        real = self._real(len(known))
+        return [token for token, kept in zip(known, real, strict=True) if kept]
 
     def _real(self, length: int) -> list[bool]:
         """Which of the positions read are no padding; positions after the mask are the tokens put out."""
-        masks = [one for one in self.passes if one.mask is not None]
+        masks = [one for one in self.passes if one.side.mask is not None]
         if not masks:
             return [True] * length
-        mask = masks[-1].mask
+        mask = masks[-1].side.mask
         assert mask is not None
-        row = mask[self.row(masks[-1], len(mask), "attention_mask")].bool().tolist()
+        row: list[bool] = mask[self.row(masks[-1], len(mask), "attention_mask")].bool().tolist()
         return (row + [True] * length)[:length]
 
-    @cached_property
-    def source(self) -> tuple[list[int] | None, list[bool] | None]:
-        """The tokens of the encoder side and which of its positions are no padding."""
-        ids, mask = self.run.source_ids, self.run.source_mask
-        real = None
-        if mask is not None:
-            real = mask[self._source_row(len(mask))].bool().tolist()
-        if ids is None:
-            return None, real
-        tokens = ids[self._source_row(len(ids))].tolist()
-        kept = real if real is not None and len(real) == len(tokens) else [True] * len(tokens)
-        return [token for token, keep in zip(tokens, kept, strict=True) if keep], kept
-
     def _source_row(self, batch: int) -> int:
-        generated = self.run.generated
-        if generated is None:
-            return self.number
-        items = len(generated.sequences) // self.each
-        return self.item * (batch // items)  # expanded for beams or candidates: the copies stand together
+        return self.item * (batch // self.items) if batch >= self.items else 0  # copies for beams stand together
+
+    @cached_property
+    def source_real(self) -> list[bool] | None:
+        """Which positions of the encoder side are no padding; None when nothing says."""
+        mask = self.run.source.mask
+        return None if mask is None else mask[self._source_row(len(mask))].bool().tolist()
+
+    @cached_property
+    def _own_labels(self) -> Labels | None:
+        if self.ids is None:
+            return None
+        known = [token for token in self.ids if token is not None]
+        unknown = len(self.ids) - len(known)  # a prompt of embeddings has no tokens
+        labels = label_tokens(known, self.tokenizer)
+        if not unknown:
+            return labels
+        return Labels.of(
+            [*(f"⟨{n}⟩" for n in range(unknown)), *labels.texts],
+            [*([None] * unknown), *labels.ids],
+            [*([None] * unknown), *labels.words],
+            [*(["latent"] * unknown), *labels.kinds],
+        )
+
+    @cached_property
+    def _source_labels(self) -> Labels | None:
+        ids = self.run.source.ids
+        if ids is None:
+            return None
+        tokens = ids[self._source_row(len(ids))].tolist()
+        real = self.source_real if self.source_real and len(self.source_real) == len(tokens) else [True] * len(tokens)
+        return label_tokens([token for token, kept in zip(tokens, real, strict=True) if kept], self.tokenizer)
 
     # ---- maps
 
     def maps(self) -> list[AttentionMap]:
         """The maps of this sequence, joined over its passes."""
-        joined: dict[tuple[str, int, str, int], list[tuple[Pass, AttentionCall]]] = {}
-        taken = [one for one in self.run.passes if one.step < 0] + list(self.passes)
-        for one in taken:
+        joined: dict[tuple[str, int, str, int], list[Part]] = {}
+        for one in [one for one in self.run.passes if one.step < 0] + list(self.passes):
             for call in one.calls:
                 joined.setdefault((call.module, call.index, call.kind, call.layer), []).append((one, call))
         maps = [self._map(parts) for parts in joined.values()]
         order = list(dict.fromkeys(m.group for m in maps))
         return sorted(maps, key=lambda m: (order.index(m.group), m.layer))
 
-    def _map(self, parts: list[tuple[Pass, AttentionCall]]) -> AttentionMap:
+    def _map(self, parts: list[Part]) -> AttentionMap:
         call = parts[-1][1]
-        pieces = [self._piece(one, each) for one, each in parts]
+        if call.layout != LAYOUT:
+            return self._native(*parts[0])
         read, rows, places = 0, [], []
-        for (one, _), (weights, at) in zip(parts, pieces, strict=True):
+        for one, part in parts:
+            weights, at = self._piece(one, part)
             fresh = [n for n, place in enumerate(at) if place >= read]
-            rows.append(weights[:, fresh])
+            rows.append(weights[:, fresh] if len(fresh) < len(at) else weights)
             places += [at[n] for n in fresh]
-            read = max(read, self._read_after(one, at))
+            read = max([read - 1, *at]) + 1
         width = max(part.shape[-1] for part in rows)
-        joined = [torch.nn.functional.pad(part, (0, width - part.shape[-1])) for part in rows]
-        weights = joined[0] if len(joined) == 1 else torch.cat(joined, dim=1)
-        queries = self._query_labels(call, places)
+        filled = [pad(part, (0, width - part.shape[-1])) for part in rows]
         keys = self._key_labels(call, width)
-        if call.kind == "self" and len(keys) == len(places) and places == list(range(width)):
-            queries = keys
-        error = max(float(part.error) for _, part in parts)
+        whole = call.kind == "self" and places == list(range(width))
+        decodes = call.stack == "decoder" and (self.run.generated is not None or len(self.passes) > 1)
+        queries, vectors = self._vectors(parts)
+        return AttentionMap(
+            filled[0] if len(filled) == 1 else torch.cat(filled, dim=1),
+            keys if whole else self._query_labels(call, places),
+            keys,
+            stack=call.stack,
+            layer=call.layer,
+            index=call.index,
+            kind=call.kind,
+            module=call.module,
+            steps=tuple(max(0, place - self._last_of_prompt) if decodes else 0 for place in places),
+            positions=tuple(places) if call.kind == "self" else None,
+            produced=self._produced(places) if decodes else None,
+            error=max(float(part.error) for _, part in parts),
+            query_vectors=queries,
+            key_vectors=vectors,
+        )
+
+    def _native(self, one: Pass, call: AttentionCall) -> AttentionMap:
+        """A map in a layout of the model's own, as it is."""
+        weights = call.weights[self.row(one, len(call.weights), call.module)]
+        queries, keys = (Labels.plain(map(str, range(size)), "latent") for size in weights.shape[-2:])
         return AttentionMap(
             weights,
             queries,
@@ -182,13 +285,9 @@ class _Sequence:
             index=call.index,
             kind=call.kind,
             module=call.module,
-            steps=tuple(max(0, place - self._first_new) for place in places)
-            if self._decodes(call)
-            else (0,) * len(places),
-            positions=tuple(places) if call.kind == "self" else None,
-            produced=self._produced(places) if self._decodes(call) else None,
-            error=error,
-            **self._vectors(parts),
+            steps=(0,) * len(queries),
+            error=call.error,
+            layout=call.layout[1:],
         )
 
     def _piece(self, one: Pass, call: AttentionCall) -> tuple[torch.Tensor, list[int]]:
@@ -198,90 +297,80 @@ class _Sequence:
         places = kept.positions[row].tolist()
         rows = [n for n, place in enumerate(places) if place >= 0]
         weights = kept.weights[row]
-        weights = weights if len(rows) == len(places) else weights[:, rows]
-        columns, width = self._columns(one, call, weights.shape[-1])
+        if len(rows) < len(places):
+            weights = weights[:, rows]
+        columns = self._columns(one, call, weights.shape[-1])
         if columns is not None:
-            weights = weights[..., columns]
-            weights = torch.nn.functional.pad(weights, (width - len(columns), 0))  # keys that a window has dropped
+            chosen, dropped = columns
+            weights = pad(weights[..., chosen], (dropped, 0))  # keys that a sliding window has dropped weigh nothing
         return weights, [places[n] for n in rows]
 
-    def _columns(self, one: Pass, call: AttentionCall, keys: int) -> tuple[list[int] | None, int]:
-        """Which key columns are real and how many keys there are by now; None when all columns are, as they stand."""
-        if call.kind == "cross" or (call.stack == "encoder" and self.run.source_mask is not None):
-            real = self.source[1]
+    def _columns(self, one: Pass, call: AttentionCall, keys: int) -> tuple[list[int], int] | None:
+        """The key columns that are real, and how many real keys a window has dropped; None: all, as they stand."""
+        if call.kind == "cross" or (self.run.two_sided and call.stack == "encoder"):
+            real = self.source_real if self.run.two_sided else None
             if real is None or len(real) != keys or all(real):
-                return None, keys
-            return [n for n, kept in enumerate(real) if kept], sum(real)
-        if one.ids is None and one.mask is None:
-            return None, keys
-        read = one.past + (one.ids.shape[1] if one.ids is not None else 0)
-        if one.ids is None or (keys != read and call.stack not in ("decoder", "encoder")):
-            return None, keys
-        real = self._real(read)
-        dropped = max(0, read - keys)  # a sliding cache holds the last keys only
+                return None
+            return [n for n, kept in enumerate(real) if kept], 0
+        side: Side = self.run.side(call.stack, one)
+        if not call.tokens or side.new is None:
+            return None
+        read = side.past + side.new
+        if keys != read and not side.cached:
+            return None  # fewer or other keys than tokens, and no cache to explain it
+        real, dropped = self._real(read), max(0, read - keys)
         columns = [n - dropped for n in range(dropped, read) if real[n]]
-        if dropped == 0 and len(columns) == keys:
-            return None, keys
-        return columns, sum(real)
-
-    def _read_after(self, one: Pass, places: Sequence[int]) -> int:
-        return max([*places, -1]) + 1
+        return None if len(columns) == keys and not dropped else (columns, sum(real[:dropped]))
 
     @cached_property
-    def _first_new(self) -> int:
-        """The place of the row that put out the first new token: the prompt's last."""
-        first = self.passes[0]
-        length = first.ids.shape[1] if first.ids is not None else 0
-        return max(0, sum(self._real(first.past + length)) - 1)
-
-    def _decodes(self, call: AttentionCall) -> bool:
-        return call.stack == "decoder" and (self.run.generated is not None or len(self.passes) > 1)
+    def _last_of_prompt(self) -> int:
+        """The place of the row that put out the first new token."""
+        return max(0, sum(self._real(self.prompt)) - 1)
 
     def _produced(self, places: Sequence[int]) -> tuple[str | None, ...]:
         labels = self._own_labels
         return tuple(
-            labels.texts[place + 1] if labels is not None and self._first_new <= place < len(labels) - 1 else None
+            labels.texts[place + 1] if labels is not None and self._last_of_prompt <= place < len(labels) - 1 else None
             for place in places
         )
 
-    @cached_property
-    def _own_labels(self) -> Labels | None:
-        return None if self.ids is None else label_tokens(self.ids, self.tokenizer)
-
-    @cached_property
-    def _source_labels(self) -> Labels | None:
-        return None if self.source[0] is None else label_tokens(self.source[0], self.tokenizer)
-
     def _query_labels(self, call: AttentionCall, places: Sequence[int]) -> Labels:
-        labels = self._side(call.stack)
-        if labels is None or any(place >= len(labels) for place in places):
+        labels = self._side_labels(call.stack)
+        if not call.tokens or labels is None or any(place >= len(labels) for place in places):
             return Labels.plain((str(place) for place in places), "latent")
         return labels.at(places)
 
     def _key_labels(self, call: AttentionCall, width: int) -> Labels:
-        labels = self._source_labels if call.kind == "cross" else self._side(call.stack)
+        two_sided_cross = call.kind == "cross" and self.run.two_sided
+        labels = self._source_labels if two_sided_cross else self._side_labels(call.stack)
+        # What was put out last was never read, so a generation has one label more than keys.
         extra = 1 if self.run.generated is not None and call.kind == "self" and call.stack != "encoder" else 0
-        if labels is None or not width <= len(labels) <= width + extra:
+        fits = labels is not None and width <= len(labels) <= width + extra
+        if labels is None or not fits or not (call.tokens or two_sided_cross):
             return Labels.plain(map(str, range(width)), "latent")
         return labels[:width]
 
-    def _side(self, stack: str) -> Labels | None:
-        return self._source_labels if stack == "encoder" and self.run.source_ids is not None else self._own_labels
+    def _side_labels(self, stack: str) -> Labels | None:
+        return self._source_labels if self.run.two_sided and stack == "encoder" else self._own_labels
 
-    def _vectors(self, parts: list[tuple[Pass, AttentionCall]]) -> dict[str, torch.Tensor | None]:
+    def _vectors(self, parts: list[Part]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Queries of the rows and keys of the columns; None where they were not kept."""
         if any("query" not in call.kept.get("vectors", ()) for _, call in parts):
-            return {}
-        queries, read = [], 0
+            return None, None
+        queries, keys, read, known = [], [], 0, 0
         for one, call in parts:
             kept = call.kept["vectors"]
             row = self.row(one, len(kept["query"]), call.module)
             places = kept["positions"][row].tolist()
             queries.append(kept["query"][row][:, [n for n, place in enumerate(places) if place >= read]])
-            read = self._read_after(one, places)
-        one, call = parts[-1]
-        keys = call.kept["vectors"]["key"][self.row(one, len(call.kept["vectors"]["key"]), call.module)]
-        columns, _ = self._columns(one, call, keys.shape[1])
-        return {
-            "query_vectors": torch.cat(queries, dim=1),
-            "key_vectors": keys if columns is None else keys[:, columns],
-        }
+            read = max([read - 1, *places]) + 1
+            key = kept["key"][row]
+            columns, dropped = self._columns(one, call, key.shape[1]) or (list(range(key.shape[1])), 0)
+            keys.append(key[:, columns][:, max(0, known - dropped) :])  # those that no earlier pass had
+            known = max(known, dropped + len(columns))
+        return torch.cat(queries, dim=1), torch.cat(keys, dim=1)
+
+
+def _full(one: Pass) -> bool:
+    """Whether ``generate()`` had all tokens of the pass at hand: not for chunks, nor for a prompt of embeddings."""
+    return one.prefix is not None and one.prefix.shape[1] == one.side.past + (one.side.new or 0)

@@ -121,9 +121,10 @@ class Rows:
         found, place = here.any(-1), here.int().argmax(-1)
         columns = found.any(0)  # rows that no sequence of the batch has in this tile are not kept at all
         found, place, wanted = found[:, columns], place[:, columns], wanted[:, columns]
+        place, found = place.to(tile.weights.device), found.to(tile.weights.device)
         index = place[:, None, :, None].expand(-1, tile.weights.shape[1], -1, tile.weights.shape[3])
         weights = tile.weights.gather(2, index).masked_fill(~found[:, None, :, None], float("nan"))
-        rows = KeptRows(weights, torch.where(found, wanted, -1))
+        rows = KeptRows(weights, torch.where(found.cpu(), wanted, -1))
         return rows if state is None else self.merge(state, rows)
 
     def merge(self, first: KeptRows, second: KeptRows) -> KeptRows:
@@ -144,7 +145,9 @@ class Vectors:
 
     def update(self, state: Mapping[str, torch.Tensor] | None, tile: Tile) -> Mapping[str, torch.Tensor]:
         """Append the tile's queries; keys and values are those of the whole call."""
-        new = {**tile.vectors, "positions": tile.positions} if tile.vectors else {}
+        # Clones: a static cache goes on writing into the very keys and values that it handed out.
+        new = {name: vector.clone() for name, vector in tile.vectors.items()} | {"positions": tile.positions}
+        new = new if tile.vectors else {}
         return new if state is None else self.merge(state, new)
 
     def merge(

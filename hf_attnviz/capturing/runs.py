@@ -3,14 +3,16 @@
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import torch
 
-from hf_attnviz.capturing.proof import Proved
+from hf_attnviz.capturing.families import TOWERS
 from hf_attnviz.capturing.reducers import KeptRows
 from hf_attnviz.capturing.scope import Context
 from hf_attnviz.errors import NotKeptError, listed
+
+LAYOUT: Final = ("batch", "head", "query", "key")
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,7 @@ class AttentionCall:
         grade, way, masked_rows: the grade of the proof, how the weights were obtained, and how many rows could attend
             to nothing and were left out of it.
         layout: the axes of ``weights``.
+        tokens: whether the rows are the positions of the sequence that was read, one each.
     """
 
     module: str
@@ -43,7 +46,8 @@ class AttentionCall:
     kept: Mapping[str, Any] = field(repr=False)
     error_tensor: torch.Tensor = field(repr=False)
     bound: float = float("nan")
-    layout: tuple[str, ...] = ("batch", "head", "query", "key")
+    layout: tuple[str, ...] = LAYOUT
+    tokens: bool = True
 
     @property
     def error(self) -> float:
@@ -91,21 +95,50 @@ class AttentionCall:
         return NotKeptError(f"{what} of {self.module} were not kept (kept: {listed(self.kept)}); capture with {keep}")
 
 
+@dataclass(frozen=True, eq=False)
+class Side:
+    """What one side of a model read in one pass.
+
+    Attributes:
+        ids: token ids ``[batch, new]``, or None.
+        mask: the 2-D mask over everything read so far ``[batch, past + new]``, or None.
+        past: how many positions a cache held before.
+        new: how many positions were read, or None where that is not known.
+        cached: whether a cache was in use.
+    """
+
+    ids: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+    past: int = 0
+    new: int | None = None
+    cached: bool = False
+
+    def positions(self, batch: int, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The place of each row in its own sequence ``[batch, rows]`` (-1: padding), and each sequence's length."""
+        if rows != self.new:  # patches, latents, windows: no position of the sequence that was read
+            return torch.arange(rows).expand(batch, -1), torch.full((batch,), rows)
+        read = self.past + rows
+        if self.mask is None or self.mask.shape[0] != batch or self.mask.shape[1] < read:
+            return torch.arange(self.past, read).expand(batch, -1), torch.full((batch,), read)
+        real = self.mask[:, :read].bool().cpu()
+        return torch.where(real, real.cumsum(1) - 1, -1)[:, self.past :], real.sum(1)
+
+
 @dataclass(eq=False)
 class Pass:
     """One forward of the target (or, before the first, the encoder alone inside ``generate()``).
 
     Attributes:
-        step: the number of the forward in its run.
-        ids: token ids read ``[batch, query]``, or None.
-        mask: the 2-D mask over everything read so far ``[batch, past + query]``, or None.
-        past: how many positions a cache held before.
+        step: the number of the forward in its run; -1 before the first.
+        side: what the decoder, or the only tower that reads tokens, read.
+        batch: how many rows the forward had, or None.
+        prefix: the tokens that ``generate()`` had for each row ``[batch, length]``, or None.
     """
 
     step: int
-    ids: torch.Tensor | None = None
-    mask: torch.Tensor | None = None
-    past: int = 0
+    side: Side = field(default_factory=Side)
+    batch: int | None = None
+    prefix: torch.Tensor | None = None
     calls: list[AttentionCall] = field(default_factory=list)
     _blocks: dict[str, list[Context]] = field(default_factory=dict)
 
@@ -124,13 +157,11 @@ class Generated:
 
     Attributes:
         sequences: ``[returned, length]``, prompt included for decoder-only models.
-        beams: ``[returned, new]``: the row of the batch that put out each token, -1 after the end; None without beams.
         each: how many sequences were returned for each input.
         ends, pad: ids that end a sequence, and the id that fills it up afterwards.
     """
 
     sequences: torch.Tensor
-    beams: torch.Tensor | None
     each: int
     ends: tuple[int, ...]
     pad: int | None
@@ -142,18 +173,22 @@ class Run:
 
     Attributes:
         number: the number of the run in its recording.
+        two_sided: whether the target is an encoder-decoder.
         passes: the forwards, in order.
-        source_ids, source_mask: what an encoder-decoder's encoder read ``[batch, key]``.
+        source: what an encoder-decoder's encoder read.
         generated: what ``generate()`` returned, None for plain forwards.
+        problems: what went wrong, by module.
+        failed: the model itself raised an error; such a run has no traces.
     """
 
     number: int
+    two_sided: bool = False
     passes: list[Pass] = field(default_factory=list)
-    source_ids: torch.Tensor | None = None
-    source_mask: torch.Tensor | None = None
+    source: Side = field(default_factory=Side)
     generated: Generated | None = None
     problems: dict[str, Exception] = field(default_factory=dict)
-    ran: bool = False
+    failed: bool = False
+    done: bool = False
     cache: "weakref.ref[Any] | None" = None
 
     @property
@@ -161,9 +196,20 @@ class Run:
         """The attention calls of all passes, in the order in which they ran."""
         return [call for one in self.passes for call in one.calls]
 
+    @property
+    def forwards(self) -> Sequence[Pass]:
+        """The passes that were forwards of the target itself."""
+        return [one for one in self.passes if one.step >= 0]
+
+    def side(self, stack: str, one: Pass) -> Side:
+        """What the blocks of a stack read in a pass; an empty side for images, sound and what is not known."""
+        if self.two_sided:
+            return self.source if stack == "encoder" else one.side if stack == "decoder" else Side()
+        return Side() if stack in TOWERS else one.side
+
     def begin_pass(self) -> Pass:
         """A new forward of the run."""
-        self.passes.append(Pass(sum(one.step >= 0 for one in self.passes)))
+        self.passes.append(Pass(len(self.forwards)))
         return self.passes[-1]
 
     def prologue(self) -> Pass:
@@ -171,14 +217,3 @@ class Run:
         if not self.passes:
             self.passes.append(Pass(-1))
         return self.passes[-1]
-
-
-def described(proved: Proved) -> dict[str, Any]:
-    """The proof's part of an :class:`AttentionCall`."""
-    return {
-        "grade": proved.grade,
-        "way": proved.way,
-        "masked_rows": proved.masked_rows,
-        "error_tensor": proved.error,
-        "bound": proved.bound,
-    }

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Context:
-    """One call of a module, while it runs: its arguments, and how many maps were seen in it."""
+    """One call of a module, while it runs: its arguments, how many maps were seen of it, and whether any inside it."""
 
     module: nn.Module
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     maps: int = 0
+    attended: bool = False
 
 
 @dataclass(eq=False)
@@ -45,12 +46,21 @@ class Session:
         self.contexts.insert(0, Context(module))  # a module that takes no hook of ours
         return self.contexts[0]
 
+    def leave(self, module: nn.Module) -> Context | None:
+        """End the innermost call of ``module``, and whatever an error left open inside it."""
+        while self.contexts:
+            context = self.contexts.pop()
+            if context.module is module:
+                return context
+        return None
+
 
 class _Thread(threading.local):
     def __init__(self) -> None:
         self.sessions: list[Session] = []
         self.observer: AbstractContextManager[Any] | None = None
         self.deaf = 0
+        self.replaying = 0
 
 
 _thread = _Thread()
@@ -66,6 +76,11 @@ def all_sessions() -> list[Session]:
     return _thread.sessions
 
 
+def session_of(recording: "Recording") -> Session | None:
+    """The session of a recording in this thread, if it is open."""
+    return next((session for session in _thread.sessions if session.recording is recording), None)
+
+
 def begin(session: Session, observer: Callable[[], AbstractContextManager[Any]]) -> None:
     """Open a session in this thread; the first one brings the observer of functions with it."""
     if _thread.observer is None:
@@ -74,13 +89,15 @@ def begin(session: Session, observer: Callable[[], AbstractContextManager[Any]])
     _thread.sessions.append(session)
 
 
-def close(session: Session) -> None:
-    """Close a session of this thread; the last one takes the observer of functions away."""
+def close(session: Session) -> object:
+    """Close a session of this thread, and give the observer of functions; the last one takes it away."""
     if session in _thread.sessions:
         _thread.sessions.remove(session)
-    if not _thread.sessions and _thread.observer is not None:
-        observer, _thread.observer = _thread.observer, None
+    observer = _thread.observer
+    if not _thread.sessions and observer is not None:
+        _thread.observer = None
         observer.__exit__(None, None, None)
+    return observer
 
 
 def listeners(module: nn.Module) -> list[Session]:
@@ -89,9 +106,29 @@ def listeners(module: nn.Module) -> list[Session]:
 
 
 def innermost() -> nn.Module | None:
-    """The hooked module whose forward is running in this thread."""
+    """The module whose forward is running in this thread, of those that any session knows."""
     found = sessions()
     return found[-1].contexts[-1].module if found and found[-1].contexts else None
+
+
+def is_deaf() -> bool:
+    """Whether the observers of this thread are to hear nothing."""
+    return _thread.deaf > 0
+
+
+def is_replaying() -> bool:
+    """Whether a layer runs once more, for the observers alone."""
+    return _thread.replaying > 0
+
+
+@contextmanager
+def replaying() -> Iterator[None]:
+    """Inside, a layer runs once more, for the observers alone."""
+    _thread.replaying += 1
+    try:
+        yield
+    finally:
+        _thread.replaying -= 1
 
 
 @contextmanager

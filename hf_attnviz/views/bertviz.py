@@ -27,8 +27,8 @@ _VECTOR_NOTE: Final = Text(
 )
 _SIDES: Final = Text(
     "Left: the token that looks (query). Right: the token that is looked at (key); in cross-attention the left is the "
-    "decoder, the right the encoder, and → marks the token that the row put out. Each row of weights, over all keys, sums to one unless the model gives part of it "
-    "to a sink.",
+    "decoder, the right the encoder, and → marks the token that the row put out. Each row of weights, over all keys, "
+    "sums to one unless the model gives part of it to a sink.",
     "左侧：发出注意的词元（查询）。右侧：被注意的词元（键）；交叉注意力中左为解码器，右为编码器，→ 标出该行输出的词元。"
     "每一行对所有键的权重之和为一，除非模型把一部分分给了汇点。",
 )

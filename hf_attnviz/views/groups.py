@@ -78,7 +78,7 @@ def groups(trace: Trace, stack: str | None) -> list[Group]:
     names = list(trace.stacks) if stack is None else [stack]
     found: list[Group] = []
     for name in names:
-        alike = _alike(trace.stack(name).maps)
+        alike = _alike([m.plain() for m in trace.stack(name).maps])
         for maps in alike:
             found.append(Group(_group_name(name, maps, alone=len(alike) == 1), maps))
     if not found:

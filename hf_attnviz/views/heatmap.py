@@ -86,7 +86,7 @@ def correlation_view(result: Result, *, title: Text | str | None = None) -> View
 def _of_map(found: AttentionMap) -> Result:
     heads = Axis(HEAD, tuple(str(h) for h in range(found.heads)))
     method = f"{found.group} {found.layer}" if not found.module else f"{found.module}"
-    labels = Axis(QUERY, found.row_texts), Axis(KEY, found.keys.texts)
+    labels = Axis(QUERY, found.plain().row_texts), Axis(KEY, found.keys.texts)
     return Result(found.weights.detach().cpu(), (heads, *labels), f"attention · {method}", unit="share")
 
 

@@ -120,7 +120,9 @@ FOLDED = ("mobilevit", "swin")
 def test_maps_of_whole_sequences_are_the_calls_themselves(name: str) -> None:
     model, inputs = WHOLE[name]()
     with torch.no_grad():
+        torch.manual_seed(0)  # ViLT chooses its patches at random
         plain = model(**inputs)
+        torch.manual_seed(0)
         with av.capture(model) as recording:
             seen = model(**inputs)
     assert torch.equal(plain[0], seen[0])

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,9 @@ from hf_attnviz.labels import Labels, label_tokens
 from tests.capturing.extra_models import byte_fallback, byte_level, clip_like, unigram, word_piece
 
 BYTES = byte_level()
-SPLIT = re.compile(r"(.)⟨(\d+)/(\d+)⟩", re.DOTALL)
+LATER_PART = re.compile(r"^[^⟨]*⟨(?!1/)\d+/\d+⟩")
+ESCAPES = re.compile(r"(\\x..|\\u.{4}|\\U.{8})+")
+FAMILY = "👨\u200d👩\u200d👧"
 
 
 def labelled(tokenizer: Any, text: str, **options: Any) -> Labels:
@@ -20,8 +23,8 @@ def labelled(tokenizer: Any, text: str, **options: Any) -> Labels:
 
 def joined(labels: Labels) -> str:
     """The text that the labels show: a character split over pieces once, visible white space as it was."""
-    text = "".join(labels.texts)
-    text = SPLIT.sub(lambda m: m[1] if m[2] == "1" else "", text)
+    parts = [re.sub(r"⟨1/\d+⟩", "", LATER_PART.sub("", text)) for text in labels.texts]
+    text = "".join(p.encode().decode("unicode_escape") if ESCAPES.fullmatch(p) else p for p in parts)
     return text.replace("␣", " ").replace("↵", "\n").replace("⇥", "\t")
 
 
@@ -29,7 +32,7 @@ def joined(labels: Labels) -> str:
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="⟨⟩␣↵⇥"), max_size=25))
 def test_any_text_through_byte_level_pieces_is_read_again(text: str) -> None:
     shown = joined(labelled(BYTES, text))
-    without = re.compile(r"[ \n\r\t]")
+    without = re.compile(r"\s")
     assert without.sub("", shown) == without.sub("", text)
 
 
@@ -68,6 +71,49 @@ def test_white_space_alone_is_made_visible() -> None:
     assert label_tokens([space, newline], BYTES).texts == ("␣", "↵")
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\u3000", "␣"),
+        ("\xa0", "␣"),
+        ("\u200b", "\\u200b"),
+        ("\ufeff", "\\ufeff"),
+        ("\0", "\\x00"),
+        (")\r\n\t", ")↵↵⇥"),
+    ],
+)
+def test_no_label_looks_empty(text: str, shown: str) -> None:
+    tokenizer = byte_level()
+    tokenizer.add_tokens([tokenizers.AddedToken(text, normalized=False)])
+    assert labelled(tokenizer, text).texts == (shown,)
+    assert labelled(BYTES, "\u3000").texts == ("␣⟨1/3⟩", "␣⟨2/3⟩", "␣⟨3/3⟩")
+
+
+@pytest.mark.parametrize(
+    "character", [FAMILY, "👍🏽", "❤\ufe0f", "🇨🇳", "1\ufe0f\u20e3", "🏴\U000e0067\U000e007f", "e\u0301", "か\u3099"]
+)
+def test_what_a_reader_takes_for_one_character_is_one(character: str) -> None:
+    size = len(character.encode())
+    labels = labelled(BYTES, character)
+    assert labels.texts == tuple(f"{character}⟨{n}/{size}⟩" for n in range(1, size + 1))
+    assert set(labels.words) == {0}
+    if not character[0].isalnum():
+        assert labelled(BYTES, f"{character}cat").words[size] == 1
+        assert labelled(BYTES, character * 2).words == (0,) * size + (1,) * size
+
+
+def test_a_heap_of_accents_stays_small() -> None:
+    labels = labelled(BYTES, "e" + "\u0301" * 3000)
+    assert max(map(len, labels.texts)) < 60
+    assert set(labels.words) == {0}
+
+
+def test_chinese_zero_and_japanese_iteration_stand_alone_like_han() -> None:
+    for text in ("二〇〇四", "人々の"):
+        labels = labelled(BYTES, text)
+        assert labels.words == tuple(n for n in range(len(text)) for _ in range(3))
+
+
 def test_special_tokens_part_the_segments() -> None:
     end = BYTES.eos_token_id
     labels = label_tokens([end, *BYTES("cat")["input_ids"], end], BYTES)
@@ -102,6 +148,12 @@ def test_an_unknown_word_is_a_word() -> None:
     labels = labelled(tokenizer, "the ☃ cat")
     assert labels.texts == ("[CLS]", "the", "[UNK]", "cat", "[SEP]")
     assert labels.words == (None, 0, 1, 2, None)
+
+
+def test_an_unknown_token_with_another_role_stays_special() -> None:
+    tokenizer = byte_level()
+    tokenizer.unk_token = tokenizer.eos_token
+    assert label_tokens([tokenizer.eos_token_id], tokenizer).special == (True,)
 
 
 def test_unigram_pieces() -> None:
@@ -147,3 +199,16 @@ def test_added_tokens_are_read_as_they_were_added(token: str) -> None:
     tokenizer = byte_level()
     tokenizer.add_tokens([token])
     assert labelled(tokenizer, f"cat{token}").texts[-1] == token
+
+
+def test_added_tokens_say_themselves_whether_they_are_special() -> None:
+    tokenizer = byte_level()
+    tokenizer.add_tokens([tokenizers.AddedToken("<|im_start|>", special=True), "<plain>"])
+    labels = labelled(tokenizer, "<|im_start|>cat<plain>")
+    assert labels.special == (True, *(False,) * (len(labels) - 1))
+
+
+def test_added_runs_of_spaces_are_read_as_gemma_means_them() -> None:
+    tokenizer = byte_fallback()
+    tokenizer.add_tokens(["▁▁", "<a▁b>"])
+    assert label_tokens(tokenizer.convert_tokens_to_ids(["▁▁", "<a▁b>"]), tokenizer).texts == ("␣␣", "<a▁b>")

@@ -18,6 +18,7 @@ import torch
 import hf_attnviz as av
 from hf_attnviz import trace as trace_module
 from hf_attnviz.labels import Labels, Segment
+from hf_attnviz.storage import write_archive
 from hf_attnviz.trace import AttentionMap, Trace
 from tests.capturing.extra_models import byte_level
 from tests.models import ids, padded, tiny
@@ -94,6 +95,21 @@ def test_maps_may_share_one_tensor(tmp_path: Path) -> None:
     check(trace, av.load(trace.save(tmp_path / "t")))
 
 
+def test_views_may_share_one_tensor(tmp_path: Path) -> None:
+    whole, one, two = torch.rand(3, 2, 2), Labels.plain("a"), Labels.plain("ab")
+    views = [whole, whole[1:], whole[:1], whole.transpose(1, 2)]
+    maps = [AttentionMap(view, two, two, "encoder", n) for n, view in enumerate(views)]
+    maps += [AttentionMap(whole[:, n : n + 1], one, two, "decoder", n) for n in range(2)]
+    check(Trace(tuple(maps)), av.load(Trace(tuple(maps)).save(tmp_path / "t")))
+
+
+@pytest.mark.parametrize("error", [float("inf"), float("-inf"), float("nan"), 0.1 + 0.2, 5e-324])
+def test_any_error_comes_back(tmp_path: Path, error: float) -> None:
+    keys = Labels.plain(["\ud800", "b"])
+    trace = Trace((AttentionMap(torch.rand(1, 2, 2), keys, keys, "encoder", 0, error=error),))
+    check(trace, av.load(trace.save(tmp_path / "t")))
+
+
 def test_an_empty_trace_comes_back(tmp_path: Path) -> None:
     check(Trace(()), av.load(Trace(()).save(tmp_path / "t")))
 
@@ -166,8 +182,7 @@ def written(path: Path, **changes: Any) -> Path:
     with safetensors.safe_open(path, "pt") as file:
         meta = json.loads(file.metadata()["hf_attnviz"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    safetensors.torch.save_file(tensors, path, {"hf_attnviz": json.dumps(meta | changes)})
-    return path
+    return write_archive(path, tensors, meta | changes)
 
 
 def test_foreign_and_newer_files(tmp_path: Path) -> None:
@@ -178,12 +193,14 @@ def test_foreign_and_newer_files(tmp_path: Path) -> None:
     safetensors.torch.save_file({"w": torch.ones(2)}, foreign, {"format": "pt"})
     with pytest.raises(av.errors.TraceFileError, match="not one that hf_attnviz wrote"):
         av.load(foreign)
+    newer = json.dumps({"format": "hf_attnviz.trace", "version": 99})  # without our checksum: newer, not damaged
+    safetensors.torch.save_file({}, foreign, {"hf_attnviz": newer})
     with pytest.raises(av.errors.TraceFileError, match=r"version 99.*1 to \d+.*upgrade"):
-        av.load(written(tmp_path / "newer", version=99))
+        av.load(foreign)
     with pytest.raises(av.errors.TraceFileError, match=r"something\.else"):
         av.load(written(tmp_path / "other", format="something.else"))
     for changes in ({"maps": 3}, {"maps": [{}]}, {"labels": []}, {"version": "1"}, {"run": None}):
-        with pytest.raises(av.errors.TraceFileError):
+        with pytest.raises(av.errors.TraceFileError, match="do not fit|version '1'"):
             av.load(written(tmp_path / "odd", **changes))
 
 
