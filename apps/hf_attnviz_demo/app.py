@@ -18,7 +18,12 @@ from hf_attnviz_demo.words import CHINESE, ENGLISH
 
 METHODS = ["pearson", "spearman", "cosine", "js", "hellinger"]
 TABS = ("head", "correlation", "rollout", "evolution", "statistics")
-CSS = ".gradio-container {max-width: 1500px !important} #status p {margin: .2em 0} footer {display: none !important}"
+CSS = """
+.gradio-container {max-width: 1500px !important}
+#title p {font-size: 1.4em; font-weight: 600}
+#status p {margin: .2em 0}
+footer {display: none !important}
+"""
 
 _log = logging.getLogger("hf_attnviz_demo")
 

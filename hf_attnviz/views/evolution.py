@@ -16,36 +16,9 @@ from hf_attnviz.views import figures
 from hf_attnviz.views.encoding import packed
 from hf_attnviz.views.page import fragment, in_both, own, page, vendored
 from hf_attnviz.views.text import visible
-from hf_attnviz.views.words import axis_word, unit_line
+from hf_attnviz.views.words import axis_word, statistic_words, unit_line
 
 _ORDER: Final = (STATISTIC, STEP, LAYER, HEAD)
-_STATISTICS: Final = {
-    "lookback_ratio": (
-        Text("lookback ratio", "回看比"),
-        Text(
-            "Mean weight on prompt keys, over that plus mean weight on generated keys: above one half, it looks back.",
-            "提示各键的平均权重 ÷（该值 + 已生成各键的平均权重）：大于一半即偏向回看提示。",
-        ),
-    ),
-    "prompt_mass": (Text("prompt mass", "提示占比"), Text("Weight on the whole prompt.", "落在整个提示上的权重。")),
-    "entropy": (Text("entropy", "熵"), Text("How spread the weights are, in nats.", "权重分散的程度，单位奈特。")),
-    "first_token": (
-        Text("first token", "首词元"),
-        Text("Weight on the first token, which often serves as a sink.", "落在第一个词元上的权重，它常充当汇点。"),
-    ),
-    "self_token": (
-        Text("own token", "自身"),
-        Text("Weight on the token that is read in this step.", "落在本步所读词元上的权重。"),
-    ),
-    "drift": (
-        Text("drift", "漂移"),
-        Text("Jensen–Shannon divergence from the step before, in nats.", "与上一步的 Jensen–Shannon 散度，单位奈特。"),
-    ),
-    "argmax": (
-        Text("strongest key", "最强的键"),
-        Text("Number of the key with the largest weight.", "权重最大的键的序号。"),
-    ),
-}
 _READING: Final = (
     Text(
         "Left to right: decoding steps, each with the token that it put out. "
@@ -79,7 +52,8 @@ def evolution_view(result: Result, *, title: Text | str | None = None) -> View:
     heading = title or Text("Attention while decoding", "解码过程中的注意力")
     data = {
         "statistics": [
-            {"name": in_both(name), "meaning": in_both(meaning)} for name, meaning in map(_explained, statistics.labels)
+            {"name": in_both(name), "meaning": in_both(meaning)}
+            for name, meaning in map(statistic_words, statistics.labels)
         ],
         "steps": [visible(text) for text in steps.labels],
         "layers": [visible(text) for text in layers.labels],
@@ -120,10 +94,6 @@ def _four_axes(result: Result) -> tuple[npt.NDArray[Any], list[Axis]]:
     return np.ascontiguousarray(values.numpy()), found
 
 
-def _explained(statistic: str) -> tuple[Text, Text]:
-    return _STATISTICS.get(statistic, (Text(statistic, statistic), Text("", "")))
-
-
 def _stand_in(result: Result, name: str) -> str:
     return str(result.parameters.get(name, result.method if name == STATISTIC else "–"))
 
@@ -133,7 +103,7 @@ def _figure(values: npt.NDArray[Any], found: list[Axis], title: str) -> Any:
     from matplotlib import colormaps
 
     statistics, steps, layers, _ = found
-    names = [str(_explained(name)[0]) for name in statistics.labels]
+    names = [str(statistic_words(name)[0]) for name in statistics.labels]
     across = 2 if len(names) > 3 else 1
     down = -(-len(names) // across)
     width = max(4.2, min(9.0, 2.0 + 0.28 * len(steps.labels)))

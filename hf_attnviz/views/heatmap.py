@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from hf_attnviz import axes as names
-from hf_attnviz.axes import HEAD, KEY, LAYER, OTHER_HEAD, QUERY
+from hf_attnviz.axes import HEAD, KEY, LAYER, OTHER_HEAD, QUERY, STATISTIC
 from hf_attnviz.errors import ArgumentError, listed
 from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
@@ -20,7 +20,7 @@ from hf_attnviz.views import figures
 from hf_attnviz.views.encoding import packed
 from hf_attnviz.views.page import fragment, in_both, own, page
 from hf_attnviz.views.text import visible
-from hf_attnviz.views.words import axis_word, unit_line, unit_word
+from hf_attnviz.views.words import axis_word, method_word, statistic_words, unit_line, unit_word
 
 _MOST_PANELS: Final = 64
 _COLOURS: Final = Text(
@@ -53,7 +53,7 @@ def heatmap(data: Result | AttentionMap, *, title: Text | str | None = None) -> 
     if not isinstance(data, Result | AttentionMap):
         raise ArgumentError(f"expected a Result or an AttentionMap (trace.encoder.layer(0)), got {type(data).__name__}")
     result = _of_map(data) if isinstance(data, AttentionMap) else data
-    return _draw(result, title or visible(result.method), _reading(result))
+    return _draw(result, title or method_word(result.method), _reading(result))
 
 
 def correlation_view(result: Result, *, title: Text | str | None = None) -> View:
@@ -80,7 +80,7 @@ def correlation_view(result: Result, *, title: Text | str | None = None) -> View
             "未显示：头为何相似。共同的汇点或对角线会让很不相同的头看起来相似。",
         ),
     ]
-    return _draw(result, title or visible(result.method), reading)
+    return _draw(result, title or method_word(result.method), reading)
 
 
 def _of_map(found: AttentionMap) -> Result:
@@ -98,7 +98,8 @@ def _draw(result: Result, title: Text | str, reading: Sequence[Text]) -> View:
     values = result.values.numpy()
     data = {
         "axes": [
-            {"name": in_both(axis_word(a.name)), "labels": [visible(text) for text in a.labels]} for a in result.axes
+            {"name": in_both(axis_word(a.name)), "labels": [_label(a.name, text) for text in a.labels]}
+            for a in result.axes
         ],
         "square": [a.name for a in result.axes[-2:]] in ([QUERY, KEY], [HEAD, OTHER_HEAD]),
         "unit": in_both(unit_word(result.unit if _brief(result.unit) else "")),
@@ -106,9 +107,10 @@ def _draw(result: Result, title: Text | str, reading: Sequence[Text]) -> View:
         "values": packed(values),
     }
     rows = len(result.axes[-2].labels)
+    several = any(a.name == STATISTIC for a in result.axes)  # each then says its own unit
     return page(
         title,
-        fragment("heatmap.html", unit=None if _brief(result.unit) else unit_line(result.unit)),
+        fragment("heatmap.html", unit=None if _brief(result.unit) or several else unit_line(result.unit)),
         how_to_read=reading,
         footer=_about(result),
         data=data,
@@ -117,6 +119,10 @@ def _draw(result: Result, title: Text | str, reading: Sequence[Text]) -> View:
         height=min(max(rows * 30, 260), 700) + 160,
         figures=figures.files(partial(_figure, values, result, str(title))),
     )
+
+
+def _label(axis: str, text: str) -> str | dict[str, str]:
+    return in_both(statistic_words(text)[0]) if axis == STATISTIC else visible(text)
 
 
 def _brief(unit: str) -> bool:

@@ -18,6 +18,86 @@ _AXES: Final = {
 }
 _UNITS: Final = {"share": Text("share", "占比"), "nats": Text("nats", "奈特"), "tokens": Text("tokens", "词元")}
 
+_METHODS: Final = {
+    "head statistics": Text("Head statistics", "注意力头统计"),
+    "head similarity": Text("Head similarity", "注意力头相似度"),
+    "attention rollout": Text("Attention rollout", "注意力 Rollout"),
+    "evolution over decoding steps": Text("Attention while decoding", "解码过程中的注意力"),
+}
+_STATISTICS: Final = {
+    "lookback_ratio": (
+        Text("lookback ratio", "回看比"),
+        Text(
+            "Mean weight on prompt keys, over that plus mean weight on generated keys: above one half, it looks back.",
+            "提示各键的平均权重 ÷（该值 + 已生成各键的平均权重）：大于一半即偏向回看提示。",
+        ),
+    ),
+    "prompt_mass": (Text("prompt mass", "提示占比"), Text("Weight on the whole prompt.", "落在整个提示上的权重。")),
+    "entropy": (
+        Text("entropy (nats)", "熵（奈特）"),
+        Text("How spread the weights are, in nats.", "权重分散的程度，单位奈特。"),
+    ),
+    "first_token": (
+        Text("first token", "首词元"),
+        Text("Weight on the first token, which often serves as a sink.", "落在第一个词元上的权重，它常充当汇点。"),
+    ),
+    "self_token": (
+        Text("own token", "自身"),
+        Text("Weight on the token that is read in this step.", "落在本步所读词元上的权重。"),
+    ),
+    "drift": (
+        Text("drift (nats)", "漂移（奈特）"),
+        Text("Jensen–Shannon divergence from the step before, in nats.", "与上一步的 Jensen–Shannon 散度，单位奈特。"),
+    ),
+    "argmax": (
+        Text("strongest key", "最强的键"),
+        Text("Number of the key with the largest weight.", "权重最大的键的序号。"),
+    ),
+    "normalised_entropy": (
+        Text("normalised entropy", "归一化熵"),
+        Text("Entropy over the logarithm of the allowed keys: 1 is uniform.", "熵 ÷ 可看的键数的对数：1 即均匀。"),
+    ),
+    "effective_span": (
+        Text("effective span (tokens)", "有效跨度（词元）"),
+        Text("Over how many keys the weights are spread, in effect.", "权重实际分散到多少个键上。"),
+    ),
+    "distance": (
+        Text("distance (tokens)", "距离（词元）"),
+        Text("How far back or ahead a head looks, weighted.", "加权平均的注视距离。"),
+    ),
+    "previous_token": (
+        Text("previous token", "前一词元"),
+        Text("Weight on the token before.", "落在前一个词元上的权重。"),
+    ),
+    "next_token": (Text("next token", "后一词元"), Text("Weight on the token after.", "落在后一个词元上的权重。")),
+    "first_token_after_first_row": (
+        Text("first token, after the first row", "首词元（不计首行）"),
+        Text(
+            "The same without the first row, which has no choice when causal.", "同上，但不计因果掩码下别无选择的首行。"
+        ),
+    ),
+    "confidence": (
+        Text("confidence", "置信度"),
+        Text("The largest weight of a row, on average.", "每行最大权重的平均值。"),
+    ),
+    "previous_token_argmax": (
+        Text("previous token is strongest", "前一词元最强"),
+        Text("Share of rows whose largest weight is on the token before.", "最大权重落在前一词元上的行的占比。"),
+    ),
+}
+
+
+def method_word(method: str) -> Text:
+    """A method as a title; what stands behind it in brackets stays."""
+    name, bracket, rest = method.partition(" (")
+    known = _METHODS.get(name)
+    return Text(method, method) if known is None else Text(known.en + bracket + rest, known.zh + bracket + rest)
+
+
+def statistic_words(name: str) -> tuple[Text, Text]:
+    """A statistic's name and what it means."""
+    return _STATISTICS.get(name, (Text(name, name), Text("", "")))
+
 
 def axis_word(name: str) -> Text:
     """What an axis is called on a picture."""

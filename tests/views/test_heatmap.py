@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -69,14 +70,22 @@ def test_hover_and_arrow_keys_tell_row_column_and_number(open_page):
 
 
 @browser
-def test_leading_axes_are_menus_and_a_long_unit_is_a_line(open_page):
+def test_leading_axes_are_menus_and_statistics_say_their_units(open_page):
     page = open_page(heatmap(statistics()))
     assert hover(page, 1, 2, (2, 3)) == "layer 5 (1) · head 2 · 5"
-    page.select_option("#axis-0", label="distance")
+    page.select_option("#axis-0", label="distance (tokens)")
     assert hover(page, 0, 0, (2, 3)) == "layer 0 · head 0 · 6"
-    assert page.inner_text(".unit") == "Unit: nats (entropy), tokens (distance)"
+    assert page.locator(".unit").count() == 0
     page.click("#switch-language")
+    assert page.locator("#axis-0 option").all_inner_texts()[1] == "距离（词元）"
     assert hover(page, 0, 0, (2, 3)) == "层 0 · 头 0 · 6"
+
+
+@browser
+def test_a_long_unit_is_a_line(open_page):
+    unit = "squared distance, 0 to 1"
+    page = open_page(heatmap(replace(square(torch.eye(2), "ab"), unit=unit)))
+    assert page.inner_text(".unit") == f"Unit: {unit}"
 
 
 @browser

@@ -6,6 +6,7 @@
   const byId = (id) => document.getElementById(id);
   const canvas = byId("heat");
   const [rowAxis, columnAxis] = axes.slice(-2);
+  const spoken = (axis) => axis.labels.map((label) => attnviz.say(label));
   const rows = rowAxis.labels.length;
   const columns = columnAxis.labels.length;
   const leading = axes.slice(0, -2);
@@ -61,7 +62,7 @@
   }
 
   function sizes() {
-    const longest = Math.min(Math.max(...rowAxis.labels.map((text) => textWidth(text))), 150);
+    const longest = Math.min(Math.max(...spoken(rowAxis).map(textWidth)), 150);
     const layout = document.querySelector(".layout").clientWidth;
     const plotRoom = Math.max(220, (innerWidth > 760 ? layout - 320 : layout) - longest - 60);
     let width = Math.min(36, plotRoom / columns);
@@ -95,14 +96,14 @@
         return [span];
       }));
     };
-    const upright = columnAxis.labels.every((text) => textWidth(text) <= cell.width - 4);
+    const upright = spoken(columnAxis).every((text) => textWidth(text) <= cell.width - 4);
     const angle = upright ? 0 : cell.width >= 20 ? 50 : 90;
-    const widest = Math.min(150, Math.max(...columnAxis.labels.map(textWidth)));
+    const widest = Math.min(150, Math.max(...spoken(columnAxis).map(textWidth)));
     byId("column-labels").style.height = `${upright ? 18 : widest * Math.sin((angle * Math.PI) / 180) + 14}px`;
     byId("column-labels").style.marginRight = angle === 50 ? `${widest * 0.65}px` : "0";
     byId("row-labels").style.width = `${cell.longest + 10}px`;
-    place(byId("row-labels"), rowAxis.labels, cell.height, (span, y) => { span.style.top = `${y + 1}px`; });
-    place(byId("column-labels"), columnAxis.labels, cell.width, (span, x) => {
+    place(byId("row-labels"), spoken(rowAxis), cell.height, (span, y) => { span.style.top = `${y + 1}px`; });
+    place(byId("column-labels"), spoken(columnAxis), cell.width, (span, x) => {
       if (upright) {
         span.style.left = `${x + 1}px`;
         span.style.transform = "translateX(-50%)";
@@ -176,7 +177,7 @@
   }
 
   function named(axis, i) {
-    const text = axis.labels[i];
+    const text = attnviz.say(axis.labels[i]);
     return `${attnviz.say(axis.name)} ${text}${text === String(i) ? "" : ` (${i})`}`;
   }
   function point(row, column) {
