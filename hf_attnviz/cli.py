@@ -151,7 +151,10 @@ def zoo_list() -> None:
 @zoo_app.command("train", help=str(Text("Train an embedded model again.", "重新训练内置模型。")))
 def zoo_train(
     name: Annotated[str, typer.Argument(metavar="NAME")],
-    output: Annotated[Path, typer.Option("--output", "-o", help=str(Text("a new folder", "新文件夹")))],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help=str(Text("a new folder (default: NAME)", "新文件夹（默认：NAME）"))),
+    ] = None,
     seed: Annotated[int | None, typer.Option()] = None,
 ) -> None:
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -160,8 +163,8 @@ def zoo_train(
         def show(step: int, steps: int, loss: float) -> None:
             progress.update(bar, completed=step, total=steps, description=f"{name}  loss {loss:.4f}")
 
-        av.zoo.train(name, output, seed=seed, progress=show)
-    _wrote(output)
+        folder = av.zoo.train(name, name if output is None else output, seed=seed, progress=show)
+    _wrote(folder)
 
 
 def _trace(model: str, text: str, **options: Any) -> av.Trace:

@@ -25,11 +25,20 @@ HUB_TIMEOUT = 5.0
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in evaluation mode, its processor, texts to try, and what is known about it (embedded models only)."""
+    """A model in evaluation mode, with what is needed to feed it.
+
+    Attributes:
+        name: the name it was asked for.
+        model, processor: the model, and its tokenizer or processor (None where it has none).
+        folder: where it lies; ``from_pretrained(loaded.folder)`` of transformers reads it too.
+        examples: texts to try (embedded models only).
+        truth: what is known about it (embedded models only).
+    """
 
     name: str
     model: Any = field(repr=False)
     processor: Any = field(repr=False)
+    folder: Path = field(repr=False)
     examples: tuple[str, ...] = ()
     truth: dict[str, Any] = field(default_factory=dict, repr=False)
 
@@ -103,6 +112,7 @@ def from_folder(folder: Path, *, name: str, task: str | None = None) -> Loaded:
         name=name,
         model=model.eval(),
         processor=processor_of(folder, options),
+        folder=folder,
         examples=tuple(read_json(folder / "examples.json", [])) if ours else (),
         truth=read_json(folder / "truth.json", {}) if ours else {},
     )
