@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# torch is installed only with the constraint: without it pip takes several gigabytes of CUDA packages.
+# torch is installed only with the constraint: whatever else asks for it gets the one version that is named there.
 PIP    := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .PHONY: help demo test check tests browser zoo clean

@@ -1,4 +1,4 @@
-"""Which heads of a model do something recognisable? Prints, for each text, the clearest head of each kind.
+"""Which heads of a model do something recognisable? Prints the clearest head of each kind, over all texts together.
 
     python apps/attention_roles.py MODEL "a text" ["another text" …]
 
@@ -20,6 +20,8 @@ def main(model: str, texts: list[str]) -> None:
         print(f"{stack}: {len(texts)} texts, rows pooled")
         for kind in KINDS:
             scores = statistics.select(statistic=kind)
+            if scores.values.isnan().all():
+                continue  # undefined here: cross-attention has no previous token, a causal head no next one
             best = scores.values.nan_to_num(-1).argmax().item()
             layer, head = divmod(int(best), scores.values.shape[1])
             score = scores.values[layer, head].item()

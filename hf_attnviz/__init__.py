@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from hf_attnviz.labels import Labels as Labels
     from hf_attnviz.labels import Segment as Segment
     from hf_attnviz.language import set_language as set_language
+    from hf_attnviz.legible import visible as visible
     from hf_attnviz.reporting import report as report
     from hf_attnviz.result import Axis as Axis
     from hf_attnviz.result import Result as Result
@@ -67,6 +68,7 @@ _HOME = {
     ),
     "hf_attnviz.labels": ("Labels", "Segment"),
     "hf_attnviz.language": ("set_language",),
+    "hf_attnviz.legible": ("visible",),
     "hf_attnviz.reporting": ("report",),
     "hf_attnviz.result": ("Axis", "Result"),
     "hf_attnviz.trace": ("AttentionMap", "AttentionStack", "Trace", "load"),

@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text as RichText
 
 import hf_attnviz as av
-from hf_attnviz.errors import ArgumentError, AttnvizError, UnknownNameError
-from hf_attnviz.language import Text
+
+Text = av.language.Text
 
 app = typer.Typer(
     help=str(Text("See what attention does inside any Hugging Face model.", "看清 Hugging Face 模型内部的注意力。")),
@@ -72,7 +72,7 @@ def view(
     save_trace: Annotated[Path | None, typer.Option(help=str(Text("save the trace too", "同时保存 trace")))] = None,
 ) -> None:
     if kind not in _VIEWS:
-        raise UnknownNameError(f"unknown view {kind!r}; known: {', '.join(_VIEWS)}")
+        raise av.errors.UnknownNameError(f"unknown view {kind!r}; known: {', '.join(_VIEWS)}")
     draw = {"head": av.head_view, "model": av.model_view, "neuron": av.neuron_view}[kind]
     trace = _trace(
         model,
@@ -136,8 +136,17 @@ def demo(
 ) -> None:
     found = [entry for entry in entry_points(group="hf_attnviz.apps") if entry.name == "demo"]
     if not found:
-        raise ArgumentError("the web demo is not installed; install this package again: pip install 'hf-attnviz[demo]'")
-    found[0].load()(allow=tuple(allow or ()), port=port)
+        raise av.errors.ArgumentError(
+            "the web demo is not installed; install this package again: pip install 'hf-attnviz[demo]'"
+        )
+    try:
+        serve = found[0].load()
+    except ModuleNotFoundError as error:
+        raise av.errors.MissingPackageError(
+            f"the web demo needs the package {error.name!r}, which is not installed; "
+            "get it with: pip install 'hf-attnviz[demo]'"
+        ) from error
+    serve(allow=tuple(allow or ()), port=port)
 
 
 @zoo_app.command("list", help=str(Text("The embedded models and their examples.", "内置模型及示例。")))
@@ -177,7 +186,7 @@ def _wrote(path: Path) -> None:
 
 def _print_diagnosis(found: av.Diagnosis) -> None:
     console = Console()
-    console.print(RichText(found.model, "bold"))
+    console.print(RichText(av.visible(found.model), "bold"))
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in (
         Text("module", "模块"), Text("attends", "注意"), Text("heads × query × key", "头 × 查询 × 键"),
@@ -189,13 +198,15 @@ def _print_diagnosis(found: av.Diagnosis) -> None:
         part = f" #{one.index}" if one.index else ""
         where = f"{one.stack} {one.layer} {one.kind}{part}" if one.stack else ""
         cells = (one.module, where, one.layout, str(one.calls), one.backend, one.grade, error)
-        table.add_row(*map(RichText, cells))  # RichText: names and reasons of others are text, never markup
+        table.add_row(
+            *(RichText(av.visible(cell)) for cell in cells)
+        )  # RichText: names and reasons of others are text, never markup
     console.print(table)
     for one in found.findings:
         if one.reason:
-            console.print(RichText(f"{one.module}: {one.reason}", "red"))
+            console.print(RichText(av.visible(f"{one.module}: {one.reason}"), "red"))
     if found.reason:
-        console.print(RichText(found.reason))
+        console.print(RichText(av.visible(found.reason)))
     exact = sum(one.grade == "exact" for one in found.findings)
     console.print(
         RichText(
@@ -219,6 +230,6 @@ def main() -> None:
     """The entry point: our own errors are one message and exit status 1, anything else is a bug and shows where."""
     try:
         app()
-    except AttnvizError as error:
-        Console(stderr=True, soft_wrap=True).print(RichText(f"attnviz: {error}"))
+    except av.errors.AttnvizError as error:
+        Console(stderr=True, soft_wrap=True).print(RichText(f"attnviz: {av.visible(str(error))}"))
         sys.exit(1)

@@ -33,7 +33,7 @@ class View:
         document = html_escape.escape(self.html, quote=True)
         title = html_escape.escape(self.title, quote=True)
         return (
-            f'<iframe sandbox="allow-scripts" title="{title}" loading="lazy" '
+            f'<iframe sandbox="allow-scripts" title="{title}" '
             f'style="width:100%;height:{self.height}px;border:0" srcdoc="{document}"></iframe>'
         )
 

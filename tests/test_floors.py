@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "hf_attnviz"
 
 # room -> the rooms it may import from (a room is a top-level module or subpackage of hf_attnviz)
-GROUND = {"axes", "errors", "language", "optional", "storage"}
+GROUND = {"axes", "errors", "language", "legible", "optional", "storage"}
 TRAVELS = {"labels", "result", "trace", "view"}
 MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(GROUND, GROUND),
@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "views": GROUND | TRAVELS,
     "zoo": GROUND | TRAVELS,
     "reporting": GROUND | TRAVELS | {"analysis", "views"},
-    "cli": GROUND | {"__init__"},
+    "cli": {"__init__"},
     "__main__": {"cli"},
     "__init__": {"*"},
 }

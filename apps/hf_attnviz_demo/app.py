@@ -29,7 +29,7 @@ _log = logging.getLogger("hf_attnviz_demo")
 
 
 def build(service: Service) -> tuple[gr.Blocks, gr.I18n]:
-    """The page. Its one event is ``/attention``, typed, so that ``gradio_client`` can call it too."""
+    """The page. Its events ``/attention`` and ``/examples`` are typed, so that ``gradio_client`` can call them too."""
     words = gr.I18n(**{"en": ENGLISH, "zh-CN": CHINESE, "zh": CHINESE})  # type: ignore[arg-type]
     first = service.models[0]
     with gr.Blocks(title="hf_attnviz", analytics_enabled=False, fill_width=True) as page:

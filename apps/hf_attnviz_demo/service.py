@@ -40,7 +40,8 @@ class Service:
         """Texts to try with a model; none for a model that is not loaded yet and not embedded."""
         if model not in av.zoo.names() and model not in self._loaded:
             return []
-        return list(self._model(model).examples)
+        with self._lock:
+            return list(self._model(model).examples)
 
     def answer(
         self, model: str, text: str, pair: str = "", stack: str = "", method: str = "pearson", new_tokens: int = 16,

@@ -24,7 +24,6 @@ ENGLISH: Final = {
     "said": "The model wrote:",
     "failed": "That did not work:",
     "unexpected": "Something unexpected went wrong; the server's log has the details. Try another text or model.",
-    "busy": "Reading …",
 }
 
 CHINESE: Final = {
@@ -49,7 +48,6 @@ CHINESE: Final = {
     "said": "模型写出：",
     "failed": "未能完成：",
     "unexpected": "发生了意外错误，详情见服务器日志。请换一段文本或一个模型。",
-    "busy": "正在阅读……",
 }
 
 assert ENGLISH.keys() == CHINESE.keys()

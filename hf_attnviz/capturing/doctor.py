@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 import torch
@@ -132,14 +132,16 @@ def _finding(calls: list[AttentionCall]) -> Finding:
 
 
 def _identical(one: Any, other: Any) -> bool:
-    pairs = list(zip(_tensors(one), _tensors(other), strict=False))
-    same = len(list(_tensors(one))) == len(list(_tensors(other)))
-    return same and all(a.shape == b.shape and a.dtype == b.dtype and _same_bits(a, b) for a, b in pairs)
+    """Whether two outputs hold the same tensors, bit by bit; outputs without any tensor prove nothing."""
+    first, second = list(_tensors(one)), list(_tensors(other))
+    return bool(first) and len(first) == len(second) and all(map(_same_bits, first, second))
 
 
 def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return bool(torch.equal(a, b) or (a.is_floating_point() and torch.equal(a.nan_to_num(), b.nan_to_num())
-                                      and torch.equal(a.isnan(), b.isnan())))  # fmt: skip
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    a, b = (t.detach().cpu().contiguous().reshape(-1) for t in (a, b))
+    return torch.equal(a.view(torch.uint8), b.view(torch.uint8))  # as bytes: 0 is not -0, and NaN is itself
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
@@ -150,6 +152,9 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(part)
     elif isinstance(value, (list, tuple)):
         for part in value:
+            yield from _tensors(part)
+    elif is_dataclass(value):
+        for part in vars(value).values():
             yield from _tensors(part)
 
 

@@ -296,8 +296,11 @@ def _sdpa_seen(
         output = kernel(value) if given.get("dropout_p") else four(result).transpose(1, 2)
         candidates = [("softmax of the scores", formula)] if mask is None or query.dim() == 4 else []
         proved = prove(candidates, kernel, four(value), output, attending_rows(mask), exact=exact)
-        vectors = {"query": four(query) * scale, "key": four(key), "value": four(value)}
-    return Seen(proved, _SDPA, {name: vector.detach() for name, vector in vectors.items()})
+
+    def vectors() -> Mapping[str, torch.Tensor]:
+        return {"query": four(query.detach()) * scale, "key": four(key.detach()), "value": four(value.detach())}
+
+    return Seen(proved, _SDPA, vectors)
 
 
 def _opened(function: Any) -> Callable[..., Any]:

@@ -117,10 +117,13 @@ class _Call:
             attending_rows(self.mask),
             exact=exact,
         )
+        return Seen(proved, self.implementation, self._vectors)
+
+    def _vectors(self) -> Mapping[str, torch.Tensor]:
         scaling = self.kwargs.get("scaling")
         scaling = self.query.shape[-1] ** -0.5 if scaling is None else scaling
-        vectors = {"query": self.query * scaling, "key": self.key, "value": self.value}
-        return Seen(proved, self.implementation, {name: vector.detach() for name, vector in vectors.items()})
+        query = self.query.detach() * scaling
+        return {"query": query, "key": self.key.detach(), "value": self.value.detach()}
 
     def _candidates(self, returned: torch.Tensor | None) -> Iterator[Candidate]:
         heads, queries = self.query.shape[1:3]

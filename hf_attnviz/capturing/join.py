@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import pad
 
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Pass, Run, Side
-from hf_attnviz.errors import CaptureError
+from hf_attnviz.errors import CaptureError, NotKeptError
 from hf_attnviz.labels import Labels, label_tokens
 from hf_attnviz.trace import AttentionMap, Trace
 
@@ -249,6 +249,11 @@ class _Sequence:
             rows.append(weights[:, fresh] if len(fresh) < len(at) else weights)
             places += [at[n] for n in fresh]
             read = max([read - 1, *at]) + 1
+        if not places:
+            raise NotKeptError(
+                f"none of the rows asked for is in {call.module}: its keys are 0 to {rows[0].shape[-1] - 1}; "
+                "ask for rows that it has, or count from the end: queries=[-1]"
+            )
         width = max(part.shape[-1] for part in rows)
         filled = [pad(part, (0, width - part.shape[-1])) for part in rows]
         keys = self._key_labels(call, width)

@@ -33,7 +33,6 @@ class Listener:
     def __init__(self, recording: "Recording") -> None:
         self.recording, self.model = recording, recording.model
         self.two_sided = bool(getattr(getattr(self.model, "config", None), "is_encoder_decoder", False))
-        self._upcoming: tuple[torch.Tensor | None, torch.Tensor | None] | None = None
         self._attending = _attending(self.model)
         with contextlib.ExitStack() as undo:  # whatever fails half-way, everything already put on comes off
             self._open(undo)
@@ -98,7 +97,7 @@ class Listener:
             session.current = one = session.run.begin_pass()
             one.batch = next((len(a) for a in given.values() if isinstance(a, torch.Tensor) and a.dim()), None)
             one.side = _side(given)
-            upcoming, self._upcoming = self._upcoming, None
+            upcoming, session.upcoming = session.upcoming, None
             if upcoming is not None:
                 one.prefix, mask = upcoming
                 if one.side.mask is None and not self.two_sided:
@@ -143,9 +142,11 @@ class Listener:
 
     def _prepare(self, following: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Reads what every row has by now: the rows of a beam are in another order at every step."""
-        ids = args[0] if args else kwargs.get("input_ids")
-        prefix = _matrix(ids)
-        self._upcoming = (None if prefix is None else prefix.cpu().clone(), _matrix(kwargs.get("attention_mask")))
+        session = scope.session_of(self.recording)
+        if session is not None:
+            prefix = _matrix(args[0] if args else kwargs.get("input_ids"))
+            mask = _matrix(kwargs.get("attention_mask"))
+            session.upcoming = (None if prefix is None else prefix.cpu().clone(), mask)
         return following(*args, **kwargs)
 
     # ---- hooks

@@ -11,7 +11,7 @@ from hf_attnviz.capturing import scope
 from hf_attnviz.capturing.address import Address, addresses, is_cross, model_name
 from hf_attnviz.capturing.join import traces_of
 from hf_attnviz.capturing.listener import Listener
-from hf_attnviz.capturing.reducers import Reducer, Rows, Tile, reducers
+from hf_attnviz.capturing.reducers import Reducer, Rows, Tile, reduced, reducers
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Run
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.errors import ArgumentError, CaptureError, NothingCapturedError, UnknownNameError, listed
@@ -185,7 +185,8 @@ class Recording:
         one = session.current or session.run.prologue()
         side = session.run.side(address.stack, one)
         positions, lengths = side.positions(weights.shape[0], weights.shape[-2])
-        tile = Tile(weights, positions, lengths, seen.vectors)
+        needed = frozenset[str]().union(*(reducer.needs for reducer in self.reducers))
+        tile = Tile(weights, positions, lengths, seen.vectors() if "vectors" in needed else {})
         return AttentionCall(
             module=address.module,
             kind=kind,
@@ -197,7 +198,7 @@ class Recording:
             grade=proved.grade,
             way=proved.way,
             masked_rows=proved.masked_rows,
-            kept={reducer.name: reducer.result(reducer.update(None, tile)) for reducer in self.reducers},
+            kept={reducer.name: reduced(reducer, [tile]) for reducer in self.reducers},
             error_tensor=proved.error,
             bound=proved.bound,
             layout=LAYOUT if weights.dim() == 4 else ("batch", *_axes(weights.dim() - 3), "query", "key"),
@@ -314,6 +315,8 @@ def _checked_layers(
     shared = 0 < blocks < called
     if layers is None:
         return None, shared
+    if isinstance(layers, (str, int)) or not all(isinstance(layer, int) for layer in layers):
+        raise ArgumentError(f"layers={layers!r}: expected a list of block indices such as [0, 3]")
     count = max(blocks, called) if shared else blocks
     wrong = [layer for layer in layers if not 0 <= layer < count]
     if wrong or not layers:

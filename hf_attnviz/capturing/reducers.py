@@ -4,7 +4,7 @@ A reducer sees tiles of attention rows. It says what it needs of a tile, how a t
 partial holdings merge, and what it gives in the end. Whole maps are the trivial reducer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
 
@@ -108,7 +108,9 @@ class Rows:
     needs: frozenset[str] = frozenset({"weights"})
 
     def __post_init__(self) -> None:
-        chosen = tuple(dict.fromkeys(int(q) for q in self.queries))
+        if isinstance(self.queries, (str, int)) or not all(isinstance(q, int) for q in self.queries):
+            raise ArgumentError(f"Rows({self.queries!r}): expected a list of query positions such as [0, -1]")
+        chosen = tuple(dict.fromkeys(self.queries))
         if not chosen:
             raise ArgumentError("Rows needs at least one query position; got none")
         object.__setattr__(self, "queries", chosen)
@@ -170,6 +172,14 @@ def _joined(first: KeptRows, second: KeptRows) -> KeptRows:
     )
 
 
+def reduced(reducer: Reducer[Any], tiles: Iterable[Tile]) -> Any:
+    """What a reducer gives after it has seen all the tiles of a call, in order."""
+    state = None
+    for tile in tiles:
+        state = reducer.update(state, tile)
+    return reducer.result(state)
+
+
 BY_NAME: Final[dict[str, Reducer[Any]]] = {"maps": Maps(), "vectors": Vectors()}
 
 
@@ -183,9 +193,9 @@ def reducers(keep: "str | Reducer[Any] | Sequence[str | Reducer[Any]]") -> tuple
     asked: list[str | Reducer[Any]] = list(keep) if isinstance(keep, Sequence) and not isinstance(keep, str) else [keep]
     found: list[Reducer[Any]] = []
     for one in asked:
-        if isinstance(one, str) and one not in BY_NAME:
+        if one not in BY_NAME if isinstance(one, str) else not hasattr(one, "update"):
             raise UnknownNameError(
-                f"keep={one!r} is not known; known: {listed(BY_NAME)}, or a reducer such as Rows([0])"
+                f"keep={one!r} is not known; known: {listed(BY_NAME)}, or a reducer such as av.Rows([0])"
             )
         found.append(BY_NAME[one] if isinstance(one, str) else one)
     if not found:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 if TYPE_CHECKING:
@@ -30,12 +31,16 @@ class Context:
 
 @dataclass(eq=False)
 class Session:
-    """A recording that listens in this thread: its run, the pass under way, and the modules being called."""
+    """A recording that listens in this thread: its run, the pass under way, and the modules being called.
+
+    ``upcoming`` holds the tokens and the mask that ``generate()`` has made ready for the next pass.
+    """
 
     recording: "Recording"
     run: "Run"
     depth: int = 0
     current: "Pass | None" = None
+    upcoming: "tuple[torch.Tensor | None, torch.Tensor | None] | None" = None
     contexts: list[Context] = field(default_factory=list)
 
     def context(self, module: nn.Module) -> Context:

@@ -1,7 +1,7 @@
 """What an observer hands to a recording: the proved weights of one attention call."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 
@@ -15,9 +15,9 @@ class Seen:
     Attributes:
         proved: the weights ``[batch, head, query, key]`` and their proof.
         implementation: the backend that ran (``"sdpa"``, ``"eager"`` …), or the operators seen.
-        vectors: ``query`` (times the scaling), ``key`` and ``value``, where they could be seen.
+        vectors: gives ``query`` (times the scaling), ``key`` and ``value``; nothing where they cannot be seen.
     """
 
     proved: Proved
     implementation: str
-    vectors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    vectors: Callable[[], Mapping[str, torch.Tensor]] = dict

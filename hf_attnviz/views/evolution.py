@@ -10,12 +10,12 @@ import torch
 from hf_attnviz.axes import HEAD, LAYER, STATISTIC, STEP
 from hf_attnviz.errors import ArgumentError, listed
 from hf_attnviz.language import Text
+from hf_attnviz.legible import visible
 from hf_attnviz.result import Axis, Result
 from hf_attnviz.view import View
 from hf_attnviz.views import figures
 from hf_attnviz.views.encoding import packed
 from hf_attnviz.views.page import fragment, in_both, own, page, vendored
-from hf_attnviz.views.text import visible
 from hf_attnviz.views.words import axis_word, statistic_words, unit_line
 
 _ORDER: Final = (STATISTIC, STEP, LAYER, HEAD)

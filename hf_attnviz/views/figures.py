@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from hf_attnviz.views.text import visible
+from hf_attnviz.legible import visible
 
 FORMATS: Final = ("svg", "png", "pdf")
 _FAMILIES: Final = (

@@ -13,10 +13,10 @@ import torch
 from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
 from hf_attnviz.labels import Labels
 from hf_attnviz.language import Text
+from hf_attnviz.legible import visible
 from hf_attnviz.trace import AttentionMap, Trace
 from hf_attnviz.views.encoding import packed, weight_codes
 from hf_attnviz.views.page import in_both
-from hf_attnviz.views.text import visible
 
 _STACK_NAMES: Final = {
     "encoder": Text("Encoder", "编码器"),

@@ -13,13 +13,13 @@ from hf_attnviz import axes as names
 from hf_attnviz.axes import HEAD, KEY, LAYER, OTHER_HEAD, QUERY, STATISTIC
 from hf_attnviz.errors import ArgumentError, listed
 from hf_attnviz.language import Text
+from hf_attnviz.legible import visible
 from hf_attnviz.result import Axis, Result
 from hf_attnviz.trace import AttentionMap
 from hf_attnviz.view import View
 from hf_attnviz.views import figures
 from hf_attnviz.views.encoding import packed
 from hf_attnviz.views.page import fragment, in_both, own, page
-from hf_attnviz.views.text import visible
 from hf_attnviz.views.words import axis_word, method_word, statistic_words, unit_line, unit_word
 
 _MOST_PANELS: Final = 64

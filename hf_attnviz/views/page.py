@@ -1,6 +1,5 @@
 """The shell of every page: title, picture, how to read it, footer; two languages, light and dark, no network."""
 
-import html as html_escape
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +11,8 @@ import jinja2
 from markupsafe import Markup
 
 from hf_attnviz.language import Text, language
+from hf_attnviz.legible import json_safe, visible
 from hf_attnviz.view import View
-from hf_attnviz.views.text import json_safe, visible
 
 _HERE: Final = Path(__file__).parent
 _FURNITURE: Final = 250  # pixels that title, margins and footer take
@@ -70,7 +69,7 @@ def compose(
 ) -> View:
     """Several views on one page, each in its own frame, under a heading each; one switch for language and theme."""
     paragraphs = [intro] if isinstance(intro, Text | str) else list(intro)
-    frames = [(heading, Markup(_inner_frame(view))) for heading, view in sections]
+    frames = [(heading, Markup(view.frame())) for heading, view in sections]
     body = fragment("compose.html", intro=[p for p in paragraphs if str(p)], sections=frames)
     height = sum(view.height + 80 for _, view in sections)
     composed = page(title, body, scripts=[own("compose.js")], wide=True, height=min(height, 1200))
@@ -128,12 +127,3 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {"both": both, "in_both": in_both, "visible": visible}
     return environment
-
-
-def _inner_frame(view: View) -> str:
-    """The view's page in a frame whose height our script sets to what the page needs."""
-    document = html_escape.escape(view.html, quote=True)
-    title = html_escape.escape(view.title, quote=True)
-    return (
-        f'<iframe sandbox="allow-scripts" title="{title}" style="height:{view.height}px" srcdoc="{document}"></iframe>'
-    )
