@@ -198,9 +198,7 @@ def _print_diagnosis(found: av.Diagnosis) -> None:
         part = f" #{one.index}" if one.index else ""
         where = f"{one.stack} {one.layer} {one.kind}{part}" if one.stack else ""
         cells = (one.module, where, one.layout, str(one.calls), one.backend, one.grade, error)
-        table.add_row(
-            *(RichText(av.visible(cell)) for cell in cells)
-        )  # RichText: names and reasons of others are text, never markup
+        table.add_row(*(RichText(av.visible(cell)) for cell in cells))  # what others named is text, never markup
     console.print(table)
     for one in found.findings:
         if one.reason:

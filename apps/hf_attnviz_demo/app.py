@@ -30,7 +30,7 @@ _log = logging.getLogger("hf_attnviz_demo")
 
 def build(service: Service) -> tuple[gr.Blocks, gr.I18n]:
     """The page. Its events ``/attention`` and ``/examples`` are typed, so that ``gradio_client`` can call them too."""
-    words = gr.I18n(**{"en": ENGLISH, "zh-CN": CHINESE, "zh": CHINESE})  # type: ignore[arg-type]
+    words = gr.I18n(**{"en": ENGLISH, "zh-CN": CHINESE, "zh": CHINESE})
     first = service.models[0]
     with gr.Blocks(title="hf_attnviz", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(words("title"), elem_id="title")

@@ -104,7 +104,7 @@ class Service:
 
     def _status(self, trace: av.Trace, words: dict[str, str]) -> str:
         error = max(m.error for m in trace.maps)
-        said = [text for text in next(iter(reversed(trace.stacks.values()))).maps[0].produced or () if text is not None]
+        said = [text for text in list(trace.stacks.values())[-1].maps[0].produced or () if text is not None]
         line = words["proved"].format(maps=len(trace.maps), error=f"{error:.1e}")
         written = f"<p>{html.escape(words['said'])} <b>{html.escape(' '.join(said))}</b></p>" if said else ""
         return f"{written}<p>{html.escape(line)}</p>"

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from hf_attnviz.errors import ArgumentError
+from hf_attnviz.legible import json_safe, visible
 from hf_attnviz.views.encoding import WEIGHT_ERROR, packed, read_weight_codes, scaled_integers, weight_codes
-from hf_attnviz.views.text import json_safe, visible
 
 
 def test_no_weight_is_further_off_than_we_say():
