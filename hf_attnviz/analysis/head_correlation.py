@@ -10,6 +10,17 @@ from hf_attnviz.result import Axis, Result
 from hf_attnviz.trace import Trace
 
 _LIKENESS = ("pearson", "spearman", "cosine")
+_UNITS = {
+    "pearson": "correlation, −1 to 1",
+    "spearman": "rank correlation, −1 to 1",
+    "cosine": "cosine, 0 to 1",
+    "hellinger": "squared distance, 0 to 1",
+}  # the others are divergences in nats
+_SHARED_TREND = Text(
+    "Causal heads share the trend that long rows have small weights, which raises every correlation; "
+    "centred=True takes it out.",
+    "因果注意力的各头都有“行越长权重越小”的共同趋势，会抬高所有相关系数；centred=True 可去除它。",
+)
 
 
 def head_correlation(
@@ -39,25 +50,12 @@ def head_correlation(
     known = distance[~distance.isnan()]
     # jeffreys is infinite where one head ignores what another looks at: no tree can be drawn then
     order = tuple(functional.linkage_order(distance).tolist()) if bool(known.isfinite().all()) else None
-    notes = []
-    if data.causal and not centred and method in _LIKENESS:
-        notes.append(
-            Text(
-                "Causal heads share the trend that long rows have small weights, which raises every correlation; "
-                "centred=True takes it out.",
-                "因果注意力的各头都有“行越长权重越小”的共同趋势，会抬高所有相关系数；centred=True 可去除它。",
-            )
-        )
     return Result(
         values,
         (Axis(HEAD, data.head_names, order), Axis(OTHER_HEAD, data.head_names, order)),
         f"head similarity ({method})",
         {**data.what, "method": method, "centred": centred, "allowed_only": True},
         "Clark et al. 2019, section 6" if method.startswith("js") else "",
-        "correlation, −1 to 1"
-        if method in _LIKENESS
-        else "nats"
-        if method != "hellinger"
-        else "squared distance, 0 to 1",
-        tuple(notes),
+        _UNITS.get(method, "nats"),
+        (_SHARED_TREND,) if data.causal and not centred and method in _LIKENESS else (),
     )

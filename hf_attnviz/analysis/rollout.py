@@ -2,11 +2,18 @@
 
 from typing import Any
 
+import torch
+
 from hf_attnviz import functional
 from hf_attnviz.axes import KEY, LAYER, QUERY
 from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
-from hf_attnviz.trace import Trace
+from hf_attnviz.trace import AttentionStack, Trace
+
+_NO_PROOF = Text(
+    "Rollout follows weights, not what is moved along them: it is no proof of influence.",
+    "Rollout 只跟踪权重，不看沿权重传递的内容：它不能证明影响。",
+)
 
 
 def rollout(
@@ -26,39 +33,38 @@ def rollout(
         stack: a self-attention stack; default: the only one.
     """
     chosen = trace.stack(stack).whole()
-    attention = chosen.stacked()[:, None]
     options: dict[str, Any] = {"residual": residual, "start_layer": start_layer}
-    values = functional.rollout(attention, head_fusion=head_fusion, normalise=normalise, discard=discard, **options)[
-        :, 0
-    ]
-    causal = all(m.causal for m in chosen)
-    length, depth = attention.shape[-1], attention.shape[0]
-    uniform = functional.uniform_attention(length, length, causal=causal).expand(depth, 1, -1, -1)[:, :, None]
-    drift = functional.rollout(uniform, **options)[-1, 0, -1, 0]
-    here = float(values[-1, -1, 0])
-    notes = (
-        Text(
-            f"Under uniform attention with the same mask the last row would put {float(drift):.2f} on the first token "
-            f"at this depth; here it puts {here:.2f}. Only the difference is the model's doing.",
-            f"若注意力完全均匀而掩码相同，到这一深度最后一行会有 {float(drift):.2f} 落在第一个词元上；"
-            f"这里是 {here:.2f}。只有两者之差才是模型所为。",
-        ),
-        Text(
-            "Rollout follows weights, not what is moved along them: it is no proof of influence.",
-            "Rollout 只跟踪权重，不看沿权重传递的内容：它不能证明影响。",
-        ),
+    fusion: dict[str, Any] = {"head_fusion": head_fusion, "normalise": normalise, "discard": discard}
+    values = functional.rollout(chosen.stacked()[:, None], **options, **fusion)[:, 0]
+    drift = _drift(chosen, options)
+    axes = (
+        Axis(LAYER, tuple(map(str, chosen.layers[start_layer:]))),
+        Axis(QUERY, chosen.queries.texts),
+        Axis(KEY, chosen.keys.texts),
     )
     return Result(
         values,
-        (
-            Axis(LAYER, tuple(map(str, chosen.layers[start_layer:]))),
-            Axis(QUERY, chosen.queries.texts),
-            Axis(KEY, chosen.keys.texts),
-        ),
+        axes,
         "attention rollout",
-        {"stack": chosen.name, "head_fusion": head_fusion, "normalise": normalise, "discard": discard, **options,
-         "uniform_first_token": float(drift)},
+        {"stack": chosen.name, **fusion, **options, "uniform_first_token": drift},
         "Abnar & Zuidema 2020",
         "share of the input",
-        notes,
-    )  # fmt: skip
+        (_drift_note(drift, float(values[-1, -1, 0])), _NO_PROOF),
+    )
+
+
+def _drift(stack: AttentionStack, options: dict[str, Any]) -> float:
+    """What uniform attention under the same mask, rolled out, would put from the last row on the first token."""
+    length = len(stack.keys)
+    uniform = functional.uniform_attention(length, length, causal=all(m.causal for m in stack))
+    maps = torch.stack([uniform[:, None]] * len(stack))
+    return float(functional.rollout(maps, **options)[-1, 0, -1, 0])
+
+
+def _drift_note(drift: float, here: float) -> Text:
+    return Text(
+        f"Under uniform attention with the same mask the last row would put {drift:.2f} on the first token at this "
+        f"depth; here it puts {here:.2f}. Only the difference is the model's doing.",
+        f"若注意力完全均匀而掩码相同，到这一深度最后一行会有 {drift:.2f} 落在第一个词元上；"
+        f"这里是 {here:.2f}。只有两者之差才是模型所为。",
+    )
