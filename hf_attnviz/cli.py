@@ -4,7 +4,7 @@ import json
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -73,9 +73,9 @@ def view(
 ) -> None:
     if kind not in _VIEWS:
         raise av.errors.UnknownNameError(f"unknown view {kind!r}; known: {', '.join(_VIEWS)}")
-    draw = {"head": av.head_view, "model": av.model_view, "neuron": av.neuron_view}[kind]
-    trace = _trace(
-        model,
+    loaded = av.load_model(model)
+    trace = av.trace_text(
+        loaded,
         text,
         pair=pair,
         layers=layer,
@@ -85,7 +85,12 @@ def view(
     )
     if save_trace is not None:
         _wrote(trace.save(save_trace))
-    _wrote(draw(trace, stack=stack).save(output))
+    first = None if layer or stack else loaded.telling_layer
+    if kind == "model":
+        _wrote(av.model_view(trace, stack=stack).save(output))
+    else:
+        draw = av.head_view if kind == "head" else av.neuron_view
+        _wrote(draw(trace, stack=stack, layer=first).save(output))
 
 
 @app.command(help=str(Text("Everything about MODEL on TEXT on one page.", "MODEL 读 TEXT 的一切，汇成一页。")))
@@ -98,8 +103,9 @@ def report(
     generate: Generate = None,
     max_new_tokens: New = 24,
 ) -> None:
-    trace = _trace(model, text, pair=pair, layers=layer, generate=generate, max_new_tokens=max_new_tokens)
-    _wrote(av.report(trace).save(output))
+    loaded = av.load_model(model)
+    trace = av.trace_text(loaded, text, pair=pair, layers=layer, generate=generate, max_new_tokens=max_new_tokens)
+    _wrote(av.report(trace, layer=None if layer else loaded.telling_layer).save(output))
 
 
 @app.command(
@@ -174,10 +180,6 @@ def zoo_train(
 
         folder = av.zoo.train(name, name if output is None else output, seed=seed, progress=show)
     _wrote(folder)
-
-
-def _trace(model: str, text: str, **options: Any) -> av.Trace:
-    return av.trace_text(av.load_model(model), text, **options)
 
 
 def _wrote(path: Path) -> None:

@@ -17,15 +17,16 @@ _INTRO = (
 )
 
 
-def report(trace: Trace, *, title: Text | str | None = None) -> View:
+def report(trace: Trace, *, title: Text | str | None = None, layer: int | None = None) -> View:
     """Head view, statistics, correlation, rollout and, for generations, evolution: one self-contained page.
 
     Args:
         trace: a trace with whole maps (``keep="maps"``).
         title: the page's heading; default: the model's name.
+        layer: the layer that the head view shows first; default: the first.
     """
     sections: list[tuple[Text | str, View]] = [
-        (Text("Head view: who looks at whom", "头视图：谁在看谁"), views.head_view(trace))
+        (Text("Head view: who looks at whom", "头视图：谁在看谁"), views.head_view(trace, layer=layer))
     ]
     for name in trace.stacks:
         for heading, draw in _PARTS:

@@ -26,26 +26,27 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
     Raises:
         SaveError: the folder is missing, the disk is full, permission is denied …; the old file is untouched.
     """
-    target = Path(path)
-    temporary: str | None = None
+    asked, part = Path(path), None
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=".part", dir=target.parent)
+        target = Path(os.path.realpath(asked))  # a link stays a link: what it points to is written
+        handle, part = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=".part", dir=target.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, _default_mode())  # noqa: PTH101 - mkstemp makes files that only the owner reads
-        os.replace(temporary, target)  # noqa: PTH105 - the atomic rename, by its own name
-    except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)  # noqa: PTH108
+        os.chmod(part, _mode(target))  # noqa: PTH101 - mkstemp makes files that only the owner reads
+        os.replace(part, target)  # noqa: PTH105 - the atomic rename, by its own name
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise SaveError(
-            f"could not write {str(target)!r} ({len(data):,} bytes; {_free(target.parent)}): "
-            f"{error.strerror or error}; nothing was changed there. Choose a folder that exists, is writable "
-            "and has room"
+            f"could not write {str(asked)!r} ({len(data):,} bytes; {_free(asked.parent)}): "
+            f"{getattr(error, 'strerror', None) or error}; nothing was changed there. Choose a folder that exists, "
+            "is writable and has room, and a name that a file can have"
         ) from error
-    return target
+    finally:
+        if part is not None:
+            with contextlib.suppress(OSError):  # it is gone when all went well
+                os.unlink(part)  # noqa: PTH108
+    return asked
 
 
 def write_archive(path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any]) -> Path:
@@ -88,7 +89,9 @@ def read_archive(
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         meta = json.loads(text)
-    except (safetensors.SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except TraceFileError:
+        raise
+    except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
         raise TraceFileError(
             f"{str(source)!r} is damaged or no safetensors file ({error}); expected a file from Trace.save"
         ) from error
@@ -96,7 +99,7 @@ def read_archive(
         came = meta.get("format") if isinstance(meta, dict) else type(meta).__name__
         raise TraceFileError(f"{str(source)!r} holds {came!r}; expected {expected_format!r}")
     version = meta.get("version")
-    if not isinstance(version, int) or not 1 <= version <= newest_version:
+    if type(version) is not int or not 1 <= version <= newest_version:
         raise TraceFileError(
             f"{str(source)!r} has format version {version!r}; this release reads 1 to {newest_version}: "
             "upgrade hf-attnviz to read newer files"
@@ -117,7 +120,10 @@ def _checksum(tensors: Mapping[str, torch.Tensor], text: str) -> str:
     return digest.hexdigest()
 
 
-def _default_mode() -> int:
+def _mode(target: Path) -> int:
+    """The mode of the file that stands there, else that of any new file."""
+    with contextlib.suppress(FileNotFoundError):
+        return target.stat().st_mode & 0o777
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask
@@ -126,5 +132,5 @@ def _default_mode() -> int:
 def _free(folder: Path) -> str:
     try:
         return f"{shutil.disk_usage(folder).free:,} bytes free"
-    except OSError:
+    except (OSError, ValueError):
         return "no such folder"

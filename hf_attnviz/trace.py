@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 from typing import Any, Final
 
 import torch
@@ -269,7 +270,8 @@ def load(path: str | os.PathLike[str]) -> Trace:
     try:
         labels = [_labels(table) for table in meta["labels"]]
         maps = tuple(_map(n, about, tensors, labels) for n, about in enumerate(meta["maps"]))
-        return Trace(maps, int(meta["run"]), int(meta["item"]), int(meta["candidate"]), str(meta["model"]))
+        run, item, candidate = (_typed(meta[name], int) for name in ("run", "item", "candidate"))
+        return Trace(maps, run, item, candidate, _typed(meta["model"], str))
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise TraceFileError(
             f"{str(path)!r} is damaged: its description and its tensors do not fit ({error})"
@@ -284,35 +286,57 @@ def _entered(labels: Labels, tables: list[dict[str, Any]]) -> int:
     return tables.index(table)
 
 
+def _typed(value: Any, *types: type, each: bool = False) -> Any:
+    """The value, if it is of one of these types (with ``each``: a list of such, as a tuple). A file may lie."""
+    if each:
+        return tuple(_typed(one, *types) for one in _typed(value, list))
+    if type(value) not in types:  # to the letter: true is no number here
+        raise TypeError(f"expected {' or '.join(t.__name__ for t in types)}, got {type(value).__name__}")
+    return value
+
+
 def _labels(table: Mapping[str, Any]) -> Labels:
     segments = tuple(
-        Segment(s["kind"], s["start"], s["stop"], _pair(s["grid"]), _pair(s["seconds"])) for s in table["segments"]
+        Segment(
+            s["kind"],
+            _typed(s["start"], int),
+            _typed(s["stop"], int),
+            _pair(s["grid"], int),
+            _pair(s["seconds"], int, float),
+        )
+        for s in table["segments"]
     )
-    return Labels(tuple(table["texts"]), tuple(table["ids"]), tuple(table["words"]), segments)
+    ids, words = (_typed(table[name], int, NoneType, each=True) for name in ("ids", "words"))
+    return Labels(_typed(table["texts"], str, each=True), ids, words, segments)
 
 
-def _pair(value: Sequence[Any] | None) -> Any:
-    return None if value is None else (value[0], value[1])
+def _pair(value: Any, *types: type) -> Any:
+    if value is None:
+        return None
+    first, second = _typed(value, *types, each=True)
+    return first, second
 
 
 def _map(
     number: int, about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], labels: Sequence[Labels]
 ) -> AttentionMap:
-    positions, produced = about["positions"], about["produced"]
+    positions, produced, kind = about["positions"], about["produced"], about["kind"]
+    if kind not in ("self", "cross"):
+        raise ValueError("a kind of attention that is neither self nor cross")
     return AttentionMap(
         tensors[f"{number}.weights"],
-        labels[about["queries"]],
-        labels[about["keys"]],
-        stack=about["stack"],
-        layer=about["layer"],
-        index=about["index"],
-        kind=about["kind"],
-        module=about["module"],
-        steps=tuple(about["steps"]),
-        layout=tuple(about["layout"]),
-        positions=None if positions is None else tuple(positions),
-        produced=None if produced is None else tuple(produced),
-        error=float(about["error"]),
+        labels[_typed(about["queries"], int)],
+        labels[_typed(about["keys"], int)],
+        stack=_typed(about["stack"], str),
+        layer=_typed(about["layer"], int),
+        index=_typed(about["index"], int),
+        kind=kind,
+        module=_typed(about["module"], str),
+        steps=_typed(about["steps"], int, each=True),
+        layout=_typed(about["layout"], str, each=True),
+        positions=None if positions is None else _typed(positions, int, each=True),
+        produced=None if produced is None else _typed(produced, str, NoneType, each=True),
+        error=float(_typed(about["error"], str)),
         query_vectors=tensors.get(f"{number}.query_vectors"),
         key_vectors=tensors.get(f"{number}.key_vectors"),
     )

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,20 @@ def test_markup_in_a_text_is_text(attnviz) -> None:
     """The words are unknown to the model, yet nothing breaks and nothing runs."""
     assert attnviz("view", "induction", "[/red] </script><script>alert(1)</script> $\\frac{$") == 0
     assert "<script>alert(1)" not in Path("attention.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], {"allow": (), "port": None}),
+        (["--allow", "some/model", "--allow", "./folder"], {"allow": ("some/model", "./folder"), "port": None}),
+        (["--port", "7999"], {"allow": (), "port": 7999}),
+    ],
+)
+def test_the_demo_is_started_as_asked(attnviz, monkeypatch: pytest.MonkeyPatch, words, expected) -> None:
+    asked = []
+    stub = EntryPoint("demo", f"{__name__}:serve", "hf_attnviz.apps")
+    monkeypatch.setattr(cli, "entry_points", lambda group: [stub] if group == "hf_attnviz.apps" else [])
+    monkeypatch.setitem(globals(), "serve", lambda *args, **options: asked.append((args, options)))
+    assert attnviz("demo", *words) == 0
+    assert asked == [((), expected)]

@@ -1,13 +1,16 @@
 """The web demo, in a real browser that reaches nothing but this machine, and through its typed interface."""
 
+import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import gradio_client
@@ -16,6 +19,7 @@ from hf_attnviz_demo.app import serve
 from hf_attnviz_demo.service import LONGEST_TEXT, Service
 
 import hf_attnviz as av
+from hf_attnviz.zoo.loading import MODELS
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:gradio", "ignore::DeprecationWarning:websockets")
 
@@ -121,6 +125,43 @@ def test_the_typed_interface(address: str) -> None:
     assert "烤鸭" in head
     assert stack["choices"] == [["encoder", "encoder"], ["decoder", "decoder"], ["cross", "cross"]]
     client.close()
+
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> str:
+    """A folder with a translator whose word for Peking is markup."""
+    folder = shutil.copytree(MODELS / "translator", tmp_path / HOSTILE)
+    path = folder / "tokenizer.json"
+    parts = json.loads(path.read_text("utf-8"))
+    words = parts["model"]["vocab"]
+    words[HOSTILE] = words.pop("Peking")
+    path.write_text(json.dumps(parts), "utf-8")
+    return str(folder)
+
+
+@pytest.mark.browser
+def test_markup_in_an_error_and_in_what_the_model_wrote_is_text(hostile: str, chromium: Any) -> None:
+    port = free_port()
+    page = serve((hostile, HOSTILE), port=port, block=False)
+    client = gradio_client.Client(f"http://127.0.0.1:{port}/", verbose=False)
+    try:
+        failed, *_ = client.predict(HOSTILE, "我爱吃北京烤鸭", "", None, "pearson", 8, api_name="/attention")
+        said, *_ = client.predict(hostile, "我爱吃北京烤鸭", "", None, "pearson", 8, api_name="/attention")
+    finally:
+        client.close()
+        page.close()
+    with closing(chromium.new_context(offline=True)) as context:
+        tab = context.new_page()
+        for html, words in (
+            (failed, f"{HOSTILE!r} is no embedded model"),
+            (said, f"The model wrote: I love {HOSTILE} duck"),
+        ):
+            tab.set_content(html)
+            assert words in tab.inner_text("body")
+            assert tab.locator("img, script, [onerror]").count() == 0
 
 
 def test_only_what_the_operator_allows() -> None:

@@ -337,6 +337,14 @@ def test_pickled_weights_are_refused(copied: Path) -> None:
         zoo.load_model(copied)
 
 
+def test_pickled_weights_are_not_read_beside_other_safetensors(copied: Path) -> None:
+    """An adapter's file makes the folder look safe; the weights of the model are pickled all the same."""
+    torch.save(zoo.load("induction").model.state_dict(), copied / "pytorch_model.bin")
+    (copied / "model.safetensors").rename(copied / "adapter.safetensors")
+    with pytest.raises(ModelError, match=r"could not load.*model\.safetensors"):
+        zoo.load_model(copied)
+
+
 def test_damaged_weights_are_told(copied: Path) -> None:
     (copied / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(ModelError, match="could not load"):
@@ -349,6 +357,30 @@ def test_remote_code_is_refused(copied: Path, architecture: str) -> None:
     with_config(copied, architectures=[architecture], model_type="my_own", auto_map={"AutoModel": "code.MyOwn"})
     with pytest.raises(ModelError, match=r"own code.*code\.MyOwn.*refused"):
         zoo.load_model(copied)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("task", [None, "text-generation"])
+@pytest.mark.parametrize("part", ["tokenizer_config.json", "processor_config.json", "config.json"])
+def test_code_in_the_folder_is_never_run(copied: Path, tmp_path: Path, part: str, task: str | None) -> None:
+    """Every part of a model may bring code; the parts that transformers knows are loaded without it."""
+    names = {
+        "tokenizer_config.json": {"AutoTokenizer": [None, "evil.Evil"]},
+        "processor_config.json": {"AutoProcessor": "evil.Evil"},
+        "config.json": {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"},
+    }
+    (copied / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass Evil: pass\n", "utf-8")
+    path = copied / part
+    found = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    path.write_text(json.dumps(found | {"auto_map": names[part]}), "utf-8")
+    try:
+        loaded = zoo.load_model(copied, task=task)
+    except ModelError:
+        assert part == "processor_config.json"
+    else:
+        assert type(loaded.model).__name__ == "GPT2LMHeadModel"
+        assert type(loaded.processor).__module__.startswith("transformers.")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_an_unknown_type(copied: Path) -> None:

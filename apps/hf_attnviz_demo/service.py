@@ -62,7 +62,7 @@ class Service:
                 self._status(trace, words),
                 stacks,
                 chosen,
-                av.head_view(trace, stack=chosen).frame(),
+                av.head_view(trace, stack=chosen, layer=self._loaded[model].telling_layer).frame(),
                 av.correlation_view(av.head_correlation(trace, stack=chosen, method=method)).frame(),
                 _unless(
                     words["self_only"],

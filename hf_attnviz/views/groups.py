@@ -87,12 +87,11 @@ def groups(trace: Trace, stack: str | None) -> list[Group]:
 
 
 def starting_place(found: Sequence[Group], layer: int | None) -> tuple[int, int]:
-    """Which group is shown first, and which of its maps: the first that has ``layer``, else cross-attention's."""
-    if layer is None:
-        return next((number for number, group in enumerate(found) if group.maps[0].kind == "cross"), 0), 0
-    for number, group in enumerate(found):
-        if layer in group.layers:
-            return number, group.layers.index(layer)
+    """Which group is shown first, and which of its maps: cross-attention's before others, the first or ``layer``."""
+    crossed_first = sorted(enumerate(found), key=lambda numbered: numbered[1].maps[0].kind != "cross")
+    for number, group in crossed_first:
+        if layer is None or layer in group.layers:
+            return number, 0 if layer is None else group.layers.index(layer)
     known = sorted({known for group in found for known in group.layers})
     raise UnknownNameError(f"no layer {layer} to show; there are: {listed(known)}")
 

@@ -42,6 +42,12 @@ class Loaded:
     examples: tuple[str, ...] = ()
     truth: dict[str, Any] = field(default_factory=dict, repr=False)
 
+    @property
+    def telling_layer(self) -> int | None:
+        """The layer whose heads do what the model was trained for, where that is known: the first one to look at."""
+        heads = [self.truth.get("alignment_head"), *self.truth.get("induction_heads", ())]
+        return next((int(head[0]) for head in heads if head is not None), None)
+
 
 def names() -> tuple[str, ...]:
     """The embedded models."""

@@ -188,6 +188,35 @@ def test_the_doctor_sees_a_model_that_changes() -> None:
     assert not diagnosis.identical and not diagnosis.ok
 
 
+@pytest.mark.parametrize("what", ["config", "backend", "weights", "attribute", "hook", "mode"])
+def test_the_doctor_sees_a_model_that_does_not_stay_as_it_was(what: str) -> None:
+    model = tiny("bert")
+    unused = torch.nn.Parameter(torch.zeros(1))
+    model.register_parameter("unused", unused)
+
+    def change(*_: Any) -> None:
+        if what == "config":
+            model.config.how_often = getattr(model.config, "how_often", 0) + 1
+        elif what == "backend":
+            model.config._attn_implementation = "eager"
+        elif what == "weights":
+            unused.data = unused.data + 1
+        elif what == "attribute":
+            model.encoder.memory = "something"
+        elif what == "hook":
+            model.encoder.register_forward_pre_hook(lambda *_: None)
+        else:
+            model.pooler.train()
+
+    inputs = {"input_ids": ids(1, 4)}
+    calm = av.doctor(model, inputs)
+    assert calm.unchanged and calm.ok
+    model.register_forward_hook(change)
+    diagnosis = av.doctor(model, inputs)
+    assert not diagnosis.unchanged and not diagnosis.ok
+    assert diagnosis.to_dict()["unchanged"] is False
+
+
 def test_the_doctor_of_a_model_without_attention_gives_the_reason() -> None:
     diagnosis = av.doctor(torch.nn.Sequential(torch.nn.Linear(3, 3)), {"input": torch.ones(1, 3)})
     assert not diagnosis.ok and "no attention" in diagnosis.reason
@@ -257,6 +286,26 @@ def test_rows_without_keys_are_left_out_of_the_proof() -> None:
     assert torch.equal(proof.attending_rows(mask), attends)  # type: ignore[arg-type]
     assert torch.equal(proof.attending_rows(mask == 0), attends)  # type: ignore[arg-type]
     assert proof.attending_rows(None) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("largest", [0.0, 1e-3, 1.0, 50.0])
+def test_full_precision_is_bound_from_both_sides(dtype: torch.dtype, largest: float) -> None:
+    """Above what a sum of float32 may lose by its order, below a weight that is wrong in the fifth decimal."""
+    value = torch.full((1, 1, 3, 2), -largest, dtype=dtype)
+    assert 4e-6 * max(1.0, largest) <= proof.tolerance(value) <= 2e-5 * max(1.0, largest)
+
+
+@pytest.mark.parametrize(("by", "passes"), [(2e-6, True), (5e-5, False), (5e-4, False)])
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_weight_that_is_off_by_little_is_refused(by: float, passes: bool, exact: bool) -> None:
+    weights, value, _, kernel = sample((1, 1, 1, 2, 3, 4), 0)
+    value = value / value.abs().amax()
+    value[..., 0, 0] = 1.0
+    altered = weights.clone()
+    altered[..., 0, 0] += by
+    proved = proof.prove([("altered", lambda: altered)], kernel, value, kernel(value), None, exact=exact)
+    assert (proved.way == "altered") == passes
 
 
 def test_half_precision_has_a_wider_bound_and_still_a_bound() -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import random
+import stat
 import struct
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import torch
 import hf_attnviz as av
 from hf_attnviz import trace as trace_module
 from hf_attnviz.labels import Labels, Segment
-from hf_attnviz.storage import write_archive
+from hf_attnviz.storage import write_archive, write_atomically
 from hf_attnviz.trace import AttentionMap, Trace
 from tests.capturing.extra_models import byte_level
 from tests.models import ids, padded, tiny
@@ -204,6 +205,56 @@ def test_foreign_and_newer_files(tmp_path: Path) -> None:
             av.load(written(tmp_path / "odd", **changes))
 
 
+@pytest.mark.parametrize("text", ["[" * 200_000, "9" * 6000, '{"version": ' + "9" * 6000 + "}", "nonsense"])
+def test_a_description_that_json_cannot_read(tmp_path: Path, text: str) -> None:
+    foreign = tmp_path / "foreign"
+    safetensors.torch.save_file({"w": torch.ones(2)}, foreign, {"hf_attnviz": text})
+    with pytest.raises(av.errors.TraceFileError, match="foreign.*damaged"):
+        av.load(foreign)
+
+
+LABELS = {"texts": ["x"], "ids": [None], "words": [None], "segments": []}
+SEGMENT = {"kind": "text", "start": 0, "stop": 1, "grid": None, "seconds": None}
+LIES: dict[str, list[Any]] = {  # what a map says of itself
+    "layer": ["0", True, None, 1.0], "index": ["0", 0.5], "stack": [0, None, ["a"]], "module": [3, {}],
+    "kind": ["sideways", "", 1, None, ["self"]], "steps": ["0", ["0"], [True], None, 0], "positions": [["0"], "0", 3],
+    "produced": [[1], "abc", [["x"]]], "layout": ["abc", [1, 2, 3], None], "error": [0.5, 10**400, None, "nought"],
+    "queries": ["0", 99, False, None], "keys": [1.0, False, None],
+}  # fmt: skip
+TABLES: dict[str, list[Any]] = {  # what a table of labels says
+    "texts": [[1], ["x", None], "x", [["<b>"]]], "ids": [["1"], [1.0], [True], "1"], "words": [["1"], [0.5], 1],
+    "segments": [3, [SEGMENT | {"kind": 1}], [SEGMENT | {"kind": []}], [SEGMENT | {"start": "0"}],
+                 [SEGMENT | {"stop": None}], [SEGMENT | {"grid": [1]}], [SEGMENT | {"grid": ["1", "1"]}],
+                 [SEGMENT | {"seconds": "01"}], [SEGMENT | {"seconds": [0, 1, 2]}]],
+}  # fmt: skip
+WHOLE: dict[str, list[Any]] = {  # what the trace says
+    "run": ["3", True, 1.5, None], "item": ["2"], "candidate": [[]], "model": [None, 7, ["m"]],
+}  # fmt: skip
+
+
+def test_a_description_of_other_types_is_refused_though_its_checksum_fits(tmp_path: Path) -> None:
+    labels = Labels.plain("x")
+    trace = Trace((AttentionMap(torch.ones(1, 1, 1), labels, labels, "encoder", 0),))
+    path = trace.save(tmp_path / "t")
+    with safetensors.safe_open(path, "pt") as file:
+        text, tensors = file.metadata()["hf_attnviz"], {"0.weights": file.get_tensor("0.weights")}
+    good = json.loads(text)
+    check(trace, av.load(write_archive(path, tensors, good)))  # so that this test can fail
+    lies = [(good | {name: lie}) for name, said in WHOLE.items() for lie in said]
+    lies += [good | {"maps": [good["maps"][0] | {name: lie}]} for name, said in LIES.items() for lie in said]
+    lies += [good | {"labels": [good["labels"][0] | {name: lie}]} for name, said in TABLES.items() for lie in said]
+    passed = []
+    for lie in lies:
+        write_archive(path, tensors, lie)
+        try:
+            av.load(path)
+        except av.errors.TraceFileError as error:
+            assert "damaged: its description" in str(error)
+        else:
+            passed.append(lie)
+    assert not passed
+
+
 def test_missing_and_folders(tmp_path: Path) -> None:
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(av.errors.TraceFileError, match="there is none"):
@@ -241,6 +292,66 @@ def test_nothing_is_ever_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     source = Path(trace_module.__file__).parent
     for module in ("trace.py", "storage.py"):
         assert "pickle" not in (source / module).read_text()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError])
+@pytest.mark.parametrize("step", ["fsync", "chmod", "replace"])
+def test_an_interrupt_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: type[BaseException]
+) -> None:
+    path = odd().save(tmp_path / "old")
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        assert len(list(tmp_path.iterdir())) == 2  # so that this test can fail
+        raise error
+
+    with monkeypatch.context() as patch, pytest.raises(error):
+        patch.setattr(os, step, interrupt)
+        Trace(()).save(path)
+    assert list(tmp_path.iterdir()) == [path]
+    check(odd(), av.load(path))
+
+
+@pytest.mark.parametrize("name", ["a\0b", "no\0folder/t", "\ud800", "x" * 300])
+def test_a_name_that_no_file_can_have(tmp_path: Path, name: str) -> None:
+    with pytest.raises(av.errors.SaveError, match="could not write.*nothing was changed.*a name that a file can have"):
+        odd().save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    target, link, dangling = tmp_path / "there" / "t", tmp_path / "link", tmp_path / "dangling"
+    Trace(()).save(target)
+    link.symlink_to("there/t")
+    dangling.symlink_to("there/new")
+    for one in (link, dangling):
+        assert odd().save(one) == one
+        assert one.is_symlink()
+        check(odd(), av.load(one))
+    assert not target.is_symlink()
+    check(odd(), av.load(target))
+    assert sorted(p.name for p in (tmp_path / "there").iterdir()) == ["new", "t"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666])
+def test_a_files_mode_is_kept_and_a_new_ones_is_any_files(tmp_path: Path, mode: int) -> None:
+    path = odd().save(tmp_path / "t")
+    (tmp_path / "plain").touch()
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+    path.chmod(mode)
+    odd().save(path)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_a_reader_of_the_old_file_goes_on_reading_it(tmp_path: Path) -> None:
+    """The new file takes the old one's place; it is never written over it."""
+    path = write_atomically(tmp_path / "t", b"old" * 1000)
+    with path.open("rb", buffering=0) as reader:
+        assert reader.read(3) == b"old"
+        write_atomically(path, b"new")
+        assert reader.read() == b"old" * 999
+    assert path.read_bytes() == b"new"
 
 
 FULL_DISK = """
