@@ -68,8 +68,21 @@ class Reducer(Protocol[State]):
         ...
 
 
+class _KeepsRows:
+    """What reducers that keep rows share."""
+
+    def merge(self, first: KeptRows, second: KeptRows) -> KeptRows:
+        """Rows of both, in order."""
+        weights = torch.cat([first.weights, second.weights], dim=2)
+        return KeptRows(weights, torch.cat([first.positions, second.positions], dim=1))
+
+    def result(self, state: KeptRows) -> KeptRows:
+        """The rows as they are; a sequence that lacks a row has position -1 and NaN there."""
+        return state
+
+
 @dataclass(frozen=True)
-class Maps:
+class Maps(_KeepsRows):
     """Every row of every map.
 
     Args:
@@ -85,17 +98,9 @@ class Maps:
         rows = KeptRows(tile.weights if self.dtype is None else tile.weights.to(self.dtype), tile.positions)
         return rows if state is None else self.merge(state, rows)
 
-    def merge(self, first: KeptRows, second: KeptRows) -> KeptRows:
-        """Rows of both, in order."""
-        return _joined(first, second)
-
-    def result(self, state: KeptRows) -> KeptRows:
-        """The rows as they are."""
-        return state
-
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(_KeepsRows):
     """Chosen rows only.
 
     Args:
@@ -129,14 +134,6 @@ class Rows:
         rows = KeptRows(weights, torch.where(found.cpu(), wanted, -1))
         return rows if state is None else self.merge(state, rows)
 
-    def merge(self, first: KeptRows, second: KeptRows) -> KeptRows:
-        """Rows of both, in order."""
-        return _joined(first, second)
-
-    def result(self, state: KeptRows) -> KeptRows:
-        """The rows as they are; a sequence that lacks a row has position -1 and NaN there."""
-        return state
-
 
 @dataclass(frozen=True)
 class Vectors:
@@ -164,12 +161,6 @@ class Vectors:
     def result(self, state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         """The vectors by name, and the ``positions`` of the queries; empty where a module does not show them."""
         return state
-
-
-def _joined(first: KeptRows, second: KeptRows) -> KeptRows:
-    return KeptRows(
-        torch.cat([first.weights, second.weights], dim=2), torch.cat([first.positions, second.positions], dim=1)
-    )
 
 
 def reduced(reducer: Reducer[Any], tiles: Iterable[Tile]) -> Any:
