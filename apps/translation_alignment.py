@@ -14,27 +14,22 @@ import hf_attnviz as av
 def main(sentences: list[str]) -> None:
     loaded = av.zoo.load("translator")
     layer, head = loaded.truth["alignment_head"]
-    found_links, known_links = set(), set()
+    found, sure, possible = set(), set(), set()
     for number, sentence in enumerate(sentences or loaded.examples):
         cross = av.trace_text(loaded, sentence).cross
         rows, words = cross.head(layer, head), cross.maps[0].produced or ()
+        places = [int(row.argmax()) for row in rows]
         print(sentence)
-        for row, word in zip(rows, words, strict=True):
-            place = int(row.argmax())
+        for row, word, place in zip(rows, words, places, strict=True):
             print(f"  {word:12} ← {cross.keys.texts[place]}  ({row[place]:.2f})")
         known = loaded.truth["alignments"].get(sentence)
-        if known is not None:
-            # only links between real words count; the end token is aligned to nothing
-            targets = {word: place for place, word in enumerate(known["target"])}
-            sources = {word: place for place, word in enumerate(known["source"])}
-            known_links |= {(number, s, t) for s, t in known["links"]}
-            found_links |= {
-                (number, sources[cross.keys.texts[int(row.argmax())]], targets[word])
-                for row, word in zip(rows, words, strict=True)
-                if word in targets and cross.keys.texts[int(row.argmax())] in sources
-            }
-    if known_links:
-        error = av.functional.alignment_error_rate(found_links, known_links, known_links)
+        if known is not None and list(words[:-1]) == known["target"]:
+            # by place, not by word, which may occur twice; the end token is aligned to nothing
+            found |= {(number, s, t) for t, s in enumerate(places[:-1]) if s < len(known["source"])}
+            sure |= {(number, s, t) for s, t in known["sure"]}
+            possible |= {(number, s, t) for s, t in known["links"]}
+    if sure:
+        error = av.functional.alignment_error_rate(found, sure, possible)
         print(f"alignment error rate of L{layer}H{head}: {error:.3f}")
 
 

@@ -22,11 +22,11 @@ class View:
         figures: for each further format (``"svg"``, ``"png"``, ``"pdf"``) a function that draws the file's bytes.
     """
 
-    html: str
+    html: str = field(repr=False)
     how_to_read: str
     title: str = ""
     height: int = 600
-    figures: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)
+    figures: Mapping[str, Callable[[], bytes]] = field(default_factory=dict, repr=False)
 
     def frame(self) -> str:
         """The page inside an ``<iframe srcdoc>`` without access to the page around it."""
