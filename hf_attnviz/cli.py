@@ -117,9 +117,8 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="JSON")] = False,
 ) -> None:
     loaded = av.load_model(model)
-    found = av.doctor(
-        loaded.model, text or (loaded.examples[0] if loaded.examples else "Hello world"), loaded.processor
-    )
+    read = next(iter(loaded.examples), _SENTENCE) if text is None else text
+    found = av.doctor(loaded.model, read, loaded.processor)
     if as_json:
         typer.echo(json.dumps(found.to_dict(), ensure_ascii=False, indent=2))
     else:
