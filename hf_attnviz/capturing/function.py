@@ -49,6 +49,10 @@ class _Origin:
     clean: torch.Tensor | None = None
     weights: torch.Tensor | None = None
 
+    def undropped(self, tensor: torch.Tensor) -> torch.Tensor:
+        """``tensor``, which comes from here, as it would be without dropout."""
+        return tensor if self.clean is None else self.clean
+
 
 class FunctionObserver(TorchFunctionMode):
     """Sees the torch functions called in this thread while a session is open."""
@@ -77,7 +81,7 @@ class FunctionObserver(TorchFunctionMode):
             self._look(name, func, args, kwargs, result)
         except Exception as problem:  # ours, and never the model's
             for session in scope.sessions():
-                session.recording.blame(session, scope.innermost(), problem)
+                session.recording.blame(session, session.contexts[-1].module if session.contexts else None, problem)
         return result
 
     def _open(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -167,7 +171,7 @@ class FunctionObserver(TorchFunctionMode):
         for operand, turned in ((left, False), (right, True)):
             origin = self._get(operand)
             if origin is not None and origin.weights is None:
-                weights = operand if origin.clean is None else origin.clean
+                weights = origin.undropped(operand)
                 self._receive(weights.transpose(-1, -2) if turned else weights, origin, f"softmax + {name}")
                 self._found.pop(id(operand), None)
                 return
@@ -183,9 +187,8 @@ class FunctionObserver(TorchFunctionMode):
         origin = self._get(operands[place])
         if order is None or origin is None or origin.weights is not None:
             return
-        weights = operands[place] if origin.clean is None else origin.clean
         with torch.no_grad(), scope.deaf():
-            ordered = torch.einsum(order, weights)
+            ordered = torch.einsum(order, origin.undropped(operands[place]))
         self._receive(ordered, origin, "softmax + einsum")
         self._found.pop(id(operands[place]), None)
 
@@ -199,8 +202,7 @@ class FunctionObserver(TorchFunctionMode):
                 continue
             shared = other.dim() < 3 or (source.shape[-3] > 1 and other.shape[-3] == 1)
             if shared and result.numel() > source.numel():
-                weights = source if origin.clean is None else origin.clean
-                self._put(result, replace(origin, weights=weights.squeeze(-1)))
+                self._put(result, replace(origin, weights=origin.undropped(source).squeeze(-1)))
                 return True
         return False
 

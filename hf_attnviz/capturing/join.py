@@ -264,11 +264,7 @@ class _Sequence:
             filled[0] if len(filled) == 1 else torch.cat(filled, dim=1),
             keys if whole else self._query_labels(call, places),
             keys,
-            stack=call.stack,
-            layer=call.layer,
-            index=call.index,
-            kind=call.kind,
-            module=call.module,
+            **_place(call),
             steps=tuple(max(0, place - self._last_of_prompt) if decodes else 0 for place in places),
             positions=tuple(places) if call.kind == "self" else None,
             produced=self._produced(places) if decodes else None,
@@ -285,11 +281,7 @@ class _Sequence:
             weights,
             queries,
             keys,
-            stack=call.stack,
-            layer=call.layer,
-            index=call.index,
-            kind=call.kind,
-            module=call.module,
+            **_place(call),
             steps=(0,) * len(queries),
             error=call.error,
             layout=call.layout[1:],
@@ -374,6 +366,11 @@ class _Sequence:
             keys.append(key[:, columns][:, max(0, known - dropped) :])  # those that no earlier pass had
             known = max(known, dropped + len(columns))
         return torch.cat(queries, dim=1), torch.cat(keys, dim=1)
+
+
+def _place(call: AttentionCall) -> dict[str, Any]:
+    """Which map of the model a call is, as an :class:`AttentionMap` says it."""
+    return {name: getattr(call, name) for name in ("stack", "layer", "index", "kind", "module")}
 
 
 def _full(one: Pass) -> bool:

@@ -8,6 +8,7 @@ about, so they get a door instead of a hook, and are run apart from the observer
 import contextlib
 import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -101,10 +102,10 @@ class Listener:
             if upcoming is not None:
                 one.prefix, mask = upcoming
                 if one.side.mask is None and not self.two_sided:
-                    one.side = Side(one.side.ids, mask, one.side.past, one.side.new, one.side.cached)
+                    one.side = replace(one.side, mask=mask)
             if self.two_sided:
                 if session.run.source.mask is None:
-                    session.run.source = Side(session.run.source.ids, one.side.mask, 0, session.run.source.new)
+                    session.run.source = replace(session.run.source, mask=one.side.mask)
                 one.side = Side()  # the decoder's own hook says what it reads
             session.contexts.append(scope.Context(self.model, args, kwargs))
             try:

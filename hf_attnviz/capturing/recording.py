@@ -12,7 +12,7 @@ from hf_attnviz.capturing.address import Address, addresses, is_cross, model_nam
 from hf_attnviz.capturing.join import traces_of
 from hf_attnviz.capturing.listener import Listener
 from hf_attnviz.capturing.reducers import Reducer, Rows, Tile, reduced, reducers
-from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Run
+from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Run, Side
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.errors import ArgumentError, CaptureError, NothingCapturedError, UnknownNameError, listed
 from hf_attnviz.trace import Trace
@@ -164,7 +164,8 @@ class Recording:
             layer = one.layer("cross" if cross else address.stack, context, address.layer)
             if self._layers is None or layer in self._layers:
                 kind = "cross" if cross else "self"
-                one.calls.append(self._kept(see(), address, kind, layer, context.maps, session))
+                side = session.run.side(address.stack, one)
+                one.calls.append(self._kept(see(), address, kind, layer, context.maps, one.step, side))
             context.maps += 1
         except Exception as problem:
             self.blame(session, module, problem)
@@ -179,11 +180,9 @@ class Recording:
         self._outside[self._addresses[id(module)].module] = None
 
     def _kept(
-        self, seen: Seen, address: Address, kind: str, layer: int, index: int, session: scope.Session
+        self, seen: Seen, address: Address, kind: str, layer: int, index: int, step: int, side: Side
     ) -> AttentionCall:
         weights, proved = seen.proved.weights.detach(), seen.proved
-        one = session.current or session.run.prologue()
-        side = session.run.side(address.stack, one)
         positions, lengths = side.positions(weights.shape[0], weights.shape[-2])
         needed = frozenset[str]().union(*(reducer.needs for reducer in self.reducers))
         tile = Tile(weights, positions, lengths, seen.vectors() if "vectors" in needed else {})
@@ -193,7 +192,7 @@ class Recording:
             stack=address.stack,
             layer=layer,
             index=index,
-            step=max(one.step, 0),
+            step=max(step, 0),
             implementation=seen.implementation,
             grade=proved.grade,
             way=proved.way,

@@ -110,12 +110,6 @@ def listeners(module: nn.Module) -> list[Session]:
     return [session for session in sessions() if session.recording.wants(module)]
 
 
-def innermost() -> nn.Module | None:
-    """The module whose forward is running in this thread, of those that any session knows."""
-    found = sessions()
-    return found[-1].contexts[-1].module if found and found[-1].contexts else None
-
-
 def is_deaf() -> bool:
     """Whether the observers of this thread are to hear nothing."""
     return _thread.deaf > 0
