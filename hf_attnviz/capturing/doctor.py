@@ -25,10 +25,10 @@ class Finding:
         layout: heads, queries and keys of the largest.
         backend: the attention implementation that ran.
         way: how the weights were obtained.
-        grade: ``"exact"``, ``"consistent"`` or ``"refused"``.
+        grade: ``"exact"``, ``"consistent"``, ``"refused"``; ``"none"`` where there is no softmax over keys to prove.
         error, bound: the largest deviation, and what is allowed.
         masked_rows: rows that may attend to nothing, left out of the proof.
-        reason: why it was refused, else empty.
+        reason: why it was refused, or what it is instead of attention over keys; else empty.
     """
 
     module: str
@@ -68,7 +68,7 @@ class Diagnosis:
     @property
     def ok(self) -> bool:
         """Everything that attends is proved exact, the output is identical and nothing was left behind."""
-        proved = bool(self.findings) and all(finding.grade == "exact" for finding in self.findings)
+        proved = bool(self.findings) and all(finding.grade in ("exact", "none") for finding in self.findings)
         return proved and self.identical and self.unchanged
 
     def to_dict(self) -> dict[str, Any]:
@@ -105,15 +105,20 @@ def doctor(model: nn.Module, inputs: Mapping[str, Any] | str, processor: Any = N
     try:
         recording.check()
     except CaptureError as problem:
-        reason = str(problem) if not any(run.problems for run in recording.runs) else ""
+        told = any(run.problems or run.others for run in recording.runs)
+        reason = "" if told else str(problem)
     maps: dict[tuple[str, int, str, int], list[AttentionCall]] = {}
     for call in recording.calls:
         maps.setdefault((call.module, call.index, call.kind, call.layer), []).append(call)
     findings = [_finding(calls) for calls in maps.values()]
     refused = [Finding(name, reason=str(problem)) for run in recording.runs for name, problem in run.problems.items()]
+    others = [
+        Finding(name, kind="other", grade="none", reason=str(what))
+        for name, what in {name: what for run in recording.runs for name, what in run.others.items()}.items()
+    ]
     return Diagnosis(
         model_name(model),
-        (*findings, *refused),
+        (*findings, *others, *refused),
         _identical(plain, seen),
         _state(model) == before,
         reason,

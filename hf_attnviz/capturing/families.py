@@ -4,7 +4,10 @@ A new odd family is a new row here, proved by ``attnviz doctor``.
 """
 
 import re
+from dataclasses import dataclass
 from typing import Final
+
+from hf_attnviz.language import Text
 
 # A part of a module's name -> the stack it stands in. The first that matches, read from the root, wins.
 STACK_OF_SEGMENT: Final[dict[str, str]] = {
@@ -49,3 +52,57 @@ DRAFTING: Final = ("assistant_model", "prompt_lookup_num_tokens", "assistant_ear
 
 # A class whose name ends like this attends; when it runs and no attention is seen in it, that is told.
 ATTENTION_CLASS: Final = re.compile(r"Attention(s|\d|Block|Layer|Module)?$")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How a layer is read that attends in a shape of its own (see ``probe.py``).
+
+    Attributes:
+        values: the names of the layers inside that make its values ``[batch, position, head · size]``.
+        heads: the name of the number of heads.
+        batch_first: False where the values come as ``[position, batch, …]``.
+    """
+
+    values: tuple[str, ...]
+    heads: str
+    batch_first: bool = True
+
+
+# A class whose weights stand in windows, chunks or hash buckets -> how to read them at the positions of the sequence.
+PROBES: Final[dict[str, Probe]] = {
+    "LongformerSelfAttention": Probe(("value", "value_global"), "num_heads", batch_first=False),
+    "LEDEncoderSelfAttention": Probe(("value", "value_global"), "num_heads", batch_first=False),
+    "LSHSelfAttention": Probe(("value",), "num_attention_heads"),
+    "LocalSelfAttention": Probe(("value",), "num_attention_heads"),
+}
+
+_LINEAR: Final = Text("linear attention", "线性注意力")
+
+# A class that lets positions look at one another without a softmax over keys -> what it is. It has no attention map.
+OTHER_MIXERS: Final[dict[str, Text]] = {
+    r".*Mamba\d?(Mixer|Layer)|(FalconH1|Bamba)Mixer": Text("a state-space model", "状态空间模型"),
+    r".*(GatedDeltaNet|DeltaAttention)": Text("linear attention by the delta rule", "增量法则线性注意力"),
+    r".*(Lightning|Linear)Attention": _LINEAR,
+    r"MobileViTV2LinearSelfAttention|SwiftFormerEfficientAdditiveAttention": _LINEAR,
+    r"Rwkv.*Attention": Text("a linear recurrence (RWKV)", "线性递归（RWKV）"),
+    r"RecurrentGemmaRecurrentBlock": Text("a gated linear recurrence", "门控线性递归"),
+    r"mLSTM.*|xLSTM.*Layer": Text("a matrix memory (xLSTM)", "矩阵记忆（xLSTM）"),
+    r"Multi[Ss]caleDeformableAttention|.*MultiscaleDeformableAttention": Text(
+        "deformable attention, which samples a few points between the pixels", "可变形注意力，在像素之间采样少数点"
+    ),
+    r"FNet.*FourierTransform": Text("a Fourier transform", "傅里叶变换"),
+    r"YosoSelfAttention": Text("an estimate by hashing, no softmax", "基于哈希的估计，没有 softmax"),
+    r"MraSelfAttention": Text("an approximation whose kernel needs CUDA", "需要 CUDA 内核的近似"),
+    r".*ShortConv(olution)?": Text("a short convolution", "短卷积"),
+    r"PatchTSMixer.*Attention": Text("a gate on features", "特征门控"),
+}
+
+# A class that multiplies a softmax of its own with something that is no set of values at other positions.
+NO_MAPS: Final = re.compile(r"(DeepseekV4|Glm5NextText|HYV4)DecoderLayer")  # streams of the residual, mixed in place
+
+
+def other_mixer(module: object) -> Text | None:
+    """What a module is that lets positions look at one another without a softmax over keys; None for all others."""
+    name = type(module).__name__
+    return next((text for pattern, text in OTHER_MIXERS.items() if re.fullmatch(pattern, name)), None)

@@ -28,6 +28,7 @@ _PRODUCT: Final = frozenset({"matmul", "__matmul__", "__rmatmul__", "bmm", "badd
 _MULTIPLY: Final = frozenset({"mul", "multiply", "__mul__", "__rmul__"})
 _CUT: Final = frozenset({"__getitem__", "narrow"})
 _SDPA: Final = "scaled_dot_product_attention"
+_MIXES: Final = _SOFTMAX | _PRODUCT | {_SDPA, "einsum", "grid_sample", "conv1d", "cumsum", "fftn"}
 
 # Python functions of torch that would run unseen, because the mode is off while they run: they are run from their
 # own code with the check for modes taken out, so that what they call inside is seen.
@@ -96,6 +97,10 @@ class FunctionObserver(TorchFunctionMode):
     def _look(
         self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any
     ) -> None:
+        if name in _MIXES:
+            for session in scope.sessions():
+                for context in session.contexts:
+                    context.mixed = True
         if name == _SDPA:
             for session in _listeners():
                 see = functools.partial(_sdpa_seen, func, args, kwargs, result, session.recording.exact)

@@ -68,11 +68,15 @@ def _observed(function: AttentionFunction, eager: AttentionFunction | None, impl
             result = function(module, *args, **kwargs)
             if not listening:
                 return result
-            call = _Call(function, eager, implementation or "eager", module, args, kwargs)
+            calls: list[_Call] = []
+
+            def see(exact: bool) -> Seen:
+                if not calls:  # made only where a problem is ours and never the model's
+                    calls.append(_Call(function, eager, implementation or "eager", module, args, kwargs))
+                return calls[0].seen(result, exact)
+
             for session in listening:
-                session.recording.receive(
-                    session, module, functools.partial(call.seen, result, session.recording.exact)
-                )
+                session.recording.receive(session, module, functools.partial(see, session.recording.exact))
         return result
 
     return attention

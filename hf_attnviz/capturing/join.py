@@ -145,7 +145,7 @@ class _Sequence:
             return self.item
         raise CaptureError(
             f"{what} has a batch of {batch}, and the run {self.count} sequences; they cannot be told apart. "
-            "The maps themselves are in recording.calls"
+            "Pass one input at a time; the maps themselves are in recording.calls"
         )
 
     def _row_by_prefix(self, one: Pass, prefix: torch.Tensor, what: str) -> int:
@@ -240,7 +240,7 @@ class _Sequence:
 
     def _map(self, parts: list[Part]) -> AttentionMap:
         call = parts[-1][1]
-        if call.layout != LAYOUT:
+        if call.layout != LAYOUT or self._folded(call):
             return self._native(*parts[0])
         read, rows, places = 0, [], []
         for one, part in parts:
@@ -273,9 +273,14 @@ class _Sequence:
             key_vectors=vectors,
         )
 
+    def _folded(self, call: AttentionCall) -> bool:
+        """Whether the batch of a call holds pieces (windows, frames) of one input, and not inputs."""
+        return self.run.generated is None and self.count == 1 < len(call.rows.weights)
+
     def _native(self, one: Pass, call: AttentionCall) -> AttentionMap:
         """A map in a layout of the model's own, as it is."""
-        weights = call.weights[self.row(one, len(call.weights), call.module)]
+        folded = self._folded(call)
+        weights = call.weights if folded else call.weights[self.row(one, len(call.weights), call.module)]
         queries, keys = (Labels.plain(map(str, range(size)), "latent") for size in weights.shape[-2:])
         return AttentionMap(
             weights,
@@ -284,7 +289,7 @@ class _Sequence:
             **_place(call),
             steps=(0,) * len(queries),
             error=call.error,
-            layout=call.layout[1:],
+            layout=("window", *call.layout[1:]) if folded else call.layout[1:],
         )
 
     def _piece(self, one: Pass, call: AttentionCall) -> tuple[torch.Tensor, list[int]]:

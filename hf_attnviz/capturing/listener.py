@@ -6,6 +6,7 @@ about, so they get a door instead of a hook, and are run apart from the observer
 """
 
 import contextlib
+import functools
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,8 +18,9 @@ from torch import nn
 from hf_attnviz.capturing import interface, scope
 from hf_attnviz.capturing.address import named_arguments
 from hf_attnviz.capturing.doors import stand_at
-from hf_attnviz.capturing.families import ATTENTION_CLASS, DRAFTING
+from hf_attnviz.capturing.families import ATTENTION_CLASS, DRAFTING, PROBES, other_mixer
 from hf_attnviz.capturing.function import FunctionObserver
+from hf_attnviz.capturing.probe import probed
 from hf_attnviz.capturing.runs import Generated, Run, Side
 from hf_attnviz.errors import CaptureError
 
@@ -35,6 +37,8 @@ class Listener:
         self.recording, self.model = recording, recording.model
         self.two_sided = bool(getattr(getattr(self.model, "config", None), "is_encoder_decoder", False))
         self._attending = _attending(self.model)
+        self._others = {id(m): text for m in self.model.modules() if (text := other_mixer(m)) is not None}
+        self._probes = {id(m): PROBES[type(m).__name__] for m in self.model.modules() if type(m).__name__ in PROBES}
         with contextlib.ExitStack() as undo:  # whatever fails half-way, everything already put on comes off
             self._open(undo)
             self._undo = undo.pop_all()
@@ -155,7 +159,9 @@ class Listener:
     def _enter_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         session = scope.session_of(self.recording)
         if session is not None:
-            session.contexts.append(scope.Context(module, args, kwargs))
+            again = id(module) in self._probes and not scope.is_deaf()
+            rng = torch.get_rng_state() if again else None
+            session.contexts.append(scope.Context(module, args, kwargs, rng=rng))
         elif id(module) in self._attending and not scope.is_deaf() and torch._C._current_graph_task_id() == -1:
             # not while gradients flow back: checkpointing then runs blocks again, whose maps are recorded already
             self.recording.note_outside(module)
@@ -164,11 +170,24 @@ class Listener:
         session = scope.session_of(self.recording)
         if session is None:
             return
+        probe = self._probes.get(id(module))
+        if probe is not None and not scope.is_deaf() and session.contexts[-1].module is module:
+            one = session.contexts[-1]
+            if one.rng is not None and output is not None:  # None: an error is on its way
+                see = functools.partial(probed, module, probe, one.args, one.kwargs, one.rng, output)
+                self.recording.receive(session, module, see)
         context = session.leave(module)
-        attends = id(module) in self._attending and self.recording.wants(module)
-        if context is not None and attends and not context.attended and not scope.is_deaf():
+        if context is not None and not context.attended and not scope.is_deaf():
+            self._unseen(session, module, context.mixed)
+
+    def _unseen(self, session: scope.Session, module: nn.Module, mixed: bool) -> None:
+        """A module has ended and no attention was seen in it: is that as it should be?"""
+        name = type(module).__name__
+        if id(module) in self._others:
+            self.recording.note_other(session, module, self._others[id(module)])
+        elif mixed and id(module) in self._attending and self.recording.wants(module):
             problem = CaptureError(
-                f"this {type(module).__name__} ran and no attention was seen in it: it computes it in a way that the "
+                f"this {name} ran and no attention was seen in it: it computes it in a way that the "
                 "observers do not know. Capture another part of the model, or teach them with an issue"
             )
             self.recording.blame(session, module, problem)

@@ -9,12 +9,15 @@ from torch import nn
 
 from hf_attnviz.capturing import scope
 from hf_attnviz.capturing.address import Address, addresses, is_cross, model_name
+from hf_attnviz.capturing.families import NO_MAPS, PROBES
 from hf_attnviz.capturing.join import traces_of
 from hf_attnviz.capturing.listener import Listener
+from hf_attnviz.capturing.probe import unpadded
 from hf_attnviz.capturing.reducers import Reducer, Rows, Tile, reduced, reducers
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Run, Side
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.errors import ArgumentError, CaptureError, NothingCapturedError, UnknownNameError, listed
+from hf_attnviz.language import Text
 from hf_attnviz.trace import Trace
 
 Keep = str | Reducer[Any] | Sequence[str | Reducer[Any]]
@@ -46,6 +49,7 @@ class Recording:
         self._last = last
         self._addresses: dict[int, Address] = addresses(self.model)
         self._layers, self._shared = _checked_layers(self.model, self._addresses, layers)
+        self._closed = _closed(self.model)
         self._listener: Listener | None = None
         self._count = 0
         self._traces: dict[int, tuple[Trace, ...]] = {}
@@ -148,7 +152,7 @@ class Recording:
     def wants(self, module: nn.Module) -> bool:
         """Whether calls in this module are to be kept."""
         address = self._addresses.get(id(module))
-        if address is None:
+        if address is None or id(module) in self._closed:
             return False
         return self._layers is None or self._shared or address.layer is None or address.layer in self._layers
 
@@ -175,6 +179,10 @@ class Recording:
         address = self._addresses.get(id(module)) if module is not None else None
         session.run.problems.setdefault(address.module if address is not None else "", problem)
 
+    def note_other(self, session: scope.Session, module: nn.Module, what: Text) -> None:
+        """A module let positions look at one another in a way that is no attention map."""
+        session.run.others.setdefault(self._addresses[id(module)].module, what)
+
     def note_outside(self, module: nn.Module) -> None:
         """An attending module ran while no forward or ``generate()`` of the target was under way in its thread."""
         self._outside[self._addresses[id(module)].module] = None
@@ -183,6 +191,8 @@ class Recording:
         self, seen: Seen, address: Address, kind: str, layer: int, index: int, step: int, side: Side
     ) -> AttentionCall:
         weights, proved = seen.proved.weights.detach(), seen.proved
+        if seen.pads:
+            weights = unpadded(weights, side.new)
         positions, lengths = side.positions(weights.shape[0], weights.shape[-2])
         needed = frozenset[str]().union(*(reducer.needs for reducer in self.reducers))
         tile = Tile(weights, positions, lengths, seen.vectors() if "vectors" in needed else {})
@@ -219,6 +229,12 @@ class Recording:
                 f"{module}{more}: {problem}. Nothing of this run is handed out; capture other layers with layers=…, "
                 "or look at it with: attnviz doctor"
             ) from problem
+        if run.done and not run.calls and run.others:
+            where, what = next(iter(run.others.items()))
+            raise NothingCapturedError(
+                f"{model_name(self.model)} has no attention map: its positions look at one another by other means, "
+                f"without a softmax over keys ({where}: {what}). attnviz doctor lists them all"
+            )
         if run.done and not run.calls:
             raise NothingCapturedError(
                 f"{model_name(self.model)} ran and no attention was seen in it. Either the model has none, or it "
@@ -274,6 +290,13 @@ def attach(
     if last < 1:
         raise ArgumentError(f"last={last}: expected how many of the latest runs to keep, 1 or more")
     return Recording(target, processor, keep=keep, layers=layers, queries=queries, last=last).open()
+
+
+def _closed(model: nn.Module) -> frozenset[int]:
+    """Modules in which the observers are to see nothing: those that a probe reads, and softmaxes that are no maps."""
+    probed = (part for one in model.modules() if type(one).__name__ in PROBES for part in one.modules())
+    mixing = (one for one in model.modules() if NO_MAPS.fullmatch(type(one).__name__))
+    return frozenset(map(id, (*probed, *mixing)))
 
 
 def _axes(count: int) -> tuple[str, ...]:

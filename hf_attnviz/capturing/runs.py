@@ -11,6 +11,7 @@ from hf_attnviz.capturing.families import TOWERS
 from hf_attnviz.capturing.reducers import KeptRows
 from hf_attnviz.capturing.scope import Context
 from hf_attnviz.errors import NotKeptError, listed
+from hf_attnviz.language import Text
 
 LAYOUT: Final = ("batch", "head", "query", "key")
 
@@ -178,6 +179,7 @@ class Run:
         source: what an encoder-decoder's encoder read.
         generated: what ``generate()`` returned, None for plain forwards.
         problems: what went wrong, by module.
+        others: modules in which positions look at one another without a softmax over keys, and what they are.
         failed: the model itself raised an error; such a run has no traces.
     """
 
@@ -187,6 +189,7 @@ class Run:
     source: Side = field(default_factory=Side)
     generated: Generated | None = None
     problems: dict[str, Exception] = field(default_factory=dict)
+    others: dict[str, Text] = field(default_factory=dict)
     failed: bool = False
     done: bool = False
     cache: "weakref.ref[Any] | None" = None

@@ -20,13 +20,23 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Context:
-    """One call of a module, while it runs: its arguments, how many maps were seen of it, and whether any inside it."""
+    """One call of a module, while it runs.
+
+    Attributes:
+        module, args, kwargs: what is called, and with what.
+        maps: how many maps were seen of it.
+        attended: whether any attention was seen in it or inside it.
+        mixed: whether anything ran in it that could have been attention: a product, a softmax.
+        rng: the state of the random numbers before, for a module that is to run again.
+    """
 
     module: nn.Module
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     maps: int = 0
     attended: bool = False
+    mixed: bool = False
+    rng: torch.Tensor | None = None
 
 
 @dataclass(eq=False)

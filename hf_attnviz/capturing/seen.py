@@ -15,9 +15,11 @@ class Seen:
     Attributes:
         proved: the weights ``[batch, head, query, key]`` and their proof.
         implementation: the backend that ran (``"sdpa"``, ``"eager"`` …), or the operators seen.
+        pads: whether the module itself may have filled the sequence up to a length that it likes.
         vectors: gives ``query`` (times the scaling), ``key`` and ``value``; nothing where they cannot be seen.
     """
 
     proved: Proved
     implementation: str
     vectors: Callable[[], Mapping[str, torch.Tensor]] = dict
+    pads: bool = False

@@ -189,6 +189,59 @@ def test_a_stack_is_not_left_out_in_silence(name: str) -> None:
     assert stacks == {"encoder", "decoder", "cross"}
 
 
+# ---- what is no attention over keys
+
+HYBRID = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 8,
+          "num_key_value_heads": 2, "vocab_size": 97, "layer_types": ["linear_attention", "full_attention"],
+          "linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+          "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+          "shared_expert_intermediate_size": 16} | ENDS  # fmt: skip
+
+
+def test_a_layer_without_a_softmax_over_keys_has_no_map_and_is_named() -> None:
+    model = made("Qwen3Next", "Model", HYBRID)
+    with torch.no_grad(), av.capture(model) as recording:
+        model(ids(1, 7))
+    assert [found.layer for found in recording.trace.decoder.maps] == [1]
+    diagnosis = av.doctor(model, {"input_ids": ids(1, 7)})
+    assert diagnosis.ok
+    assert [(f.module, f.grade, f.reason) for f in diagnosis.findings if f.kind == "other"] == [
+        ("layers.0.linear_attn", "none", "linear attention by the delta rule")
+    ]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_without_any_map_says_what_it_does_instead() -> None:
+    model = made("Mamba", "Model", {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 4, "vocab_size": 97})
+    with pytest.raises(av.errors.NothingCapturedError, match="a state-space model"), torch.no_grad():
+        with av.capture(model):
+            model(ids(1, 7))
+    assert {f.reason for f in av.doctor(model, {"input_ids": ids(1, 7)}).findings} == {"a state-space model"}
+
+
+class IdleAttention(torch.nn.Module):
+    def forward(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
+        return x if other is None else (x @ other.transpose(1, 2)).sigmoid() @ other
+
+
+def test_an_attention_layer_that_has_nothing_to_do_is_no_fault() -> None:
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.real, self.idle = torch.nn.MultiheadAttention(8, 2, batch_first=True), IdleAttention()
+
+        def forward(self, x: torch.Tensor, other: torch.Tensor | None = None) -> torch.Tensor:
+            return self.idle(self.real(x, x, x)[0], other)
+
+    x = torch.randn(1, 5, 8)
+    with torch.no_grad(), av.capture(Model()) as recording:
+        recording.model(x)
+    assert len(recording.calls) == 1
+    with pytest.raises(av.errors.CaptureError, match="IdleAttention ran"), torch.no_grad():
+        with av.capture(Model()) as recording:
+            recording.model(x, x)
+
+
 # ---- generation
 
 
