@@ -145,7 +145,7 @@ def _identical(one: Any, other: Any) -> bool:
 def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
-    a, b = (t.detach().cpu().contiguous().reshape(-1) for t in (a, b))
+    a, b = (t.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format) for t in (a, b))
     return torch.equal(a.view(torch.uint8), b.view(torch.uint8))  # as bytes: 0 is not -0, and NaN is itself
 
 

@@ -91,6 +91,7 @@ OTHER_MIXERS: Final[dict[str, Text]] = {
     r"Multi[Ss]caleDeformableAttention|.*MultiscaleDeformableAttention": Text(
         "deformable attention, which samples a few points between the pixels", "可变形注意力，在像素之间采样少数点"
     ),
+    r"AutoformerAttention": Text("auto-correlation, which looks at delays", "自相关，关注的是时延"),
     r"FNet.*FourierTransform": Text("a Fourier transform", "傅里叶变换"),
     r"YosoSelfAttention": Text("an estimate by hashing, no softmax", "基于哈希的估计，没有 softmax"),
     r"MraSelfAttention": Text("an approximation whose kernel needs CUDA", "需要 CUDA 内核的近似"),
