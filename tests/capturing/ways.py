@@ -6,7 +6,7 @@ import torch
 import transformers
 
 import hf_attnviz as av
-from tests.models import ENDS, SMALL, tiny
+from tests.models import ENDS, SMALL, ids, tiny
 
 WINDOW = 4
 WINDOWED: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -51,6 +51,12 @@ def redraw(model: Any, seed: int, std: float) -> None:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
 
 
+def read(sequence: list[int], mask: torch.Tensor) -> list[int]:
+    """The tokens that were read of a generated sequence: the real ones of the prompt and the new ones but the last."""
+    prompt = [token for token, real in zip(sequence, mask.tolist(), strict=False) if real]
+    return prompt + sequence[len(mask) : -1]
+
+
 def assert_decoder_is_one_pass(trace: av.Trace, reference: Any, tokens: list[int]) -> None:
     """The decoder's maps are those of one plain pass of the eager twin over what was read."""
     with torch.no_grad():
@@ -59,3 +65,24 @@ def assert_decoder_is_one_pass(trace: av.Trace, reference: Any, tokens: list[int
     assert trace.decoder.layers == tuple(range(len(expected)))
     for found, wanted in zip(trace.decoder, expected, strict=True):
         torch.testing.assert_close(found.weights, wanted[0], atol=2e-5, rtol=0)
+
+
+def packed(lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Documents one after the other in one row, and position ids that begin anew with each."""
+    return ids(1, sum(lengths)), torch.cat([torch.arange(length) for length in lengths])[None]
+
+
+def assert_packed(trace: av.Trace, reference: Any, tokens: torch.Tensor, lengths: list[int]) -> None:
+    """Each document's block is the map of a pass over it alone, and nothing stands outside the blocks."""
+    expected = [torch.zeros_like(found.weights) for found in trace.decoder]
+    start = 0
+    for length in lengths:
+        block = slice(start, start + length)
+        with torch.no_grad():
+            alone = reference(tokens[:, block], output_attentions=True).attentions
+        for layer, maps in enumerate(alone):
+            expected[layer][:, block, block] = maps[0]
+        start += length
+    assert trace.decoder.keys.ids == tuple(tokens[0].tolist())
+    for found, wanted in zip(trace.decoder, expected, strict=True):
+        torch.testing.assert_close(found.weights, wanted, atol=2e-5, rtol=0)
