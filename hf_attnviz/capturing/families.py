@@ -47,9 +47,6 @@ CROSS_INPUTS: Final = (
 # Parts of a module's name, or of its class', that mean cross-attention.
 CROSS_NAMES: Final = ("crossattention", "cross_attn", "cross_attention", "encoder_attn", "encdecattention")
 
-# Settings of generate() under which tokens are drafted and rejected; such runs are refused in words.
-DRAFTING: Final = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit")
-
 # A class whose name ends like this attends; when it runs and no attention is seen in it, that is told.
 ATTENTION_CLASS: Final = re.compile(r"Attention(s|\d|Block|Layer|Module)?$")
 

@@ -79,6 +79,8 @@ class _Sequence:
     @cached_property
     def prompt(self) -> int:
         """How many positions the prompt has, padding included."""
+        if self.run.drafted_from is not None:
+            return self.run.drafted_from
         return self.prefill[-1].side.past + (self.prefill[-1].side.new or 0)
 
     @cached_property
@@ -93,6 +95,9 @@ class _Sequence:
             return returned
         # A model's own generate() may strip the prompt off again: what the rows had read tells.
         start: list[int] = first[self.item * (len(first) // self.items)].tolist()
+        if self.run.drafted_from is not None:
+            start = start[: self.prompt]
+            return returned if returned[: self.prompt] == start else start + returned
         return max(returned, start + returned, key=self._times_read)
 
     def _times_read(self, tokens: list[int]) -> int:
@@ -100,6 +105,13 @@ class _Sequence:
         return sum(
             bool(self._rows_that_read(tokens, one.prefix)) for one in self.run.forwards if one.prefix is not None
         )
+
+    def _stands(self, one: Pass) -> int | None:
+        """Before which place the rows of a pass stand in the returned sequence: after it are rejected drafts."""
+        if self.run.drafted_from is None or self.tokens is None or one.prefix is None:
+            return None
+        read = zip(one.prefix[0].tolist(), self.tokens[:-1], strict=False)  # the last token was put out, never read
+        return sum(self._real(sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], read))))
 
     def _rows_that_read(self, tokens: list[int], prefix: torch.Tensor) -> list[int]:
         """The rows of this sequence's input, in a pass, that had read the beginning of ``tokens``."""
@@ -305,7 +317,12 @@ class _Sequence:
         if columns is not None:
             chosen, dropped = columns
             weights = pad(weights[..., chosen], (dropped, 0))  # keys that a sliding window has dropped weigh nothing
-        return weights, [places[n] for n in rows]
+        at, stands = [places[n] for n in rows], self._stands(one) if call.tokens else None
+        if stands is not None:
+            kept_rows = [n for n, place in enumerate(at) if place < stands]
+            weights, at = weights[:, kept_rows], [at[n] for n in kept_rows]
+            weights = weights[..., :stands] if call.kind == "self" else weights
+        return weights, at
 
     def _columns(self, one: Pass, call: AttentionCall, keys: int) -> tuple[list[int], int] | None:
         """The key columns that are real, and how many real keys a window has dropped; None: all, as they stand."""
@@ -364,10 +381,14 @@ class _Sequence:
             kept = call.kept["vectors"]
             row = self.row(one, len(kept["query"]), call.module)
             places = kept["positions"][row].tolist()
+            stands = self._stands(one)
+            places = [-1 if stands is not None and place >= stands else place for place in places]
             queries.append(kept["query"][row][:, [n for n, place in enumerate(places) if place >= read]])
             read = max([read - 1, *places]) + 1
             key = kept["key"][row]
             columns, dropped = self._columns(one, call, key.shape[1]) or (list(range(key.shape[1])), 0)
+            if stands is not None and call.kind == "self":
+                columns = columns[: max(0, stands - dropped)]
             keys.append(key[:, columns][:, max(0, known - dropped) :])  # those that no earlier pass had
             known = max(known, dropped + len(columns))
         return torch.cat(queries, dim=1), torch.cat(keys, dim=1)

@@ -18,7 +18,7 @@ from torch import nn
 from hf_attnviz.capturing import interface, scope
 from hf_attnviz.capturing.address import named_arguments
 from hf_attnviz.capturing.doors import stand_at
-from hf_attnviz.capturing.families import ATTENTION_CLASS, DRAFTING, PROBES, other_mixer
+from hf_attnviz.capturing.families import ATTENTION_CLASS, PROBES, other_mixer
 from hf_attnviz.capturing.function import FunctionObserver
 from hf_attnviz.capturing.probe import probed
 from hf_attnviz.capturing.runs import Generated, Run, Side
@@ -51,7 +51,8 @@ class Listener:
         interface.install()
         undo.callback(interface.remove)
         undo.callback(stand_at(self.model, "forward", self._forward))
-        for name, around in (("generate", self._generate), ("prepare_inputs_for_generation", self._prepare)):
+        doors = {"generate": self._generate, "prepare_inputs_for_generation": self._prepare}
+        for name, around in (doors | {"_get_candidate_generator": self._drafts}).items():
             if callable(getattr(self.model, name, None)):
                 undo.callback(stand_at(self.model, name, around))
         for module in self.model.modules():
@@ -125,14 +126,6 @@ class Listener:
             return following(*args, **kwargs)
         setting = _settings(self.model, args, kwargs)
         with self._session() as session:
-            asked = [name for name in DRAFTING if setting(name) is not None]
-            if asked:
-                session.run.problems["generate"] = CaptureError(
-                    f"generate() with {asked[0]} drafts tokens and rejects some; expected plain greedy, sampling or "
-                    "beam search. Leave that setting out to capture, or call generate() outside the block"
-                )
-                with scope.deaf():
-                    return following(*args, **kwargs)
             output = following(*args, **kwargs)
             sequences = output if isinstance(output, torch.Tensor) else getattr(output, "sequences", None)
             if isinstance(sequences, torch.Tensor) and sequences.dim() == 2:
@@ -148,11 +141,37 @@ class Listener:
     def _prepare(self, following: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Reads what every row has by now: the rows of a beam are in another order at every step."""
         session = scope.session_of(self.recording)
-        if session is not None:
+        if session is not None and not scope.is_deaf():
             prefix = _matrix(args[0] if args else kwargs.get("input_ids"))
             mask = _matrix(kwargs.get("attention_mask"))
             session.upcoming = (None if prefix is None else prefix.cpu().clone(), mask)
         return following(*args, **kwargs)
+
+    def _drafts(self, following: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What drafts tokens in assisted decoding: it works unheard, also where it is a part of the target itself."""
+        drafter = following(*args, **kwargs)
+        session = scope.session_of(self.recording)
+        if session is None or scope.is_deaf():
+            return drafter
+        draft, prompt = drafter.get_candidates, _matrix(kwargs.get("input_ids"))
+
+        def unheard(*args: Any, **kwargs: Any) -> Any:
+            with scope.deaf():
+                return draft(*args, **kwargs)
+
+        drafter.get_candidates = unheard  # of this one generate() alone: nobody else holds it
+        if prompt is None:
+            problem = CaptureError("generate() drafts tokens, and where its prompt ends is not known")
+            session.run.problems.setdefault("generate", problem)
+        else:
+            session.run.drafted_from = prompt.shape[1]
+        if any(row < 0 for reducer in self.recording.reducers for row in getattr(reducer, "queries", ())):
+            problem = CaptureError(
+                "rows that count from the end of each forward may be drafts that were rejected; keep the maps, or rows "
+                "that count from the start"
+            )
+            session.run.problems.setdefault("generate", problem)
+        return drafter
 
     # ---- hooks
 

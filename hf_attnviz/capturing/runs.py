@@ -178,6 +178,8 @@ class Run:
         passes: the forwards, in order.
         source: what an encoder-decoder's encoder read.
         generated: what ``generate()`` returned, None for plain forwards.
+        drafted_from: how many positions the prompt of an assisted decoding has: whatever a forward reads after them
+            is a draft first, and may be rejected. None where nothing was drafted.
         problems: what went wrong, by module.
         others: modules in which positions look at one another without a softmax over keys, and what they are.
         failed: the model itself raised an error; such a run has no traces.
@@ -188,6 +190,7 @@ class Run:
     passes: list[Pass] = field(default_factory=list)
     source: Side = field(default_factory=Side)
     generated: Generated | None = None
+    drafted_from: int | None = None
     problems: dict[str, Exception] = field(default_factory=dict)
     others: dict[str, Text] = field(default_factory=dict)
     failed: bool = False
@@ -201,8 +204,12 @@ class Run:
 
     @property
     def forwards(self) -> Sequence[Pass]:
-        """The passes that were forwards of the target itself."""
-        return [one for one in self.passes if one.step >= 0]
+        """The passes that were forwards of the target itself.
+
+        Where ``generate()`` made its passes ready, others are asides (the other half of classifier-free guidance).
+        """
+        own = [one for one in self.passes if one.step >= 0]
+        return [one for one in own if one.prefix is not None] or own
 
     def side(self, stack: str, one: Pass) -> Side:
         """What the blocks of a stack read in a pass; an empty side for images, sound and what is not known."""

@@ -196,25 +196,6 @@ def test_rows_beyond_the_sequence_are_not_made_up() -> None:
     assert [t.encoder.maps[0].positions for t in recording.traces] == [(4, 5), (2,)]
 
 
-@pytest.mark.parametrize("where", ["argument", "generation_config", "model"])
-def test_drafting_is_refused_wherever_it_is_asked_for(where: str) -> None:
-    model = tiny("gpt2")
-    arguments: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False}
-    if where == "argument":
-        arguments["prompt_lookup_num_tokens"] = 2
-    elif where == "model":
-        model.generation_config.prompt_lookup_num_tokens = 2
-    else:
-        config = transformers.GenerationConfig(
-            **ENDS | {"max_new_tokens": 4, "do_sample": False}, prompt_lookup_num_tokens=2
-        )
-        arguments = {"generation_config": config}
-    tokens = torch.tensor([[5, 6, 7, 5, 6]])
-    with pytest.raises(av.errors.CaptureError, match="prompt_lookup_num_tokens"), av.capture(model) as recording:
-        model.generate(tokens, **arguments)
-        recording.traces  # noqa: B018
-
-
 def test_attention_in_a_thread_of_the_models_own_is_not_missed_in_silence() -> None:
     class Threaded(nn.Module):
         def __init__(self) -> None:
