@@ -53,7 +53,7 @@ def _watching(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def get_interface(self: Any, attn_implementation: str, default: Any = None) -> Any:
         function = original(self, attn_implementation, default)
-        if function is None or not scope.sessions():
+        if function is None or torch.compiler.is_compiling() or not scope.sessions():
             return function
         return _observed(function, default, attn_implementation)
 

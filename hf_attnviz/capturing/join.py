@@ -110,12 +110,22 @@ class _Sequence:
         return [int(n) for n in (block == torch.tensor(tokens[: prefix.shape[1]])).all(1).nonzero()[:, 0]]
 
     @cached_property
+    def untold(self) -> int:
+        """How many positions at the start have no token: embeddings, or a cache filled before, as by prefix tuning."""
+        first = self.run.forwards[0].side
+        if self.tokens is None or first.ids is None:
+            read = max(one.side.past + (one.side.new or 0) for one in self.run.forwards)
+            return first.past if self.tokens is None else max(0, read + 1 - len(self.tokens))
+        row = first.ids[self.item * (len(first.ids) // self.items)].tolist()
+        return first.past if first.past and row == self.tokens[: len(row)] else 0
+
+    @cached_property
     def new_tokens(self) -> int:
         """How many tokens were put out for this sequence, its end token included, the filling after it not."""
         generated, tokens = self.run.generated, self.tokens
         assert generated is not None
         assert tokens is not None
-        new = tokens[self.prompt if self.run.forwards[0].side.ids is not None else 0 :]
+        new = tokens[self.prompt - self.untold :]
         end = next((place + 1 for place, token in enumerate(new) if token in generated.ends), None)
         if end is not None:
             return end
@@ -167,16 +177,16 @@ class _Sequence:
         """The tokens of the decoder (or only) side, padding dropped, with the last one put out; None where unknown."""
         known: list[int | None]
         if self.tokens is not None:
-            given = self.run.forwards[0].side.ids is not None
-            known = [] if given else [None] * self.prompt
-            known += self.tokens[: (self.prompt if given else 0) + self.new_tokens]
+            known = [None] * self.untold
+            known += self.tokens[: self.prompt - self.untold + self.new_tokens]
         elif all(one.side.ids is not None for one in self.passes):
             rows = [
                 one.side.ids[self.row(one, len(one.side.ids), "input_ids")]
                 for one in self.passes
                 if one.side.ids is not None
             ]
-            known = rows[-1].tolist() if self.passes[-1].side.past == 0 else torch.cat(rows).tolist()
+            last = rows[-1] if self.passes[-1].side.past == 0 else torch.cat(rows)
+            known = [None] * self.untold + last.tolist()
         else:
             return None
         real = self._real(len(known))

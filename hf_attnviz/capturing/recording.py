@@ -1,10 +1,10 @@
 """The recording: opened on a model or a pipeline, closed without a trace of itself."""
 
+import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-import torch
 from torch import nn
 
 from hf_attnviz.capturing import scope
@@ -14,6 +14,7 @@ from hf_attnviz.capturing.listener import Listener
 from hf_attnviz.capturing.reducers import Reducer, Rows, Tile, reduced, reducers
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Run, Side
 from hf_attnviz.capturing.seen import Seen
+from hf_attnviz.capturing.wrappers import refuse_compiled, unwrapped
 from hf_attnviz.errors import ArgumentError, CaptureError, NothingCapturedError, UnknownNameError, listed
 from hf_attnviz.trace import Trace
 
@@ -38,19 +39,22 @@ class Recording:
         last: int | None = None,
         exact: bool = False,
     ) -> None:
-        self.model = _model_of(target)
+        whole = _model_of(target)
+        refuse_compiled(whole)
+        self.model = unwrapped(whole)
         self.processor = processor if processor is not None else _processor_of(target)
         self.reducers = _reducers(keep, queries)
         self.runs: list[Run] = []
         self.exact = exact
         self._last = last
-        self._addresses: dict[int, Address] = addresses(self.model)
+        self._addresses: dict[int, Address] = addresses(self.model, whole)
         self._layers, self._shared = _checked_layers(self.model, self._addresses, layers)
         self._listener: Listener | None = None
         self._count = 0
         self._traces: dict[int, tuple[Trace, ...]] = {}
         self._outside: dict[str, None] = {}
-        _refuse_compiled(self.model)
+        self._lock = threading.Lock()
+        self.in_block = False
 
     # ---- what it gives
 
@@ -102,11 +106,17 @@ class Recording:
     # ---- opening and closing
 
     def __enter__(self) -> "Recording":
-        return self if self._listener is not None else self.open()
+        if self._listener is None:
+            self.open()
+        self.in_block = True
+        scope.enter_block(self)
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
+        self.in_block = False
+        scope.leave_block(self)
         self.detach()
         if kind is None:
             self.check()
@@ -128,13 +138,14 @@ class Recording:
 
     def new_run(self, two_sided: bool) -> Run:
         """A new run; with ``last=`` the oldest one is forgotten."""
-        run = Run(self._count, two_sided)
-        self._count += 1
-        self.runs.append(run)
-        if self._last is not None:
-            for old in self.runs[: -self._last]:
-                self._traces.pop(old.number, None)
-            del self.runs[: -self._last]
+        with self._lock:  # the model may run in several threads at once
+            run = Run(self._count, two_sided)
+            self._count += 1
+            self.runs.append(run)
+            if self._last is not None:
+                for old in self.runs[: -self._last]:
+                    self._traces.pop(old.number, None)
+                del self.runs[: -self._last]
         return run
 
     def continued(self, cache: Any) -> Run | None:
@@ -323,17 +334,3 @@ def _checked_layers(
         raise UnknownNameError(f"layers={list(layers)}: {known}")
     return frozenset(layers), shared
 
-
-def _refuse_compiled(model: nn.Module) -> None:
-    for name, module in model.named_modules():
-        compiled = (
-            type(module).__name__ == "OptimizedModule"
-            or getattr(module, "_compiled_call_impl", None) is not None
-            or hasattr(module.forward, "_torchdynamo_orig_callable")
-            or isinstance(module, torch.jit.ScriptModule)
-        )
-        if compiled:
-            raise CaptureError(
-                f"{name or type(model).__name__} was compiled before the capture, and compiled code passes by every "
-                "observer in silence. Capture the model before torch.compile (or compiled._orig_mod), or load it again"
-            )
