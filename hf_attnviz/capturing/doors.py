@@ -50,7 +50,9 @@ class _Door(Ours):
         self.module, self.name = weakref.ref(module), name
         self.arounds: list[Around] = []
         self.method = getattr(module, name)
-        functools.update_wrapper(self, self.method, updated=())  # its signature, too, is what the model's own code reads
+        functools.update_wrapper(
+            self, self.method, updated=()
+        )  # its signature, too, is what the model's own code reads
         module.__dict__[name] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

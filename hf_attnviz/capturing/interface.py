@@ -64,6 +64,8 @@ def _observed(function: AttentionFunction, eager: AttentionFunction | None, impl
     @functools.wraps(function)
     def attention(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
         listening = scope.listeners(module)
+        for session in scope.sessions():
+            session.recording.expect(session, module)
         with scope.deaf():
             result = function(module, *args, **kwargs)
             if not listening:

@@ -20,13 +20,12 @@ from hf_attnviz.capturing.doors import Ours, stand_at
 from hf_attnviz.capturing.families import ATTENTION_CLASS, DRAFTING
 from hf_attnviz.capturing.function import FunctionObserver
 from hf_attnviz.capturing.runs import Generated, Run, Side
-from hf_attnviz.capturing.wrappers import uncompiled
+from hf_attnviz.capturing.wrappers import uncompiled, untraced
 from hf_attnviz.errors import CaptureError
 
 if TYPE_CHECKING:
     from hf_attnviz.capturing.recording import Recording
 
-_UNTRACED = "hf_attnviz records this model, and what is recorded runs uncompiled; close the recording, or no fullgraph"
 _TORCH_ATTENTION = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 
 
@@ -93,9 +92,7 @@ class Listener:
 
     # ---- doors
 
-    # A compiler that traces the target calls our doors as they are, and what they run, it runs uncompiled.
-
-    @torch.compiler.disable(reason=_UNTRACED)
+    @untraced
     def _forward(self, following: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not scope.hears(self.recording):
             return following(*args, **kwargs)
@@ -121,7 +118,7 @@ class Listener:
             _remember(session.run, getattr(output, "past_key_values", None))
             return output
 
-    @torch.compiler.disable(reason=_UNTRACED)
+    @untraced
     def _generate(self, following: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """``generate()`` of the target: the same call, the same result, one run."""
         if not scope.hears(self.recording):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import nn
 
 from hf_attnviz.capturing import scope
@@ -163,6 +164,16 @@ class Recording:
             return False
         return self._layers is None or self._shared or address.layer is None or address.layer in self._layers
 
+    def expect(self, session: scope.Session, module: nn.Module) -> None:
+        """Note when a module attends that was no part of the model when the recording was opened."""
+        if id(module) not in self._addresses:
+            problem = CaptureError(
+                f"a {type(module).__name__} attends in {model_name(self.model)} that was no part of it when the "
+                "recording was opened (put in later, or kept where named_modules() does not look); change the model "
+                "first, then open the recording"
+            )
+            session.run.problems.setdefault(type(module).__name__, problem)
+
     def receive(self, session: scope.Session, module: nn.Module, see: Callable[[], Seen]) -> None:
         """One attention call: work out its weights and keep what is asked for. The model's run is never disturbed."""
         address = self._addresses[id(module)]
@@ -194,6 +205,10 @@ class Recording:
         self, seen: Seen, address: Address, kind: str, layer: int, index: int, step: int, side: Side
     ) -> AttentionCall:
         weights, proved = seen.proved.weights.detach(), seen.proved
+        if torch._C._functorch.is_batchedtensor(weights):
+            raise CaptureError(
+                "torch.vmap hides the batch, and its tensors die with it; run the model on a plain batch"
+            )
         positions, lengths = side.positions(weights.shape[0], weights.shape[-2])
         needed = frozenset[str]().union(*(reducer.needs for reducer in self.reducers))
         tile = Tile(weights, positions, lengths, seen.vectors() if "vectors" in needed else {})
@@ -333,4 +348,3 @@ def _checked_layers(
         known = f"this model has layers 0 to {count - 1}" if count else "this model has no list of layers"
         raise UnknownNameError(f"layers={list(layers)}: {known}")
     return frozenset(layers), shared
-

@@ -7,8 +7,9 @@ it was when the recording was opened, which differ by rounding from those of the
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -18,7 +19,16 @@ from hf_attnviz.errors import CaptureError
 
 _lock = threading.Lock()
 _eager: list[object] = []
-_before: list[torch.compiler.set_stance] = []
+_before: list[Any] = []
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def untraced(function: F) -> F:
+    """A function of ours that a compiler calls as it is; what it runs, it runs uncompiled."""
+    why = "hf_attnviz records this model, and what is recorded runs uncompiled: close the recording, or leave fullgraph"
+    plain: F = torch.compiler.disable(function, reason=why)  # type: ignore[no-untyped-call]
+    return plain
 
 
 def unwrapped(target: nn.Module) -> nn.Module:
@@ -28,10 +38,11 @@ def unwrapped(target: nn.Module) -> nn.Module:
         CaptureError: it is copied to several devices for each call; no copy is the model that we stand on.
     """
     while (name := _wrapper(target)) is not None:
-        if len(getattr(target, "device_ids", None) or ()) > 1:
+        devices: Any = getattr(target, "device_ids", None) or ()
+        if len(devices) > 1:
             raise CaptureError(
-                f"{type(target).__name__} copies the model to {len(target.device_ids)} devices for every call, and a "
-                "recording stands on one model only; capture and call the model inside: wrapped.module"
+                f"{type(target).__name__} copies the model to {len(devices)} devices for every call, and a recording "
+                "stands on one model only; capture and call the model inside: wrapped.module"
             )
         target = getattr(target, WRAPPERS[name])
     return target
