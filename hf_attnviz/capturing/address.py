@@ -23,7 +23,7 @@ class Address:
 
 
 def addresses(target: nn.Module, whole: nn.Module | None = None) -> dict[int, Address]:
-    """The address of each module of ``target``, by ``id(module)``; its name is that in ``whole``, the wrapper around."""
+    """The address of each module of ``target``, by ``id(module)``; its name is that in ``whole``, around it."""
     names = {id(module): name for name, module in (whole or target).named_modules()}
     modules = dict(target.named_modules())
     places = {name: _block_path(name, modules) for name in modules}

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 
+from hf_attnviz.capturing.reducers import KeptRows
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Pass, Run, Side
 from hf_attnviz.errors import CaptureError, NotKeptError
 from hf_attnviz.labels import Labels, label_tokens
@@ -185,8 +186,7 @@ class _Sequence:
                 for one in self.passes
                 if one.side.ids is not None
             ]
-            last = rows[-1] if self.passes[-1].side.past == 0 else torch.cat(rows)
-            known = [None] * self.untold + last.tolist()
+            known = [None] * self.untold + (torch.cat(rows) if self.passes[-1].side.past else rows[-1]).tolist()
         else:
             return None
         real = self._real(len(known))
@@ -252,26 +252,13 @@ class _Sequence:
         call = parts[-1][1]
         if call.layout != LAYOUT:
             return self._native(*parts[0])
-        read, rows, places = 0, [], []
-        for one, part in parts:
-            weights, at = self._piece(one, part)
-            fresh = [n for n, place in enumerate(at) if place >= read]
-            rows.append(weights[:, fresh] if len(fresh) < len(at) else weights)
-            places += [at[n] for n in fresh]
-            read = max([read - 1, *at]) + 1
-        if not places:
-            raise NotKeptError(
-                f"none of the rows asked for is in {call.module}: its keys are 0 to {rows[0].shape[-1] - 1}; "
-                "ask for rows that it has, or count from the end: queries=[-1]"
-            )
-        width = max(part.shape[-1] for part in rows)
-        filled = [pad(part, (0, width - part.shape[-1])) for part in rows]
-        keys = self._key_labels(call, width)
-        whole = call.kind == "self" and places == list(range(width))
+        weights, places = self._joined([(one, part, part.rows) for one, part in parts])
+        keys = self._key_labels(call, weights.shape[-1])
+        whole = call.kind == "self" and places == list(range(weights.shape[-1]))
         decodes = call.stack == "decoder" and (self.run.generated is not None or len(self.passes) > 1)
         queries, vectors = self._vectors(parts)
         return AttentionMap(
-            filled[0] if len(filled) == 1 else torch.cat(filled, dim=1),
+            weights,
             keys if whole else self._query_labels(call, places),
             keys,
             **_place(call),
@@ -281,11 +268,36 @@ class _Sequence:
             error=max(float(part.error) for _, part in parts),
             query_vectors=queries,
             key_vectors=vectors,
+            gradient=self._gradient(parts),
         )
+
+    def _joined(self, parts: list[tuple[Pass, AttentionCall, KeptRows]]) -> tuple[torch.Tensor, list[int]]:
+        """The rows of all passes ``[head, row, key]``, each once, and their places."""
+        read, rows, places = 0, [], []
+        for one, part, kept in parts:
+            weights, at = self._piece(one, part, kept)
+            fresh = [n for n, place in enumerate(at) if place >= read]
+            rows.append(weights[:, fresh] if len(fresh) < len(at) else weights)
+            places += [at[n] for n in fresh]
+            read = max([read - 1, *at]) + 1
+        if not places:
+            raise NotKeptError(
+                f"none of the rows asked for is in {parts[-1][1].module}: its keys are 0 to {rows[0].shape[-1] - 1}; "
+                "ask for rows that it has, or count from the end: queries=[-1]"
+            )
+        width = max(part.shape[-1] for part in rows)
+        filled = [pad(part, (0, width - part.shape[-1])) for part in rows]
+        return filled[0] if len(filled) == 1 else torch.cat(filled, dim=1), places
+
+    def _gradient(self, parts: list[Part]) -> torch.Tensor | None:
+        """The gradient, cut and joined like the weights; None where a pass has none (yet)."""
+        known = [(one, call, kept) for one, call in parts if (kept := call.gradient_if_any) is not None]
+        return self._joined(known)[0] if len(known) == len(parts) else None
 
     def _native(self, one: Pass, call: AttentionCall) -> AttentionMap:
         """A map in a layout of the model's own, as it is."""
-        weights = call.weights[self.row(one, len(call.weights), call.module)]
+        row = self.row(one, len(call.weights), call.module)
+        weights, gradient = call.weights[row], call.gradient_if_any
         queries, keys = (Labels.plain(map(str, range(size)), "latent") for size in weights.shape[-2:])
         return AttentionMap(
             weights,
@@ -295,11 +307,11 @@ class _Sequence:
             steps=(0,) * len(queries),
             error=call.error,
             layout=call.layout[1:],
+            gradient=None if gradient is None else gradient.weights[row],
         )
 
-    def _piece(self, one: Pass, call: AttentionCall) -> tuple[torch.Tensor, list[int]]:
+    def _piece(self, one: Pass, call: AttentionCall, kept: KeptRows) -> tuple[torch.Tensor, list[int]]:
         """The rows of this sequence in one call: weights ``[head, row, key]`` without padding, and their places."""
-        kept = call.rows
         row = self.row(one, len(kept.weights), call.module)
         places = kept.positions[row].tolist()
         rows = [n for n, place in enumerate(places) if place >= 0]

@@ -10,9 +10,10 @@ from torch import nn
 
 from hf_attnviz.capturing import scope
 from hf_attnviz.capturing.address import Address, addresses, is_cross, model_name
+from hf_attnviz.capturing.gradients import FROZEN, Gradient
 from hf_attnviz.capturing.join import traces_of
 from hf_attnviz.capturing.listener import Listener
-from hf_attnviz.capturing.reducers import Reducer, Rows, Tile, reduced, reducers
+from hf_attnviz.capturing.reducers import KeptRows, Maps, Reducer, Rows, Tile, reduced, reducers
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Run, Side
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.capturing.wrappers import refuse_compiled, unwrapped
@@ -37,6 +38,7 @@ class Recording:
         keep: Keep = "maps",
         layers: Sequence[int] | None = None,
         queries: Sequence[int] | None = None,
+        gradients: bool = False,
         last: int | None = None,
         exact: bool = False,
     ) -> None:
@@ -46,7 +48,7 @@ class Recording:
         self.processor = processor if processor is not None else _processor_of(target)
         self.reducers = _reducers(keep, queries)
         self.runs: list[Run] = []
-        self.exact = exact
+        self.exact, self.gradients = exact, gradients
         self._last = last
         self._addresses: dict[int, Address] = addresses(self.model, whole)
         self._layers, self._shared = _checked_layers(self.model, self._addresses, layers)
@@ -228,10 +230,24 @@ class Recording:
             bound=proved.bound,
             layout=LAYOUT if weights.dim() == 4 else ("batch", *_axes(weights.dim() - 3), "query", "key"),
             tokens=weights.dim() == 4 and weights.shape[-2] == side.new,
+            gradient_rows=self._gradient_rows(seen, address.module, positions, lengths) if self.gradients else None,
         )
 
+    def _gradient_rows(
+        self, seen: Seen, module: str, positions: torch.Tensor, lengths: torch.Tensor
+    ) -> Callable[[], KeptRows]:
+        """Gives the gradient of the rows that are kept, once there is one."""
+        reducer: Reducer[KeptRows] = next((r for r in self.reducers if isinstance(r, (Maps, Rows))), Maps())
+        watched = seen.gradient or Gradient(FROZEN)
+
+        def read() -> KeptRows:
+            rows: KeptRows = reduced(reducer, [Tile(watched.read(module), positions, lengths, {})])
+            return rows
+
+        return read
+
     def _traces_of(self, run: Run) -> tuple[Trace, ...]:
-        if run.number not in self._traces:
+        if run.number not in self._traces or self.gradients:  # backward() may have come since
             self._check(run)
             self._traces[run.number] = traces_of(run, self.processor, model_name(self.model))
         return self._traces[run.number]
@@ -260,6 +276,7 @@ def capture(
     keep: Keep = "maps",
     layers: Sequence[int] | None = None,
     queries: Sequence[int] | None = None,
+    gradients: bool = False,
 ) -> Recording:
     """Record attention while ``target`` runs: ``with av.capture(model, tokenizer) as recording: model(**inputs)``.
 
@@ -271,13 +288,16 @@ def capture(
         keep: what to keep: ``"maps"``, ``"vectors"``, a reducer such as ``av.Rows([-1])``, or a list of them.
         layers: block indices to keep; None keeps all. Others run without any cost.
         queries: short for ``keep=av.Rows(queries)``.
+        gradients: give ``.gradient``, d(scalar)/d(weights), after your own ``backward()``. A kernel's weights are not
+            in the graph of its output, so the model's own eager function (or the explicit softmax) runs in its place,
+            checked against the kernel: outputs then differ from the plain run by rounding. Wants ``model.eval()``.
 
     Raises:
         ArgumentError, UnknownNameError: what is asked for does not exist on this model.
         CaptureError: the model was compiled before; and, when the block ends, attention that could not be proved.
         NothingCapturedError: when the block ends: the model ran and no attention was seen.
     """
-    return Recording(target, processor, keep=keep, layers=layers, queries=queries)
+    return Recording(target, processor, keep=keep, layers=layers, queries=queries, gradients=gradients)
 
 
 def attach(
@@ -288,18 +308,21 @@ def attach(
     keep: Keep = "maps",
     layers: Sequence[int] | None = None,
     queries: Sequence[int] | None = None,
+    gradients: bool = False,
 ) -> Recording:
     """The same recording, opened here and closed with ``recording.detach()``: for servers and notebooks.
 
     Args:
-        target, processor, keep, layers, queries: as in :func:`capture`.
+        target, processor, keep, layers, queries, gradients: as in :func:`capture`.
         last: how many of the latest runs are kept.
 
     Problems never disturb the model; they are raised when the traces are read.
     """
     if last < 1:
         raise ArgumentError(f"last={last}: expected how many of the latest runs to keep, 1 or more")
-    return Recording(target, processor, keep=keep, layers=layers, queries=queries, last=last).open()
+    return Recording(
+        target, processor, keep=keep, layers=layers, queries=queries, gradients=gradients, last=last
+    ).open()
 
 
 def _axes(count: int) -> tuple[str, ...]:

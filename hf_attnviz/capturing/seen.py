@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from hf_attnviz.capturing.gradients import Gradient
 from hf_attnviz.capturing.proof import Proved
 
 
@@ -16,8 +17,10 @@ class Seen:
         proved: the weights ``[batch, head, query, key]`` and their proof.
         implementation: the backend that ran (``"sdpa"``, ``"eager"`` …), or the operators seen.
         vectors: gives ``query`` (times the scaling), ``key`` and ``value``; nothing where they cannot be seen.
+        gradient: watches the weights, where that was asked for.
     """
 
     proved: Proved
     implementation: str
     vectors: Callable[[], Mapping[str, torch.Tensor]] = dict
+    gradient: Gradient | None = None

@@ -147,7 +147,9 @@ def test_lora_on_an_encoder_decoder_with_beams() -> None:
 @pytest.mark.parametrize("kind", ["PromptTuningConfig", "PrefixTuningConfig"])
 def test_virtual_tokens_are_no_tokens(kind: str, virtual: int) -> None:
     config = getattr(peft, kind)(task_type="CAUSAL_LM", num_virtual_tokens=virtual)
-    model = peft.get_peft_model(tiny("llama"), config).eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = peft.get_peft_model(tiny("llama", eos_token_id=None), config).eval()
     rows = 5 + (virtual if kind == "PromptTuningConfig" else 0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("warnings.warn", lambda *_, **__: None)  # peft says that it makes the position ids itself
