@@ -21,7 +21,7 @@ from hf_attnviz.storage import read_archive, write_archive
 _FORMAT: Final = "hf_attnviz.trace"
 _VERSION: Final = 1
 LAYOUT: Final = ("head", "query", "key")
-_TENSORS: Final = ("weights", "query_vectors", "key_vectors")
+_TENSORS: Final = ("weights", "query_vectors", "key_vectors", "gradient")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +44,8 @@ class AttentionMap:
         key_vectors: ``[key_value_head, key, size]``: a query times its group's key is the score before mask and bias.
         layout: the axes of ``weights``; anything but head, query, key is the model's own (blocks, windows), and
             such a map is neither stacked nor drawn.
+        gradient: d(scalar)/d(weights), shaped like ``weights``; None unless captured with ``gradients=True`` and read
+            after ``backward()``.
     """
 
     weights: torch.Tensor
@@ -61,6 +63,7 @@ class AttentionMap:
     query_vectors: torch.Tensor | None = None
     key_vectors: torch.Tensor | None = None
     layout: tuple[str, ...] = LAYOUT
+    gradient: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         expected = (len(self.queries), len(self.keys))
@@ -68,6 +71,11 @@ class AttentionMap:
             raise ShapeError(
                 f"{self.module}: expected weights [{', '.join(self.layout)}] with {expected[0]} queries and "
                 f"{expected[1]} keys, got {tuple(self.weights.shape)}"
+            )
+        if self.gradient is not None and self.gradient.shape != self.weights.shape:
+            raise ShapeError(
+                f"{self.module}: expected a gradient shaped like the weights, {tuple(self.weights.shape)}, got "
+                f"{tuple(self.gradient.shape)}"
             )
 
     @property
@@ -339,4 +347,5 @@ def _map(
         error=float(_typed(about["error"], str)),
         query_vectors=tensors.get(f"{number}.query_vectors"),
         key_vectors=tensors.get(f"{number}.key_vectors"),
+        gradient=tensors.get(f"{number}.gradient"),
     )

@@ -22,8 +22,9 @@ class Address:
     layer: int | None
 
 
-def addresses(target: nn.Module) -> dict[int, Address]:
-    """The address of each module of ``target``, by ``id(module)``."""
+def addresses(target: nn.Module, whole: nn.Module | None = None) -> dict[int, Address]:
+    """The address of each module of ``target``, by ``id(module)``; its name is that in ``whole``, around it."""
+    names = {id(module): name for name, module in (whole or target).named_modules()}
     modules = dict(target.named_modules())
     places = {name: _block_path(name, modules) for name in modules}
     numbers: dict[str, dict[tuple[int, ...], int]] = {}
@@ -34,7 +35,7 @@ def addresses(target: nn.Module) -> dict[int, Address]:
         pattern, indices = places[name]
         # One list: its own index, so that a hybrid model keeps its numbering. Lists in lists: a running number.
         layer = None if not indices else indices[0] if len(indices) == 1 else numbers[pattern][indices]
-        found[id(module)] = Address(name, _stack(name, module, target), layer)
+        found[id(module)] = Address(names[id(module)], _stack(name, module, target), layer)
     return found
 
 

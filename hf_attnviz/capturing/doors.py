@@ -2,35 +2,79 @@
 
 Several recordings may stand at one door and leave it in any order: the method is wrapped once, and the wrapper asks
 whoever stands there. A wrapper runs under ``try``/``finally``, so that an interrupt, too, is noticed.
+
+A deep copy of a model has doors and hooks to nowhere; a model is not pickled with ours on it.
 """
 
+import copy
 import functools
 import threading
+import types
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import nn
+
+from hf_attnviz.errors import CaptureError
 
 Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 """Runs a call: gets the next in line, the arguments by place and by name; gives the result."""
 
 _MISSING = object()
 _lock = threading.RLock()
-_doors: "weakref.WeakKeyDictionary[nn.Module, dict[str, _Door]]" = weakref.WeakKeyDictionary()
 
 
-class _Door:
+class Ours:
+    """A callable of ours that stands on a model while a recording is open."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., Any]:
+        return _nothing
+
+    def __reduce__(self) -> NoReturn:
+        raise CaptureError(
+            "a recording of hf_attnviz is open on this model, and a model is not pickled with our hooks on it. Close "
+            "the block or call recording.detach() first; save_pretrained() and state_dict() work at any time"
+        )
+
+
+class _Door(Ours):
     def __init__(self, module: nn.Module, name: str) -> None:
         self.own = module.__dict__.get(name, _MISSING)
+        self.module, self.name = weakref.ref(module), name
         self.arounds: list[Around] = []
-        method = getattr(module, name)
+        self.method = getattr(module, name)
+        functools.update_wrapper(
+            self, self.method, updated=()
+        )  # its signature, too, is what the model's own code reads
+        module.__dict__[name] = self
 
-        @functools.wraps(method)
-        def through(*args: Any, **kwargs: Any) -> Any:
-            return self._call(method, tuple(self.arounds), args, kwargs)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(self.method, tuple(self.arounds), args, kwargs)
 
-        module.__dict__[name] = through
+    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., Any]:
+        """What the copy of the model would have there without us: its own method."""
+        if self.own is not _MISSING:
+            own: Callable[..., Any] = copy.deepcopy(self.own, memo)
+            return own
+        module = self.module()
+        return types.MethodType(getattr(type(module), self.name), memo[id(module)])
+
+    def leave(self) -> None:
+        """Put back what was there, unless somebody has put something else there in the meantime."""
+        module = self.module()
+        if module is None or module.__dict__.get(self.name) is not self:
+            return
+        if self.own is _MISSING:
+            del module.__dict__[self.name]
+        else:
+            module.__dict__[self.name] = self.own
 
     def _call(
         self, method: Callable[..., Any], arounds: tuple[Around, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -47,21 +91,19 @@ class _Door:
 def stand_at(module: nn.Module, name: str, around: Around) -> Callable[[], None]:
     """Let ``around`` run every call of ``module.name`` from now on; gives the function that ends it."""
     with _lock:
-        doors = _doors.setdefault(module, {})
-        if name not in doors:
-            doors[name] = _Door(module, name)
-        doors[name].arounds.append(around)
+        door = module.__dict__.get(name)
+        if not isinstance(door, _Door):
+            door = _Door(module, name)
+        door.arounds.append(around)
 
     def leave() -> None:
         with _lock:
-            door = doors[name]
             door.arounds.remove(around)
-            if door.arounds:
-                return
-            del doors[name]
-            if door.own is _MISSING:
-                del module.__dict__[name]
-            else:
-                module.__dict__[name] = door.own
+            if not door.arounds:
+                door.leave()
 
     return leave
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    """What stands in place of our hooks on a copy of a model."""

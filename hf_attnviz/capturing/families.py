@@ -50,6 +50,15 @@ CROSS_NAMES: Final = ("crossattention", "cross_attn", "cross_attention", "encode
 # A class whose name ends like this attends; when it runs and no attention is seen in it, that is told.
 ATTENTION_CLASS: Final = re.compile(r"Attention(s|\d|Block|Layer|Module)?$")
 
+# A class that wraps a model and only passes calls on to it -> the attribute that holds the model.
+WRAPPERS: Final[dict[str, str]] = {
+    "PeftModel": "base_model",
+    "PeftMixedModel": "base_model",
+    "BaseTuner": "model",
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+}
+
 
 @dataclass(frozen=True)
 class Probe:

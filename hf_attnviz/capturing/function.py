@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from hf_attnviz.capturing import scope
+from hf_attnviz.capturing.gradients import Arrange, Gradient, Watched, hindrance, in_the_graph
 from hf_attnviz.capturing.proof import Proved, attending_rows, prove
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.errors import CaptureError
@@ -43,12 +44,12 @@ class _Origin:
     Attributes:
         shape: the shape that the softmax gave.
         clean: what the tensor would be without dropout, once there was some.
-        weights: for a product with values that is not summed yet: the weights in it.
+        factor: for a product with values that is not summed yet: the weights in it, ``[…, query, key, 1]``.
     """
 
     shape: torch.Size
     clean: torch.Tensor | None = None
-    weights: torch.Tensor | None = None
+    factor: torch.Tensor | None = None
 
     def undropped(self, tensor: torch.Tensor) -> torch.Tensor:
         """``tensor``, which comes from here, as it would be without dropout."""
@@ -77,9 +78,12 @@ class FunctionObserver(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in _COMPOSITE:
             return self._open(name, args, kwargs)
-        result = func(*args, **kwargs)
+        result = truth = func(*args, **kwargs)
+        watched: Watched | None = None
         try:
-            self._look(name, func, args, kwargs, result)
+            if name == _SDPA and any(session.recording.gradients for session in _listeners()):
+                result, watched = in_the_graph(_given(args, kwargs), truth)
+            self._look(name, func, args, kwargs, truth, watched)
         except Exception as problem:  # ours, and never the model's
             for session in scope.sessions():
                 session.recording.blame(session, session.contexts[-1].module if session.contexts else None, problem)
@@ -95,7 +99,13 @@ class FunctionObserver(TorchFunctionMode):
             self._heads.pop()
 
     def _look(
-        self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any
+        self,
+        name: str,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        result: Any,
+        watched: Watched | None,
     ) -> None:
         if name in _MIXES:
             for session in scope.sessions():
@@ -103,7 +113,7 @@ class FunctionObserver(TorchFunctionMode):
                     context.mixed = True
         if name == _SDPA:
             for session in _listeners():
-                see = functools.partial(_sdpa_seen, func, args, kwargs, result, session.recording.exact)
+                see = functools.partial(_sdpa_seen, func, args, kwargs, result, session.recording.exact, watched)
                 session.recording.receive(session, session.contexts[-1].module, see)
         elif name in _SOFTMAX and isinstance(result, torch.Tensor):
             self._put(result, _Origin(result.shape))
@@ -139,7 +149,7 @@ class FunctionObserver(TorchFunctionMode):
             return
         origin = self._get(source)
         assert origin is not None
-        if origin.weights is not None:
+        if origin.factor is not None:
             return
         clean = origin.clean
         if "dropout" in name:
@@ -175,9 +185,8 @@ class FunctionObserver(TorchFunctionMode):
             return  # a matrix that serves every row is no set of values: soft embeddings, class probabilities
         for operand, turned in ((left, False), (right, True)):
             origin = self._get(operand)
-            if origin is not None and origin.weights is None:
-                weights = origin.undropped(operand)
-                self._receive(weights.transpose(-1, -2) if turned else weights, origin, f"softmax + {name}")
+            if origin is not None and origin.factor is None:
+                self._receive(operand, _turn if turned else _as_it_is, origin, f"softmax + {name}")
                 self._found.pop(id(operand), None)
                 return
 
@@ -190,11 +199,9 @@ class FunctionObserver(TorchFunctionMode):
             return
         order = _order(args[0], place)
         origin = self._get(operands[place])
-        if order is None or origin is None or origin.weights is not None:
+        if order is None or origin is None or origin.factor is not None:
             return
-        with torch.no_grad(), scope.deaf():
-            ordered = torch.einsum(order, origin.undropped(operands[place]))
-        self._receive(ordered, origin, "softmax + einsum")
+        self._receive(operands[place], functools.partial(torch.einsum, order), origin, "softmax + einsum")
         self._found.pop(id(operands[place]), None)
 
     def _multiply(self, args: tuple[Any, ...], result: torch.Tensor) -> bool:
@@ -203,11 +210,11 @@ class FunctionObserver(TorchFunctionMode):
             return False
         for source, other in (args, args[::-1]):
             origin = self._get(source)
-            if origin is None or origin.weights is not None or source.dim() < 4 or source.shape[-1] != 1:
+            if origin is None or origin.factor is not None or source.dim() < 4 or source.shape[-1] != 1:
                 continue
             shared = other.dim() < 3 or (source.shape[-3] > 1 and other.shape[-3] == 1)
             if shared and result.numel() > source.numel():
-                self._put(result, replace(origin, weights=origin.undropped(source).squeeze(-1)))
+                self._put(result, replace(origin, factor=source))
                 return True
         return False
 
@@ -216,29 +223,62 @@ class FunctionObserver(TorchFunctionMode):
         origin = self._get(product)
         axis = args[1] if len(args) > 1 else kwargs.get("dim")
         axis = axis[0] if isinstance(axis, (tuple, list)) and len(axis) == 1 else axis
-        if origin is None or origin.weights is None or not isinstance(axis, int) or product is None:
+        if origin is None or origin.factor is None or not isinstance(axis, int) or product is None:
             return
         if axis % product.dim() == product.dim() - 2:
-            self._receive(origin.weights, origin, "softmax + multiply and sum")
+            self._receive(origin.factor, _drop_last, origin, "softmax + multiply and sum")
 
-    def _receive(self, weights: torch.Tensor, origin: _Origin, implementation: str) -> None:
+    def _receive(self, operand: torch.Tensor, arrange: Arrange, origin: _Origin, implementation: str) -> None:
         for session in _listeners():
-            found = self._batched(weights.detach().clone(), origin, session)
-            proved = Proved(found, torch.zeros(()), 0.0, "exact", "operand of the product with the values")
-            seen = Seen(proved, implementation)
+            with torch.no_grad(), scope.deaf():
+                ordered = arrange(origin.undropped(operand).detach())
+            batch = self._batch(ordered, origin, session)
+
+            def whole(weights: torch.Tensor, arrange: Arrange = arrange, batch: int | None = batch) -> torch.Tensor:
+                return _batched(arrange(weights), batch)
+
+            proved = Proved(
+                _batched(ordered.clone(), batch),
+                torch.zeros(()),
+                0.0,
+                "exact",
+                "operand of the product with the values",
+            )
+            gradient = None
+            if session.recording.gradients:
+                gradient = Gradient(hindrance(dropout=origin.clean is not None, replaced=False))
+                gradient = gradient if gradient.reason else gradient.watch(operand, whole)
+            seen = Seen(proved, implementation, gradient=gradient)
             session.recording.receive(session, session.contexts[-1].module, functools.partial(_same, seen))
 
-    def _batched(self, weights: torch.Tensor, origin: _Origin, session: scope.Session) -> torch.Tensor:
-        """``[batch · head, query, key]`` as ``[batch, head, query, key]``, where something says how many heads."""
-        if weights.dim() != 3:
-            return weights
+    def _batch(self, weights: torch.Tensor, origin: _Origin, session: scope.Session) -> int | None:
+        """The batch in ``[batch · head, query, key]``, where something says how many heads."""
         rows = len(weights)
         batch = session.current.batch if session.current is not None else None
         if len(origin.shape) == 4 and origin.shape[0] * origin.shape[1] == rows:
             batch = origin.shape[0]
         elif self._heads:
             batch = rows // self._heads[-1]
-        return weights.reshape(batch, -1, *weights.shape[1:]) if batch and rows % batch == 0 else weights[:, None]
+        return batch if batch and rows % batch == 0 else None
+
+
+def _batched(weights: torch.Tensor, batch: int | None) -> torch.Tensor:
+    """``[batch · head, query, key]`` as ``[batch, head, query, key]``; other numbers of axes as they are."""
+    if weights.dim() != 3:
+        return weights
+    return weights[:, None] if batch is None else weights.reshape(batch, -1, *weights.shape[1:])
+
+
+def _as_it_is(weights: torch.Tensor) -> torch.Tensor:
+    return weights
+
+
+def _turn(weights: torch.Tensor) -> torch.Tensor:
+    return weights.transpose(-1, -2)
+
+
+def _drop_last(weights: torch.Tensor) -> torch.Tensor:
+    return weights.squeeze(-1)
 
 
 def _listeners() -> list[scope.Session]:
@@ -270,10 +310,19 @@ def _order(equation: str, place: int) -> str | None:
 _SDPA_NAMES: Final = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
 
 
+def _given(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(zip(_SDPA_NAMES, args, strict=False)) | dict(kwargs)
+
+
 def _sdpa_seen(
-    func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], result: torch.Tensor, exact: bool
+    func: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    result: torch.Tensor,
+    exact: bool,
+    watched: Watched | None = None,
 ) -> Seen:
-    given = dict(zip(_SDPA_NAMES, args, strict=False)) | dict(kwargs)
+    given = _given(args, kwargs)
     query, key, value = (given[name] for name in ("query", "key", "value"))
     rest = {name: given[name] for name in _SDPA_NAMES[3:] if name in given} | {"dropout_p": 0.0}
     mask, scale = rest.get("attn_mask"), rest.get("scale") or query.shape[-1] ** -0.5
@@ -302,12 +351,15 @@ def _sdpa_seen(
     with torch.no_grad(), scope.deaf():
         output = kernel(value) if given.get("dropout_p") else four(result).transpose(1, 2)
         candidates = [("softmax of the scores", formula)] if mask is None or query.dim() == 4 else []
+        if watched is not None and watched.weights is not None:
+            known = four(watched.weights)
+            candidates = [("softmax of the scores, run as the forward", lambda: known)]
         proved = prove(candidates, kernel, four(value), output, attending_rows(mask), exact=exact)
 
     def vectors() -> Mapping[str, torch.Tensor]:
         return {"query": four(query.detach()) * scale, "key": four(key.detach()), "value": four(value.detach())}
 
-    return Seen(proved, _SDPA, vectors)
+    return Seen(proved, _SDPA, vectors, None if watched is None else watched.gradient)
 
 
 def _opened(function: Any) -> Callable[..., Any]:

@@ -17,12 +17,16 @@ from torch import nn
 from transformers.modeling_utils import AttentionInterface
 
 from hf_attnviz.capturing import scope
+from hf_attnviz.capturing.gradients import Gradient, agreed, hindrance, led_by_gradient
 from hf_attnviz.capturing.proof import Candidate, attending_rows, prove
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.errors import CaptureError
 
-AttentionFunction = Callable[..., tuple[torch.Tensor, torch.Tensor | None]]
+Result = tuple[torch.Tensor, torch.Tensor | None]
+AttentionFunction = Callable[..., Result]
 
+_RETURNED: Final = "returned by the kernel"
+_FORWARD: Final = "the model's own eager function, run as the forward"
 _NAMES: Final = ("query", "key", "value", "attention_mask")
 _lock = threading.Lock()
 _original: Callable[..., Any] | None = None
@@ -53,7 +57,7 @@ def _watching(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def get_interface(self: Any, attn_implementation: str, default: Any = None) -> Any:
         function = original(self, attn_implementation, default)
-        if function is None or not scope.sessions():
+        if function is None or torch.compiler.is_compiling() or not scope.sessions():
             return function
         return _observed(function, default, attn_implementation)
 
@@ -64,19 +68,15 @@ def _observed(function: AttentionFunction, eager: AttentionFunction | None, impl
     @functools.wraps(function)
     def attention(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
         listening = scope.listeners(module)
+        for session in scope.sessions():
+            session.recording.expect(session, module)
         with scope.deaf():
-            result = function(module, *args, **kwargs)
             if not listening:
-                return result
-            calls: list[_Call] = []
-
-            def see(exact: bool) -> Seen:
-                if not calls:  # made only where a problem is ours and never the model's
-                    calls.append(_Call(function, eager, implementation or "eager", module, args, kwargs))
-                return calls[0].seen(result, exact)
-
+                return function(module, *args, **kwargs)
+            call = _Call(function, eager, implementation or "eager", module, args, kwargs)
+            result, truth = call.run(any(session.recording.gradients for session in listening))
             for session in listening:
-                session.recording.receive(session, module, functools.partial(see, session.recording.exact))
+                session.recording.receive(session, module, functools.partial(call.seen, truth, session.recording.exact))
         return result
 
     return attention
@@ -97,9 +97,59 @@ class _Call:
         self.function, self.eager, self.implementation = function, eager, implementation
         self.module, self.args, self.kwargs = module, args, kwargs
         given = dict(zip(_NAMES, args, strict=False)) | dict(kwargs)
-        self.query, self.key, self.value = given["query"], given["key"], given["value"]
+        self.query, self.key, self.value = (given.get(name) for name in _NAMES[:3])
         self.mask = given.get("attention_mask")
         self._cached: dict[bool, Seen] = {}
+        self._gradient: Gradient | None = None
+        self._watched: torch.Tensor | None = None
+
+    def run(self, gradients: bool) -> tuple[Result, Result]:
+        """The call, as the model asked for it: what it goes on with, and what its kernel gives.
+
+        They are one unless gradients are wanted; then the eager function runs, and the two differ by rounding.
+        """
+        if not gradients:
+            result = self._as_it_is()
+            return result, result
+        eager, dropout = self.eager, bool(self.kwargs.get("dropout")) and self.module.training
+        replaced = self.function is not eager
+        self._gradient = Gradient(hindrance(dropout=dropout, replaced=replaced))
+        readable = self.mask is None or (isinstance(self.mask, torch.Tensor) and self.mask.dim() == 4)
+        if not self._gradient.reason and (eager is None or (replaced and not readable)):
+            self._gradient.reason = (
+                f'{self.implementation} has no eager function for this mask; load the model as "sdpa"'
+            )
+        if self._gradient.reason or eager is None:
+            result = self._as_it_is()
+            return result, result
+        query = led_by_gradient(self.query, self.key)
+        output, weights = self._run(eager, self.value, self._additive_mask() if replaced else self.mask, query)
+        return self._agreed(output, weights) if replaced else self._watch((output, weights), (output, weights))
+
+    def _as_it_is(self) -> Result:
+        result: Result = self.function(self.module, *self.args, **self.kwargs)
+        return result
+
+    def _agreed(self, output: torch.Tensor, weights: torch.Tensor | None) -> tuple[Result, Result]:
+        shape = output.shape
+        shaped, truth, wrong = agreed(
+            self._shaped(output), attending_rows(self.mask), lambda: self._shaped(self._as_it_is()[0]), self.value
+        )
+        if wrong:
+            assert self._gradient is not None
+            self._gradient.reason = wrong
+            result = self._as_it_is()
+            return result, result
+        return self._watch((shaped.reshape(shape), weights), (truth, None))
+
+    def _watch(self, result: Result, truth: Result) -> tuple[Result, Result]:
+        assert self._gradient is not None
+        self._watched = result[1]
+        if self._watched is None:
+            self._gradient.reason = "the eager function returned no weights"
+        else:
+            self._gradient.watch(self._watched)
+        return result, truth
 
     def seen(self, result: tuple[torch.Tensor, torch.Tensor | None], exact: bool) -> Seen:
         """The weights of this call, proved; worked out once for all recordings that listen."""
@@ -121,7 +171,9 @@ class _Call:
             attending_rows(self.mask),
             exact=exact,
         )
-        return Seen(proved, self.implementation, self._vectors)
+        if self._gradient is not None and self._watched is not None and proved.way not in (_FORWARD, _RETURNED):
+            self._gradient.reason = "the weights that the eager function returns are not those that it uses"
+        return Seen(proved, self.implementation, self._vectors, self._gradient)
 
     def _vectors(self) -> Mapping[str, torch.Tensor]:
         scaling = self.kwargs.get("scaling")
@@ -131,12 +183,15 @@ class _Call:
 
     def _candidates(self, returned: torch.Tensor | None) -> Iterator[Candidate]:
         heads, queries = self.query.shape[1:3]
+        if self._watched is not None:
+            watched = self._watched
+            yield _FORWARD, lambda: watched.detach().clone()
         if (
             isinstance(returned, torch.Tensor)
             and returned.dim() == 4
             and tuple(returned.shape[1:3]) == (heads, queries)
         ):
-            yield "returned by the kernel", lambda: returned.detach().clone()  # the model may go on to change its own
+            yield _RETURNED, lambda: returned.detach().clone()  # the model may go on to change its own
         eager = self.eager
         if eager is not None and (self.mask is None or (isinstance(self.mask, torch.Tensor) and self.mask.dim() == 4)):
             yield "the model's own eager function", lambda: self._eager_weights(eager)
@@ -151,8 +206,10 @@ class _Call:
         """The kernel as it ran, on another V and without dropout."""
         return self._shaped(self._run(self.function, value, self.mask)[0])
 
-    def _run(self, function: AttentionFunction, value: torch.Tensor, mask: Any) -> tuple[torch.Tensor, Any]:
-        new = {"value": value, "attention_mask": mask}
+    def _run(
+        self, function: AttentionFunction, value: torch.Tensor, mask: Any, query: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, Any]:
+        new = {"query": self.query if query is None else query, "value": value, "attention_mask": mask}
         args = [new.get(name, old) for name, old in zip(_NAMES, self.args, strict=False)] + list(self.args[4:])
         kwargs = {name: new.get(name, old) for name, old in self.kwargs.items()}
         if mask is not None and len(args) < len(_NAMES):

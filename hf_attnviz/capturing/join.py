@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 
+from hf_attnviz.capturing.reducers import KeptRows
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Pass, Run, Side
 from hf_attnviz.errors import CaptureError, NotKeptError
 from hf_attnviz.labels import Labels, label_tokens
@@ -122,12 +123,22 @@ class _Sequence:
         return [int(n) for n in (block == torch.tensor(tokens[: prefix.shape[1]])).all(1).nonzero()[:, 0]]
 
     @cached_property
+    def untold(self) -> int:
+        """How many positions at the start have no token: embeddings, or a cache filled before, as by prefix tuning."""
+        first = self.run.forwards[0].side
+        if self.tokens is None or first.ids is None:
+            read = max(one.side.past + (one.side.new or 0) for one in self.run.forwards)
+            return first.past if self.tokens is None else max(0, read + 1 - len(self.tokens))
+        row = first.ids[self.item * (len(first.ids) // self.items)].tolist()
+        return first.past if first.past and row == self.tokens[: len(row)] else 0
+
+    @cached_property
     def new_tokens(self) -> int:
         """How many tokens were put out for this sequence, its end token included, the filling after it not."""
         generated, tokens = self.run.generated, self.tokens
         assert generated is not None
         assert tokens is not None
-        new = tokens[self.prompt if self.run.forwards[0].side.ids is not None else 0 :]
+        new = tokens[self.prompt - self.untold :]
         end = next((place + 1 for place, token in enumerate(new) if token in generated.ends), None)
         if end is not None:
             return end
@@ -179,16 +190,15 @@ class _Sequence:
         """The tokens of the decoder (or only) side, padding dropped, with the last one put out; None where unknown."""
         known: list[int | None]
         if self.tokens is not None:
-            given = self.run.forwards[0].side.ids is not None
-            known = [] if given else [None] * self.prompt
-            known += self.tokens[: (self.prompt if given else 0) + self.new_tokens]
+            known = [None] * self.untold
+            known += self.tokens[: self.prompt - self.untold + self.new_tokens]
         elif all(one.side.ids is not None for one in self.passes):
             rows = [
                 one.side.ids[self.row(one, len(one.side.ids), "input_ids")]
                 for one in self.passes
                 if one.side.ids is not None
             ]
-            known = rows[-1].tolist() if self.passes[-1].side.past == 0 else torch.cat(rows).tolist()
+            known = [None] * self.untold + (torch.cat(rows) if self.passes[-1].side.past else rows[-1]).tolist()
         else:
             return None
         real = self._real(len(known))
@@ -254,26 +264,13 @@ class _Sequence:
         call = parts[-1][1]
         if call.layout != LAYOUT or self._folded(call):
             return self._native(*parts[0])
-        read, rows, places = 0, [], []
-        for one, part in parts:
-            weights, at = self._piece(one, part)
-            fresh = [n for n, place in enumerate(at) if place >= read]
-            rows.append(weights[:, fresh] if len(fresh) < len(at) else weights)
-            places += [at[n] for n in fresh]
-            read = max([read - 1, *at]) + 1
-        if not places:
-            raise NotKeptError(
-                f"none of the rows asked for is in {call.module}: its keys are 0 to {rows[0].shape[-1] - 1}; "
-                "ask for rows that it has, or count from the end: queries=[-1]"
-            )
-        width = max(part.shape[-1] for part in rows)
-        filled = [pad(part, (0, width - part.shape[-1])) for part in rows]
-        keys = self._key_labels(call, width)
-        whole = call.kind == "self" and places == list(range(width))
+        weights, places = self._joined([(one, part, part.rows) for one, part in parts])
+        keys = self._key_labels(call, weights.shape[-1])
+        whole = call.kind == "self" and places == list(range(weights.shape[-1]))
         decodes = call.stack == "decoder" and (self.run.generated is not None or len(self.passes) > 1)
         queries, vectors = self._vectors(parts)
         return AttentionMap(
-            filled[0] if len(filled) == 1 else torch.cat(filled, dim=1),
+            weights,
             keys if whole else self._query_labels(call, places),
             keys,
             **_place(call),
@@ -283,16 +280,41 @@ class _Sequence:
             error=max(float(part.error) for _, part in parts),
             query_vectors=queries,
             key_vectors=vectors,
+            gradient=self._gradient(parts),
         )
 
     def _folded(self, call: AttentionCall) -> bool:
         """Whether the batch of a call holds pieces (windows, frames) of one input, and not inputs."""
         return self.run.generated is None and self.count == 1 < len(call.rows.weights)
 
+    def _joined(self, parts: list[tuple[Pass, AttentionCall, KeptRows]]) -> tuple[torch.Tensor, list[int]]:
+        """The rows of all passes ``[head, row, key]``, each once, and their places."""
+        read, rows, places = 0, [], []
+        for one, part, kept in parts:
+            weights, at = self._piece(one, part, kept)
+            fresh = [n for n, place in enumerate(at) if place >= read]
+            rows.append(weights[:, fresh] if len(fresh) < len(at) else weights)
+            places += [at[n] for n in fresh]
+            read = max([read - 1, *at]) + 1
+        if not places:
+            raise NotKeptError(
+                f"none of the rows asked for is in {parts[-1][1].module}: its keys are 0 to {rows[0].shape[-1] - 1}; "
+                "ask for rows that it has, or count from the end: queries=[-1]"
+            )
+        width = max(part.shape[-1] for part in rows)
+        filled = [pad(part, (0, width - part.shape[-1])) for part in rows]
+        return filled[0] if len(filled) == 1 else torch.cat(filled, dim=1), places
+
+    def _gradient(self, parts: list[Part]) -> torch.Tensor | None:
+        """The gradient, cut and joined like the weights; None where a pass has none (yet)."""
+        known = [(one, call, kept) for one, call in parts if (kept := call.gradient_if_any) is not None]
+        return self._joined(known)[0] if len(known) == len(parts) else None
+
     def _native(self, one: Pass, call: AttentionCall) -> AttentionMap:
         """A map in a layout of the model's own, as it is."""
         folded = self._folded(call)
-        weights = call.weights if folded else call.weights[self.row(one, len(call.weights), call.module)]
+        row = slice(None) if folded else self.row(one, len(call.weights), call.module)
+        weights, gradient = call.weights[row], call.gradient_if_any
         queries, keys = (Labels.plain(map(str, range(size)), "latent") for size in weights.shape[-2:])
         return AttentionMap(
             weights,
@@ -302,11 +324,11 @@ class _Sequence:
             steps=(0,) * len(queries),
             error=call.error,
             layout=("window", *call.layout[1:]) if folded else call.layout[1:],
+            gradient=None if gradient is None else gradient.weights[row],
         )
 
-    def _piece(self, one: Pass, call: AttentionCall) -> tuple[torch.Tensor, list[int]]:
+    def _piece(self, one: Pass, call: AttentionCall, kept: KeptRows) -> tuple[torch.Tensor, list[int]]:
         """The rows of this sequence in one call: weights ``[head, row, key]`` without padding, and their places."""
-        kept = call.rows
         row = self.row(one, len(kept.weights), call.module)
         places = kept.positions[row].tolist()
         rows = [n for n, place in enumerate(places) if place >= 0]

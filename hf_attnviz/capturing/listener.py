@@ -17,11 +17,12 @@ from torch import nn
 
 from hf_attnviz.capturing import interface, scope
 from hf_attnviz.capturing.address import named_arguments
-from hf_attnviz.capturing.doors import stand_at
+from hf_attnviz.capturing.doors import Ours, stand_at
 from hf_attnviz.capturing.families import ATTENTION_CLASS, PROBES, other_mixer
 from hf_attnviz.capturing.function import FunctionObserver
 from hf_attnviz.capturing.probe import probed
 from hf_attnviz.capturing.runs import Generated, Run, Side
+from hf_attnviz.capturing.wrappers import uncompiled, untraced
 from hf_attnviz.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -59,12 +60,12 @@ class Listener:
             if isinstance(module, _TORCH_ATTENTION):
                 undo.callback(stand_at(module, "forward", _Apart(self.recording, module)))
             elif module is not self.model and not type(module).__module__.startswith("torch.nn."):
-                undo.callback(module.register_forward_pre_hook(self._enter_module, with_kwargs=True).remove)
-                undo.callback(module.register_forward_hook(self._leave_module, always_call=True).remove)
+                undo.callback(module.register_forward_pre_hook(Ours(self._enter_module), with_kwargs=True).remove)
+                undo.callback(module.register_forward_hook(Ours(self._leave_module), always_call=True).remove)
         for side, reads in (("get_encoder", self._read_source), ("get_decoder", self._read_target)):
             part = getattr(self.model, side)() if self.two_sided and hasattr(self.model, side) else None
             if isinstance(part, nn.Module):
-                undo.callback(part.register_forward_pre_hook(reads, with_kwargs=True).remove)
+                undo.callback(part.register_forward_pre_hook(Ours(reads), with_kwargs=True).remove)
 
     # ---- sessions: while the target runs in this thread
 
@@ -77,7 +78,8 @@ class Listener:
             scope.begin(session, FunctionObserver)
         session.depth += 1
         try:
-            yield session
+            with uncompiled(self.model) if session.depth == 1 else contextlib.nullcontext():
+                yield session
         except BaseException:
             session.run.failed = True
             raise
@@ -95,8 +97,9 @@ class Listener:
 
     # ---- doors
 
+    @untraced
     def _forward(self, following: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if scope.is_deaf():
+        if not scope.hears(self.recording):
             return following(*args, **kwargs)
         given = named_arguments(self.model, args, kwargs)
         with self._session(given.get("past_key_values")) as session:
@@ -120,9 +123,10 @@ class Listener:
             _remember(session.run, getattr(output, "past_key_values", None))
             return output
 
+    @untraced
     def _generate(self, following: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """``generate()`` of the target: the same call, the same result, one run."""
-        if scope.is_deaf():
+        if not scope.hears(self.recording):
             return following(*args, **kwargs)
         setting = _settings(self.model, args, kwargs)
         with self._session() as session:
@@ -176,16 +180,20 @@ class Listener:
     # ---- hooks
 
     def _enter_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling():  # the code made from this trace serves others, too
+            return
         session = scope.session_of(self.recording)
         if session is not None:
             again = id(module) in self._probes and not scope.is_deaf()
             rng = torch.get_rng_state() if again else None
             session.contexts.append(scope.Context(module, args, kwargs, rng=rng))
-        elif id(module) in self._attending and not scope.is_deaf() and torch._C._current_graph_task_id() == -1:
+        elif id(module) in self._attending and scope.hears(self.recording) and torch._C._current_graph_task_id() == -1:
             # not while gradients flow back: checkpointing then runs blocks again, whose maps are recorded already
             self.recording.note_outside(module)
 
     def _leave_module(self, module: nn.Module, args: Any, output: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
         session = scope.session_of(self.recording)
         if session is None:
             return
@@ -212,11 +220,15 @@ class Listener:
             self.recording.blame(session, module, problem)
 
     def _read_source(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling():
+            return
         session = scope.session_of(self.recording)
         if session is not None:
             session.run.source = _side(named_arguments(module, args, kwargs))
 
     def _read_target(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling():
+            return
         session = scope.session_of(self.recording)
         if session is not None and session.current is not None:
             session.current.side = _side(named_arguments(module, args, kwargs))
@@ -233,6 +245,8 @@ class _Apart:
         self.recording, self.module = recording, module
 
     def __call__(self, following: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if torch.compiler.is_compiling():
+            return following(*args, **kwargs)
         session = scope.session_of(self.recording)
         if session is None or scope.is_deaf():
             return following(*args, **kwargs)

@@ -1,5 +1,6 @@
 """The recording: opened on a model or a pipeline, closed without a trace of itself."""
 
+import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
@@ -10,12 +11,14 @@ from torch import nn
 from hf_attnviz.capturing import scope
 from hf_attnviz.capturing.address import Address, addresses, is_cross, model_name
 from hf_attnviz.capturing.families import NO_MAPS, PROBES
+from hf_attnviz.capturing.gradients import FROZEN, Gradient
 from hf_attnviz.capturing.join import traces_of
 from hf_attnviz.capturing.listener import Listener
 from hf_attnviz.capturing.probe import unpadded
-from hf_attnviz.capturing.reducers import Reducer, Rows, Tile, reduced, reducers
+from hf_attnviz.capturing.reducers import KeptRows, Maps, Reducer, Rows, Tile, reduced, reducers
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Run, Side
 from hf_attnviz.capturing.seen import Seen
+from hf_attnviz.capturing.wrappers import refuse_compiled, unwrapped
 from hf_attnviz.errors import ArgumentError, CaptureError, NothingCapturedError, UnknownNameError, listed
 from hf_attnviz.language import Text
 from hf_attnviz.trace import Trace
@@ -38,23 +41,27 @@ class Recording:
         keep: Keep = "maps",
         layers: Sequence[int] | None = None,
         queries: Sequence[int] | None = None,
+        gradients: bool = False,
         last: int | None = None,
         exact: bool = False,
     ) -> None:
-        self.model = _model_of(target)
+        whole = _model_of(target)
+        refuse_compiled(whole)
+        self.model = unwrapped(whole)
         self.processor = processor if processor is not None else _processor_of(target)
         self.reducers = _reducers(keep, queries)
         self.runs: list[Run] = []
-        self.exact = exact
+        self.exact, self.gradients = exact, gradients
         self._last = last
-        self._addresses: dict[int, Address] = addresses(self.model)
+        self._addresses: dict[int, Address] = addresses(self.model, whole)
         self._layers, self._shared = _checked_layers(self.model, self._addresses, layers)
         self._closed = _closed(self.model)
         self._listener: Listener | None = None
         self._count = 0
         self._traces: dict[int, tuple[Trace, ...]] = {}
         self._outside: dict[str, None] = {}
-        _refuse_compiled(self.model)
+        self._lock = threading.Lock()
+        self.in_block = False
 
     # ---- what it gives
 
@@ -106,11 +113,17 @@ class Recording:
     # ---- opening and closing
 
     def __enter__(self) -> "Recording":
-        return self if self._listener is not None else self.open()
+        if self._listener is None:
+            self.open()
+        self.in_block = True
+        scope.enter_block(self)
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
+        self.in_block = False
+        scope.leave_block(self)
         self.detach()
         if kind is None:
             self.check()
@@ -132,13 +145,14 @@ class Recording:
 
     def new_run(self, two_sided: bool) -> Run:
         """A new run; with ``last=`` the oldest one is forgotten."""
-        run = Run(self._count, two_sided)
-        self._count += 1
-        self.runs.append(run)
-        if self._last is not None:
-            for old in self.runs[: -self._last]:
-                self._traces.pop(old.number, None)
-            del self.runs[: -self._last]
+        with self._lock:  # the model may run in several threads at once
+            run = Run(self._count, two_sided)
+            self._count += 1
+            self.runs.append(run)
+            if self._last is not None:
+                for old in self.runs[: -self._last]:
+                    self._traces.pop(old.number, None)
+                del self.runs[: -self._last]
         return run
 
     def continued(self, cache: Any) -> Run | None:
@@ -155,6 +169,16 @@ class Recording:
         if address is None or id(module) in self._closed:
             return False
         return self._layers is None or self._shared or address.layer is None or address.layer in self._layers
+
+    def expect(self, session: scope.Session, module: nn.Module) -> None:
+        """Note when a module attends that was no part of the model when the recording was opened."""
+        if id(module) not in self._addresses:
+            problem = CaptureError(
+                f"a {type(module).__name__} attends in {model_name(self.model)} that was no part of it when the "
+                "recording was opened (put in later, or kept where named_modules() does not look); change the model "
+                "first, then open the recording"
+            )
+            session.run.problems.setdefault(type(module).__name__, problem)
 
     def receive(self, session: scope.Session, module: nn.Module, see: Callable[[], Seen]) -> None:
         """One attention call: work out its weights and keep what is asked for. The model's run is never disturbed."""
@@ -193,6 +217,10 @@ class Recording:
         weights, proved = seen.proved.weights.detach(), seen.proved
         if seen.pads:
             weights = unpadded(weights, side.new)
+        if torch._C._functorch.is_batchedtensor(weights):
+            raise CaptureError(
+                "torch.vmap hides the batch, and its tensors die with it; run the model on a plain batch"
+            )
         positions, lengths = side.positions(weights.shape[0], weights.shape[-2])
         needed = frozenset[str]().union(*(reducer.needs for reducer in self.reducers))
         tile = Tile(weights, positions, lengths, seen.vectors() if "vectors" in needed else {})
@@ -212,10 +240,24 @@ class Recording:
             bound=proved.bound,
             layout=LAYOUT if weights.dim() == 4 else ("batch", *_axes(weights.dim() - 3), "query", "key"),
             tokens=weights.dim() == 4 and weights.shape[-2] == side.new,
+            gradient_rows=self._gradient_rows(seen, address.module, positions, lengths) if self.gradients else None,
         )
 
+    def _gradient_rows(
+        self, seen: Seen, module: str, positions: torch.Tensor, lengths: torch.Tensor
+    ) -> Callable[[], KeptRows]:
+        """Gives the gradient of the rows that are kept, once there is one."""
+        reducer: Reducer[KeptRows] = next((r for r in self.reducers if isinstance(r, (Maps, Rows))), Maps())
+        watched = seen.gradient or Gradient(FROZEN)
+
+        def read() -> KeptRows:
+            rows: KeptRows = reduced(reducer, [Tile(watched.read(module), positions, lengths, {})])
+            return rows
+
+        return read
+
     def _traces_of(self, run: Run) -> tuple[Trace, ...]:
-        if run.number not in self._traces:
+        if run.number not in self._traces or self.gradients:  # backward() may have come since
             self._check(run)
             self._traces[run.number] = traces_of(run, self.processor, model_name(self.model))
         return self._traces[run.number]
@@ -250,6 +292,7 @@ def capture(
     keep: Keep = "maps",
     layers: Sequence[int] | None = None,
     queries: Sequence[int] | None = None,
+    gradients: bool = False,
 ) -> Recording:
     """Record attention while ``target`` runs: ``with av.capture(model, tokenizer) as recording: model(**inputs)``.
 
@@ -261,13 +304,16 @@ def capture(
         keep: what to keep: ``"maps"``, ``"vectors"``, a reducer such as ``av.Rows([-1])``, or a list of them.
         layers: block indices to keep; None keeps all. Others run without any cost.
         queries: short for ``keep=av.Rows(queries)``.
+        gradients: give ``.gradient``, d(scalar)/d(weights), after your own ``backward()``. A kernel's weights are not
+            in the graph of its output, so the model's own eager function (or the explicit softmax) runs in its place,
+            checked against the kernel: outputs then differ from the plain run by rounding. Wants ``model.eval()``.
 
     Raises:
         ArgumentError, UnknownNameError: what is asked for does not exist on this model.
         CaptureError: the model was compiled before; and, when the block ends, attention that could not be proved.
         NothingCapturedError: when the block ends: the model ran and no attention was seen.
     """
-    return Recording(target, processor, keep=keep, layers=layers, queries=queries)
+    return Recording(target, processor, keep=keep, layers=layers, queries=queries, gradients=gradients)
 
 
 def attach(
@@ -278,18 +324,21 @@ def attach(
     keep: Keep = "maps",
     layers: Sequence[int] | None = None,
     queries: Sequence[int] | None = None,
+    gradients: bool = False,
 ) -> Recording:
     """The same recording, opened here and closed with ``recording.detach()``: for servers and notebooks.
 
     Args:
-        target, processor, keep, layers, queries: as in :func:`capture`.
+        target, processor, keep, layers, queries, gradients: as in :func:`capture`.
         last: how many of the latest runs are kept.
 
     Problems never disturb the model; they are raised when the traces are read.
     """
     if last < 1:
         raise ArgumentError(f"last={last}: expected how many of the latest runs to keep, 1 or more")
-    return Recording(target, processor, keep=keep, layers=layers, queries=queries, last=last).open()
+    return Recording(
+        target, processor, keep=keep, layers=layers, queries=queries, gradients=gradients, last=last
+    ).open()
 
 
 def _closed(model: nn.Module) -> frozenset[int]:
@@ -345,18 +394,3 @@ def _checked_layers(
         known = f"this model has layers 0 to {count - 1}" if count else "this model has no list of layers"
         raise UnknownNameError(f"layers={list(layers)}: {known}")
     return frozenset(layers), shared
-
-
-def _refuse_compiled(model: nn.Module) -> None:
-    for name, module in model.named_modules():
-        compiled = (
-            type(module).__name__ == "OptimizedModule"
-            or getattr(module, "_compiled_call_impl", None) is not None
-            or hasattr(module.forward, "_torchdynamo_orig_callable")
-            or isinstance(module, torch.jit.ScriptModule)
-        )
-        if compiled:
-            raise CaptureError(
-                f"{name or type(model).__name__} was compiled before the capture, and compiled code passes by every "
-                "observer in silence. Capture the model before torch.compile (or compiled._orig_mod), or load it again"
-            )

@@ -1,7 +1,7 @@
 """What a recording holds: runs, their passes, and the attention calls in them, batch still inside."""
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -49,6 +49,7 @@ class AttentionCall:
     bound: float = float("nan")
     layout: tuple[str, ...] = LAYOUT
     tokens: bool = True
+    gradient_rows: Callable[[], KeptRows] | None = field(default=None, repr=False)
 
     @property
     def error(self) -> float:
@@ -68,6 +69,25 @@ class AttentionCall:
     def weights(self) -> torch.Tensor:
         """``[batch, head, query, key]`` (with ``Rows``: the rows chosen)."""
         return self.rows.weights
+
+    @property
+    def gradient(self) -> torch.Tensor:
+        """d(scalar)/d(weights) in the layout of ``weights``, summed over your calls of ``backward()``.
+
+        Raises:
+            NotKeptError: gradients were not asked for, or are not there (yet); the message says what to do.
+        """
+        if self.gradient_rows is None:
+            raise NotKeptError(f"gradients of {self.module} were not asked for; capture with gradients=True")
+        return self.gradient_rows().weights
+
+    @property
+    def gradient_if_any(self) -> KeptRows | None:
+        """The rows of the gradient, with the position of each, if there is one by now."""
+        try:
+            return None if self.gradient_rows is None else self.gradient_rows()
+        except NotKeptError:
+            return None
 
     @property
     def query(self) -> torch.Tensor:

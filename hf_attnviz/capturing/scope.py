@@ -4,7 +4,9 @@ The observers speak only inside a session: while the target's own forward or gen
 threads with two models never see each other's calls, for sessions are kept by thread.
 """
 
+import contextvars
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -79,6 +81,31 @@ class _Thread(threading.local):
 
 
 _thread = _Thread()
+
+# The blocks `with av.capture(…)` that the running task or thread stands in; tasks and to_thread() inherit them.
+_blocks: contextvars.ContextVar[tuple["weakref.ref[Recording]", ...]] = contextvars.ContextVar("_blocks", default=())
+
+
+def enter_block(recording: "Recording") -> None:
+    """The running task stands in the block of a recording from now on."""
+    _blocks.set((*_blocks.get(), weakref.ref(recording)))
+
+
+def leave_block(recording: "Recording") -> None:
+    """It does no longer; a generator may leave the block in another context than the one that entered it."""
+    _blocks.set(tuple(block for block in _blocks.get() if block() not in (recording, None)))
+
+
+def hears(recording: "Recording") -> bool:
+    """Whether a recording hears what runs here and now.
+
+    Two blocks on one model in two tasks or threads hear their own runs only. A recording attached by hand hears all,
+    and a thread that stands in no block is heard by all: it may be anybody's helper.
+    """
+    if _thread.deaf:
+        return False
+    blocks = [block for ref in _blocks.get() if (block := ref()) is not None and block.in_block]
+    return not blocks or recording in blocks or not recording.in_block
 
 
 def sessions() -> list[Session]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from hf_attnviz.capturing.gradients import Gradient
 from hf_attnviz.capturing.proof import Proved
 
 
@@ -17,9 +18,11 @@ class Seen:
         implementation: the backend that ran (``"sdpa"``, ``"eager"`` …), or the operators seen.
         pads: whether the module itself may have filled the sequence up to a length that it likes.
         vectors: gives ``query`` (times the scaling), ``key`` and ``value``; nothing where they cannot be seen.
+        gradient: watches the weights, where that was asked for.
     """
 
     proved: Proved
     implementation: str
     vectors: Callable[[], Mapping[str, torch.Tensor]] = dict
     pads: bool = False
+    gradient: Gradient | None = None
