@@ -359,7 +359,7 @@ def _sdpa_seen(
     def vectors() -> Mapping[str, torch.Tensor]:
         return {"query": four(query.detach()) * scale, "key": four(key.detach()), "value": four(value.detach())}
 
-    return Seen(proved, _SDPA, vectors, None if watched is None else watched.gradient)
+    return Seen(proved, _SDPA, vectors, gradient=None if watched is None else watched.gradient)
 
 
 def _opened(function: Any) -> Callable[..., Any]:

@@ -97,7 +97,10 @@ class _Call:
         self.function, self.eager, self.implementation = function, eager, implementation
         self.module, self.args, self.kwargs = module, args, kwargs
         given = dict(zip(_NAMES, args, strict=False)) | dict(kwargs)
-        self.query, self.key, self.value = (given.get(name) for name in _NAMES[:3])
+        # A call without them is for the model to judge; what we miss is told where problems of ours are.
+        self.query: Any = given.get("query")
+        self.key: Any = given.get("key")
+        self.value: Any = given.get("value")
         self.mask = given.get("attention_mask")
         self._cached: dict[bool, Seen] = {}
         self._gradient: Gradient | None = None
@@ -173,7 +176,7 @@ class _Call:
         )
         if self._gradient is not None and self._watched is not None and proved.way not in (_FORWARD, _RETURNED):
             self._gradient.reason = "the weights that the eager function returns are not those that it uses"
-        return Seen(proved, self.implementation, self._vectors, self._gradient)
+        return Seen(proved, self.implementation, self._vectors, gradient=self._gradient)
 
     def _vectors(self) -> Mapping[str, torch.Tensor]:
         scaling = self.kwargs.get("scaling")
