@@ -37,8 +37,11 @@ CROSS_INPUTS: Final = (
     "key_value_states",
     "encoder_hidden_states",
     "cross_attention_states",
+    "encoder_outputs",
     "context",
     "memory",
+    "key",
+    "keys",
 )
 
 # Parts of a module's name, or of its class', that mean cross-attention.
@@ -49,3 +52,6 @@ DRAFTING: Final = ("assistant_model", "prompt_lookup_num_tokens", "assistant_ear
 
 # A class whose name ends like this attends; when it runs and no attention is seen in it, that is told.
 ATTENTION_CLASS: Final = re.compile(r"Attention(s|\d|Block|Layer|Module)?$")
+
+# A class whose name holds this attends by hand, also where shapes alone could mean a gate or soft embeddings.
+ATTENDS: Final = re.compile(r"att(entio)?n|attend", re.IGNORECASE)

@@ -6,6 +6,7 @@ about, so they get a door instead of a hook, and are run apart from the observer
 """
 
 import contextlib
+import functools
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,6 +20,7 @@ from hf_attnviz.capturing.address import named_arguments
 from hf_attnviz.capturing.doors import stand_at
 from hf_attnviz.capturing.families import ATTENTION_CLASS, DRAFTING
 from hf_attnviz.capturing.function import FunctionObserver
+from hf_attnviz.capturing.registry import extract_of, stated
 from hf_attnviz.capturing.runs import Generated, Run, Side
 from hf_attnviz.errors import CaptureError
 
@@ -51,9 +53,9 @@ class Listener:
             if callable(getattr(self.model, name, None)):
                 undo.callback(stand_at(self.model, name, around))
         for module in self.model.modules():
-            if isinstance(module, _TORCH_ATTENTION):
+            if isinstance(module, _TORCH_ATTENTION) and extract_of(module) is None:
                 undo.callback(stand_at(module, "forward", _Apart(self.recording, module)))
-            elif module is not self.model and not type(module).__module__.startswith("torch.nn."):
+            elif module is not self.model and not _plain(module):
                 undo.callback(module.register_forward_pre_hook(self._enter_module, with_kwargs=True).remove)
                 undo.callback(module.register_forward_hook(self._leave_module, always_call=True).remove)
         for side, reads in (("get_encoder", self._read_source), ("get_decoder", self._read_target)):
@@ -96,7 +98,8 @@ class Listener:
         given = named_arguments(self.model, args, kwargs)
         with self._session(given.get("past_key_values")) as session:
             session.current = one = session.run.begin_pass()
-            one.batch = next((len(a) for a in given.values() if isinstance(a, torch.Tensor) and a.dim()), None)
+            sizes = next((a.shape[:2] for a in given.values() if isinstance(a, torch.Tensor) and a.dim()), ())
+            one.batch, one.second = (*sizes, None, None)[:2]
             one.side = _side(given)
             upcoming, session.upcoming = session.upcoming, None
             if upcoming is not None:
@@ -107,9 +110,10 @@ class Listener:
                 if session.run.source.mask is None:
                     session.run.source = replace(session.run.source, mask=one.side.mask)
                 one.side = Side()  # the decoder's own hook says what it reads
-            session.contexts.append(scope.Context(self.model, args, kwargs))
+            session.contexts.append(_context(session, self.model, args, kwargs))
             try:
                 output = following(*args, **kwargs)
+                self._hear(session, self.model, output)
             finally:
                 session.leave(self.model)
             _remember(session.run, getattr(output, "past_key_values", None))
@@ -155,7 +159,7 @@ class Listener:
     def _enter_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         session = scope.session_of(self.recording)
         if session is not None:
-            session.contexts.append(scope.Context(module, args, kwargs))
+            session.contexts.append(_context(session, module, args, kwargs))
         elif id(module) in self._attending and not scope.is_deaf() and torch._C._current_graph_task_id() == -1:
             # not while gradients flow back: checkpointing then runs blocks again, whose maps are recorded already
             self.recording.note_outside(module)
@@ -164,14 +168,26 @@ class Listener:
         session = scope.session_of(self.recording)
         if session is None:
             return
+        if output is not None:  # None: it raised an error
+            self._hear(session, module, output)
+        silent = session.stated
         context = session.leave(module)
         attends = id(module) in self._attending and self.recording.wants(module)
-        if context is not None and attends and not context.attended and not scope.is_deaf():
+        if context is not None and attends and not context.attended and not silent and not scope.is_deaf():
             problem = CaptureError(
                 f"this {type(module).__name__} ran and no attention was seen in it: it computes it in a way that the "
-                "observers do not know. Capture another part of the model, or teach them with an issue"
+                "observers do not know. Capture another part of the model, or say what its weights are with "
+                f"av.register_attention({type(module).__name__}, extract=…)"
             )
             self.recording.blame(session, module, problem)
+
+    def _hear(self, session: scope.Session, module: nn.Module, output: Any) -> None:
+        """Record what a user has registered for this call of a module."""
+        context = session.context(module)
+        extract, context.extract = context.extract, None
+        if extract is not None and self.recording.wants(module):
+            see = functools.partial(stated, extract, module, context.args, context.kwargs, output)
+            self.recording.receive(session, module, see)
 
     def _read_source(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         session = scope.session_of(self.recording)
@@ -214,6 +230,17 @@ class _Apart:
             session.leave(self.module)
 
 
+def _context(session: scope.Session, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> scope.Context:
+    """A call that begins; inside a module that a user speaks for, and on our own side paths, no other is asked."""
+    extract = None if session.stated or scope.is_deaf() else extract_of(module)
+    return scope.Context(module, args, kwargs, extract=extract)
+
+
+def _plain(module: nn.Module) -> bool:
+    """A module of torch that nobody asks about."""
+    return type(module).__module__.startswith("torch.nn.") and extract_of(module) is None
+
+
 def _compare(replayed: Any, output: Any) -> None:
     """The two ways differ by rounding; where the fast one leaves padding out, it puts zeros."""
     one, other = (value[0] if isinstance(value, tuple) else value for value in (replayed, output))
@@ -228,7 +255,7 @@ def _attending(model: nn.Module) -> set[int]:
     """The modules that attend themselves, by their class' name: those without another such module inside."""
 
     def named(module: nn.Module) -> bool:
-        return ATTENTION_CLASS.search(type(module).__name__) is not None
+        return ATTENTION_CLASS.search(type(module).__name__) is not None or extract_of(module) is not None
 
     modules = [m for m in model.modules() if m is not model and named(m)]
     return {id(m) for m in modules if not any(named(part) for part in list(m.modules())[1:])}

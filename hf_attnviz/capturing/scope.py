@@ -20,13 +20,17 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Context:
-    """One call of a module, while it runs: its arguments, how many maps were seen of it, and whether any inside it."""
+    """One call of a module, while it runs: its arguments, how many maps were seen of it, and whether any inside it.
+
+    ``extract`` is what a user has registered for the module: it states the attention, and the observers are silent.
+    """
 
     module: nn.Module
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     maps: int = 0
     attended: bool = False
+    extract: Callable[..., Any] | None = None
 
 
 @dataclass(eq=False)
@@ -50,6 +54,11 @@ class Session:
                 return context
         self.contexts.insert(0, Context(module))  # a module that takes no hook of ours
         return self.contexts[0]
+
+    @property
+    def stated(self) -> bool:
+        """Whether a user's own function speaks for the module under way."""
+        return any(context.extract is not None for context in self.contexts)
 
     def leave(self, module: nn.Module) -> Context | None:
         """End the innermost call of ``module``, and whatever an error left open inside it."""
@@ -107,7 +116,7 @@ def close(session: Session) -> object:
 
 def listeners(module: nn.Module) -> list[Session]:
     """The open sessions that want what happens in ``module``."""
-    return [session for session in sessions() if session.recording.wants(module)]
+    return [session for session in sessions() if session.recording.wants(module) and not session.stated]
 
 
 def is_deaf() -> bool:
