@@ -180,7 +180,8 @@ class FunctionObserver(TorchFunctionMode):
             weights = origin.undropped(operand)
             weights = weights[None] if weights.dim() == 1 else weights.transpose(-1, -2) if turned else weights
             if origin.stage == "weights":
-                self._receive(weights, origin, f"softmax + {name}")
+                alone = weights[None, None] if weights.dim() == 2 else weights
+                self._receive(alone, origin, f"softmax + {name}")
                 self._found.forget(operand)
             elif origin.stage == "exp" and not turned:
                 self._found.put(result, replace(origin, stage="mixed", weights=weights))
