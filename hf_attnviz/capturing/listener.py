@@ -98,8 +98,9 @@ class Listener:
         given = named_arguments(self.model, args, kwargs)
         with self._session(given.get("past_key_values")) as session:
             session.current = one = session.run.begin_pass()
-            sizes = next((a.shape[:2] for a in given.values() if isinstance(a, torch.Tensor) and a.dim()), ())
-            one.batch, one.second = (*sizes, None, None)[:2]
+            first = next((a for a in given.values() if isinstance(a, torch.Tensor) and a.dim()), None)
+            one.batch = None if first is None else first.size(0)
+            one.second = None if first is None or first.dim() < 2 or first.is_nested else first.size(1)
             one.side = _side(given)
             upcoming, session.upcoming = session.upcoming, None
             if upcoming is not None:
@@ -222,6 +223,7 @@ class _Apart:
                 output = following(*args, **kwargs)
             try:
                 with scope.replaying():
+                    args, kwargs = _padded(self.module, args, kwargs)
                     _compare(following(*args, **kwargs), output)
             except Exception as problem:  # ours, and never the model's
                 self.recording.blame(session, self.module, problem)
@@ -241,9 +243,27 @@ def _plain(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.nn.") and extract_of(module) is None
 
 
+def _padded(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments as the slow way takes them: nested tensors padded, and their padding masked."""
+    nested = next((a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor) and a.is_nested), None)
+    if nested is None:
+        return args, kwargs
+    lengths = torch.tensor([len(part) for part in nested.unbind()], device=nested.device)
+    padding = torch.arange(int(lengths.max()), device=nested.device) >= lengths[:, None]
+    name = "key_padding_mask" if isinstance(module, nn.MultiheadAttention) else "src_key_padding_mask"
+    return tuple(map(_unnested, args)), {key: _unnested(a) for key, a in kwargs.items()} | {name: padding}
+
+
+def _unnested(value: Any) -> Any:
+    nested = isinstance(value, torch.Tensor) and value.is_nested
+    return torch.nested.to_padded_tensor(value, 0.0) if nested else value
+
+
 def _compare(replayed: Any, output: Any) -> None:
     """The two ways differ by rounding; where the fast one leaves padding out, it puts zeros."""
-    one, other = (value[0] if isinstance(value, tuple) else value for value in (replayed, output))
+    one, other = (_unnested(value[0] if isinstance(value, tuple) else value) for value in (replayed, output))
     rows = other.abs().sum(-1) > 0
     deviation = (one - other)[rows].abs().max() if rows.any() else torch.zeros(())
     bound = 1e-4 * max(1.0, float(other.abs().max()))
