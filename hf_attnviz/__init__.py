@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from hf_attnviz.capturing import attach as attach
     from hf_attnviz.capturing import capture as capture
     from hf_attnviz.capturing import doctor as doctor
+    from hf_attnviz.capturing import register_attention as register_attention
     from hf_attnviz.capturing import trace_text as trace_text
     from hf_attnviz.labels import Labels as Labels
     from hf_attnviz.labels import Segment as Segment
@@ -64,6 +65,7 @@ _HOME = {
         "attach",
         "capture",
         "doctor",
+        "register_attention",
         "trace_text",
     ),
     "hf_attnviz.labels": ("Labels", "Segment"),

@@ -8,6 +8,7 @@ map is proved against the kernel's own output (:mod:`~hf_attnviz.capturing.proof
 from hf_attnviz.capturing.doctor import Diagnosis, Finding, doctor
 from hf_attnviz.capturing.recording import Recording, attach, capture
 from hf_attnviz.capturing.reducers import Maps, Rows, Vectors
+from hf_attnviz.capturing.registry import Registration, register_attention
 from hf_attnviz.capturing.runs import AttentionCall, Run
 from hf_attnviz.capturing.text import trace_text
 
@@ -17,11 +18,13 @@ __all__ = [
     "Finding",
     "Maps",
     "Recording",
+    "Registration",
     "Rows",
     "Run",
     "Vectors",
     "attach",
     "capture",
     "doctor",
+    "register_attention",
     "trace_text",
 ]

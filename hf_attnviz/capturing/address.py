@@ -87,7 +87,7 @@ def _is_block_list(parent: nn.Module, outer: Sequence[int]) -> bool:
 def _stack(name: str, module: nn.Module, target: nn.Module) -> str:
     parts = name.split(".")
     config = getattr(target, "config", None)
-    if getattr(config, "is_encoder_decoder", False):
+    if config is None or getattr(config, "is_encoder_decoder", False):
         for part in parts:
             if part in ("encoder", "decoder"):
                 return part

@@ -1,6 +1,7 @@
 """The doctor: runs a model plain and captured, demands the exact proof of every map, and says what it found."""
 
 import functools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
@@ -25,7 +26,8 @@ class Finding:
         layout: heads, queries and keys of the largest.
         backend: the attention implementation that ran.
         way: how the weights were obtained.
-        grade: ``"exact"``, ``"consistent"``, ``"refused"``; ``"none"`` where there is no softmax over keys to prove.
+        grade: ``"exact"``, ``"consistent"``, ``"stated"`` (by a user's own function, not proved) or ``"refused"``;
+            ``"none"`` where there is no softmax over keys to prove.
         error, bound: the largest deviation, and what is allowed.
         masked_rows: rows that may attend to nothing, left out of the proof.
         reason: why it was refused, or what it is instead of attention over keys; else empty.
@@ -132,8 +134,12 @@ def _finding(calls: list[AttentionCall]) -> Finding:
     return Finding(
         worst.module, worst.stack, worst.kind, worst.layer, worst.index, len(calls),
         "×".join(map(str, largest.weights.shape[1:])), worst.implementation, worst.way, worst.grade,
-        worst.error, worst.bound, sum(call.masked_rows for call in calls),
+        _number(worst.error), _number(worst.bound), sum(call.masked_rows for call in calls),
     )  # fmt: skip
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def _identical(one: Any, other: Any) -> bool:

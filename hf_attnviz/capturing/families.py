@@ -40,8 +40,11 @@ CROSS_INPUTS: Final = (
     "key_value_states",
     "encoder_hidden_states",
     "cross_attention_states",
+    "encoder_outputs",
     "context",
     "memory",
+    "key",
+    "keys",
 )
 
 # Parts of a module's name, or of its class', that mean cross-attention.
@@ -49,6 +52,9 @@ CROSS_NAMES: Final = ("crossattention", "cross_attn", "cross_attention", "encode
 
 # A class whose name ends like this attends; when it runs and no attention is seen in it, that is told.
 ATTENTION_CLASS: Final = re.compile(r"Attention(s|\d|Block|Layer|Module)?$")
+
+# A class whose name holds this attends by hand, also where shapes alone could mean a gate or soft embeddings.
+ATTENDS: Final = re.compile(r"att(entio)?n|attend", re.IGNORECASE)
 
 # A class that wraps a model and only passes calls on to it -> the attribute that holds the model.
 WRAPPERS: Final[dict[str, str]] = {

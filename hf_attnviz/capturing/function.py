@@ -9,9 +9,8 @@ of the product is taken as it stands at that moment, so it is exact by construct
 import functools
 import inspect
 import types
-import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
@@ -19,41 +18,21 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from hf_attnviz.capturing import scope
-from hf_attnviz.capturing.gradients import Arrange, Gradient, Watched, hindrance, in_the_graph
-from hf_attnviz.capturing.proof import Proved, attending_rows, prove
+from hf_attnviz.capturing.families import ATTENDS
+from hf_attnviz.capturing.gradients import UNFINISHED, Arrange, Gradient, Watched, hindrance, in_the_graph
+from hf_attnviz.capturing.origin import DIVIDE, MULTIPLY, SOFTMAX, Known, Origin, begun, one_axis
+from hf_attnviz.capturing.proof import Proved
+from hf_attnviz.capturing.runs import Pass
+from hf_attnviz.capturing.sdpa import SDPA, named, sdpa_seen
 from hf_attnviz.capturing.seen import Seen
-from hf_attnviz.errors import CaptureError
 
-_SOFTMAX: Final = frozenset({"softmax", "_softmax"})
-_PRODUCT: Final = frozenset({"matmul", "__matmul__", "__rmatmul__", "bmm", "baddbmm"})
-_MULTIPLY: Final = frozenset({"mul", "multiply", "__mul__", "__rmul__"})
-_CUT: Final = frozenset({"__getitem__", "narrow"})
-_SDPA: Final = "scaled_dot_product_attention"
-_MIXES: Final = _SOFTMAX | _PRODUCT | {_SDPA, "einsum", "grid_sample", "conv1d", "cumsum", "fftn"}
+_PRODUCT: Final = frozenset({"matmul", "__matmul__", "__rmatmul__", "bmm", "baddbmm", "mm", "mv"})
+_RESIZE: Final = frozenset({"__getitem__", "narrow", "expand", "expand_as"})
+_MIXES: Final = SOFTMAX | _PRODUCT | {SDPA, "einsum", "grid_sample", "conv1d", "cumsum", "fftn"}
 
 # Python functions of torch that would run unseen, because the mode is off while they run: they are run from their
 # own code with the check for modes taken out, so that what they call inside is seen.
 _COMPOSITE: Final = {"multi_head_attention_forward": F.multi_head_attention_forward}
-_MANY: Final = 256  # remembered tensors after which the dead ones are swept out
-
-
-@dataclass(frozen=True, eq=False)
-class _Origin:
-    """Where a tensor comes from: a softmax.
-
-    Attributes:
-        shape: the shape that the softmax gave.
-        clean: what the tensor would be without dropout, once there was some.
-        factor: for a product with values that is not summed yet: the weights in it, ``[…, query, key, 1]``.
-    """
-
-    shape: torch.Size
-    clean: torch.Tensor | None = None
-    factor: torch.Tensor | None = None
-
-    def undropped(self, tensor: torch.Tensor) -> torch.Tensor:
-        """``tensor``, which comes from here, as it would be without dropout."""
-        return tensor if self.clean is None else self.clean
 
 
 class FunctionObserver(TorchFunctionMode):
@@ -63,7 +42,7 @@ class FunctionObserver(TorchFunctionMode):
         super().__init__()
         self.compiled = False
         self._heads: list[int] = []
-        self._found: dict[int, tuple[weakref.ref[torch.Tensor], _Origin]] = {}
+        self._found, self._features = Known[Origin](), Known[int]()
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -81,8 +60,8 @@ class FunctionObserver(TorchFunctionMode):
         result = truth = func(*args, **kwargs)
         watched: Watched | None = None
         try:
-            if name == _SDPA and any(session.recording.gradients for session in _listeners()):
-                result, watched = in_the_graph(_given(args, kwargs), truth)
+            if name == SDPA and any(session.recording.gradients for session in _listeners()):
+                result, watched = in_the_graph(named(args, kwargs), truth)
             self._look(name, func, args, kwargs, truth, watched)
         except Exception as problem:  # ours, and never the model's
             for session in scope.sessions():
@@ -111,52 +90,77 @@ class FunctionObserver(TorchFunctionMode):
             for session in scope.sessions():
                 for context in session.contexts:
                     context.mixed = True
-        if name == _SDPA:
+        if name == SDPA:
             for session in _listeners():
-                see = functools.partial(_sdpa_seen, func, args, kwargs, result, session.recording.exact, watched)
+                see = functools.partial(sdpa_seen, func, args, kwargs, result, session.recording.exact, watched)
                 session.recording.receive(session, session.contexts[-1].module, see)
-        elif name in _SOFTMAX and isinstance(result, torch.Tensor):
-            self._put(result, _Origin(result.shape))
+            return
+        tensor = isinstance(result, torch.Tensor)
+        origin = begun(name, args, kwargs, result, self._found.get) if tensor else None
+        if origin is not None:
+            routes = name in SOFTMAX and self._routes(args, kwargs, result)
+            self._found.put(result, replace(origin, routes=True) if routes else origin)
         elif self._found:
             if name in _PRODUCT:
-                self._product(name, args, kwargs)
+                self._product(name, args, kwargs, result)
             elif name == "einsum":
                 self._einsum(args)
             elif name == "sum":
                 self._sum(args, kwargs)
-            elif not (name in _MULTIPLY and self._multiply(args, result)):
+            elif not (name in MULTIPLY and self._multiply(args, result)) and not self._divide(name, args):
                 self._follow(name, func, args, kwargs, result)
+        self._follow_features(name, args, result)
+
+    # ---- what comes from a linear layer: its last axis is made of features, and is no row of positions
+
+    def _follow_features(self, name: str, args: tuple[Any, ...], result: Any) -> None:
+        if name == "linear":
+            self._features.put(result, result.shape[-1])
+        elif self._features and args and name not in _PRODUCT and self._features.get(args[0]) is not None:
+            result = result[0] if name == "topk" else result
+            same = isinstance(result, torch.Tensor) and result.numel() == args[0].numel()
+            if name == "topk" or (same and result.shape[-1:] == args[0].shape[-1:]):
+                self._features.put(result, result.shape[-1])
+
+    def _routes(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: torch.Tensor) -> bool:
+        """Whether a softmax is over the features of a linear layer."""
+        axis = one_axis(args, kwargs)
+        last = axis is not None and axis % result.dim() == result.dim() - 1
+        return last and bool(args) and self._features.get(args[0]) == result.shape[-1]
 
     # ---- what comes from a softmax
-
-    def _get(self, tensor: object) -> _Origin | None:
-        entry = self._found.get(id(tensor))
-        return entry[1] if entry is not None and entry[0]() is tensor else None
-
-    def _put(self, tensor: torch.Tensor, origin: _Origin) -> None:
-        if len(self._found) > _MANY:
-            self._found = {key: entry for key, entry in self._found.items() if entry[0]() is not None}
-        self._found[id(tensor)] = (weakref.ref(tensor), origin)
 
     def _follow(
         self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any
     ) -> None:
         """A view, a cast, a dropout, a masking of something that comes from a softmax comes from it too."""
-        source = next((a for a in (*args, *kwargs.values()) if self._get(a) is not None), None)
+        source = next((a for a in (*args, *kwargs.values()) if self._found.get(a) is not None), None)
         if source is None or not isinstance(result, torch.Tensor) or not result.is_floating_point():
+            if source is not None and name == "__setitem__":
+                self._set(func, args, source)
             return
-        if result.numel() != source.numel() and name not in _CUT:
+        if result.numel() != source.numel() and name not in _RESIZE:
             return
-        origin = self._get(source)
+        origin = self._found.get(source)
         assert origin is not None
-        if origin.factor is not None:
+        if origin.factor is not None or (origin.stage != "weights" and "dropout" in name):
             return
         clean = origin.clean
         if "dropout" in name:
             clean = source if clean is None and result is not source else clean
         elif clean is not None:
             clean = self._replayed(name, func, args, kwargs, source, clean)
-        self._put(result, replace(origin, clean=clean))
+        self._found.put(result, replace(origin, clean=clean))
+
+    def _set(self, func: Callable[..., Any], args: tuple[Any, ...], source: torch.Tensor) -> None:
+        """Weights that are written into: what they would be without dropout is written into too."""
+        origin = self._found.get(source)
+        if origin is None or origin.clean is None or args[0] is not source:
+            return
+        clean = origin.clean.clone()
+        with torch.no_grad(), scope.deaf():
+            func(clean, *args[1:])
+        self._found.put(source, replace(origin, clean=clean))
 
     def _replayed(
         self,
@@ -177,68 +181,91 @@ class FunctionObserver(TorchFunctionMode):
 
     # ---- products with the values
 
-    def _product(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def _product(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: torch.Tensor) -> None:
         operands = [a for a in args if isinstance(a, torch.Tensor)]
         operands += [a for key, a in kwargs.items() if isinstance(a, torch.Tensor) and key != "out"]
         left, right = operands[-2:] if name != "__rmatmul__" else (operands[1], operands[0])
-        if left.dim() != right.dim() or left.dim() < 3:
+        most = max(left.dim(), right.dim())
+        if (left.dim() != right.dim() or most < 3) and not (most == 2 and _in_attention()):
             return  # a matrix that serves every row is no set of values: soft embeddings, class probabilities
         for operand, turned in ((left, False), (right, True)):
-            origin = self._get(operand)
-            if origin is not None and origin.factor is None:
-                self._receive(operand, _turn if turned else _as_it_is, origin, f"softmax + {name}")
-                self._found.pop(id(operand), None)
-                return
+            origin = self._found.get(operand)
+            if origin is None or origin.factor is not None:
+                continue
+            arrange = functools.partial(_as_matrix, turned=turned)
+            if origin.stage == "weights":
+                self._receive(operand, arrange, origin, f"softmax + {name}")
+                self._found.forget(operand)
+            elif origin.stage == "exp" and not turned:
+                self._found.put(result, replace(origin, stage="mixed", factor=(operand, arrange)))
+            return
+
+    def _divide(self, name: str, args: tuple[Any, ...]) -> bool:
+        """A product of exp and values, divided by the total of exp only now."""
+        if name not in DIVIDE or len(args) != 2:
+            return False
+        mixed, total = (self._found.get(a) for a in args)
+        if mixed is None or total is None or (mixed.stage, total.stage) != ("mixed", "total"):
+            return False
+        if mixed.root is not total.root or mixed.factor is None:
+            return False
+        operand, arrange = mixed.factor
+        self._receive(operand, lambda exp: arrange(exp) / args[1], mixed, "exp, product, division", UNFINISHED)
+        return True
 
     def _einsum(self, args: tuple[Any, ...]) -> None:
         operands = args[1] if len(args) == 2 and isinstance(args[1], (list, tuple)) else args[1:]
         if not isinstance(args[0], str) or len(operands) != 2:
             return
-        place = next((n for n, operand in enumerate(operands) if self._get(operand) is not None), None)
+        place = next((n for n, operand in enumerate(operands) if self._found.get(operand) is not None), None)
         if place is None:
             return
         order = _order(args[0], place)
-        origin = self._get(operands[place])
-        if order is None or origin is None or origin.factor is not None:
+        origin = self._found.get(operands[place])
+        if order is None or origin is None or origin.factor is not None or origin.stage != "weights":
             return
-        self._receive(operands[place], functools.partial(torch.einsum, order), origin, "softmax + einsum")
-        self._found.pop(id(operands[place]), None)
+        if order.endswith("?") and origin.routes and not _in_attention():
+            return  # one query for each row of the batch, and so may a router look
+        self._receive(operands[place], functools.partial(_ordered, order), origin, "softmax + einsum")
+        self._found.forget(operands[place])
 
     def _multiply(self, args: tuple[Any, ...], result: torch.Tensor) -> bool:
-        """Weights ``[…, query, key, 1]`` times values that all queries share: attention, once summed over keys."""
+        """Weights ``[…, key, 1]`` times values: attention, once summed over keys."""
         if len(args) != 2 or not all(isinstance(a, torch.Tensor) for a in args):
             return False
         for source, other in (args, args[::-1]):
-            origin = self._get(source)
-            if origin is None or origin.factor is not None or source.dim() < 4 or source.shape[-1] != 1:
+            origin = self._found.get(source)
+            if origin is None or origin.factor is not None or origin.stage != "weights" or source.dim() < 3:
                 continue
-            shared = other.dim() < 3 or (source.shape[-3] > 1 and other.shape[-3] == 1)
-            if shared and result.numel() > source.numel():
-                self._put(result, replace(origin, factor=source))
+            single = source.shape[-1] == 1 or source.stride(-1) == 0
+            if single and result.shape[-1] > 1 and _attends(source, other, origin):
+                self._found.put(result, replace(origin, factor=(source, _first_of_last)))
                 return True
         return False
 
     def _sum(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         product = args[0] if args else kwargs.get("input")
-        origin = self._get(product)
-        axis = args[1] if len(args) > 1 else kwargs.get("dim")
-        axis = axis[0] if isinstance(axis, (tuple, list)) and len(axis) == 1 else axis
-        if origin is None or origin.factor is None or not isinstance(axis, int) or product is None:
+        origin, axis = self._found.get(product), one_axis(args, kwargs)
+        if product is None or origin is None or origin.factor is None or origin.stage != "weights" or axis is None:
             return
-        if axis % product.dim() == product.dim() - 2:
-            self._receive(origin.factor, _drop_last, origin, "softmax + multiply and sum")
+        self._found.forget(product)
+        (operand, arrange), axis = origin.factor, axis % product.dim()
+        alone = operand.dim() == 3 and axis < 2  # one query for each row of the batch: [batch, key], or time first
+        if alone or axis == product.dim() - 2:
+            whole = functools.partial(_one_query, arrange, time_first=axis == 0) if alone else arrange
+            why = UNFINISHED if operand.shape[-1] > 1 else ""
+            self._receive(operand, whole, origin, "softmax + multiply and sum", why)
 
-    def _receive(self, operand: torch.Tensor, arrange: Arrange, origin: _Origin, implementation: str) -> None:
+    def _receive(
+        self, operand: torch.Tensor, arrange: Arrange, origin: Origin, implementation: str, unwatched: str = ""
+    ) -> None:
+        """Weights, as ``arrange`` reads them from an operand; ``unwatched`` says why it shows no gradient of theirs."""
         for session in _listeners():
             with torch.no_grad(), scope.deaf():
                 ordered = arrange(origin.undropped(operand).detach())
-            batch = self._batch(ordered, origin, session)
-
-            def whole(weights: torch.Tensor, arrange: Arrange = arrange, batch: int | None = batch) -> torch.Tensor:
-                return _batched(arrange(weights), batch)
-
+            whole = functools.partial(_batched, arrange, self._batch(ordered, origin, session))
             proved = Proved(
-                _batched(ordered.clone(), batch),
+                whole(origin.undropped(operand).detach()).clone(),
                 torch.zeros(()),
                 0.0,
                 "exact",
@@ -246,44 +273,82 @@ class FunctionObserver(TorchFunctionMode):
             )
             gradient = None
             if session.recording.gradients:
-                gradient = Gradient(hindrance(dropout=origin.clean is not None, replaced=False))
+                gradient = Gradient(unwatched or hindrance(dropout=origin.clean is not None, replaced=False))
                 gradient = gradient if gradient.reason else gradient.watch(operand, whole)
             seen = Seen(proved, implementation, gradient=gradient)
             session.recording.receive(session, session.contexts[-1].module, functools.partial(_same, seen))
 
-    def _batch(self, weights: torch.Tensor, origin: _Origin, session: scope.Session) -> int | None:
+    def _batch(self, weights: torch.Tensor, origin: Origin, session: scope.Session) -> int | None:
         """The batch in ``[batch · head, query, key]``, where something says how many heads."""
-        rows = len(weights)
-        batch = session.current.batch if session.current is not None else None
+        rows, one = len(weights), session.current
+        batch = one.batch if one is not None else None
         if len(origin.shape) == 4 and origin.shape[0] * origin.shape[1] == rows:
             batch = origin.shape[0]
         elif self._heads:
             batch = rows // self._heads[-1]
+        elif origin.shape[:-1] == (rows,) or (one is not None and _time_first(one, weights.shape)):
+            batch = rows
         return batch if batch and rows % batch == 0 else None
 
 
-def _batched(weights: torch.Tensor, batch: int | None) -> torch.Tensor:
+def _batched(arrange: Arrange, batch: int | None, operand: torch.Tensor) -> torch.Tensor:
     """``[batch · head, query, key]`` as ``[batch, head, query, key]``; other numbers of axes as they are."""
-    if weights.dim() != 3:
-        return weights
-    return weights[:, None] if batch is None else weights.reshape(batch, -1, *weights.shape[1:])
+    with torch.no_grad(), scope.deaf():
+        weights = arrange(operand)
+        if weights.dim() != 3:
+            return weights
+        return weights[:, None] if batch is None else weights.reshape(batch, -1, *weights.shape[1:])
 
 
-def _as_it_is(weights: torch.Tensor) -> torch.Tensor:
-    return weights
+def _as_matrix(weights: torch.Tensor, turned: bool) -> torch.Tensor:
+    """An operand of a product as weights ``[…, query, key]``; ``turned``: it stood on the right."""
+    weights = weights[None] if weights.dim() == 1 else weights.transpose(-1, -2) if turned else weights
+    return weights[None, None] if weights.dim() == 2 else weights
 
 
-def _turn(weights: torch.Tensor) -> torch.Tensor:
-    return weights.transpose(-1, -2)
+def _ordered(order: str, weights: torch.Tensor) -> torch.Tensor:
+    """An operand of an einsum as weights ``[…, query, key]``."""
+    found = torch.einsum(order.removesuffix("?"), weights)
+    if not order.endswith("?"):
+        return found
+    return found.unsqueeze(-2) if found.dim() > 2 else found[:, None, None]
 
 
-def _drop_last(weights: torch.Tensor) -> torch.Tensor:
-    return weights.squeeze(-1)
+def _first_of_last(weights: torch.Tensor) -> torch.Tensor:
+    """``[…, key, 1]`` without its last axis, along which nothing changes."""
+    return weights[..., 0]
+
+
+def _one_query(arrange: Arrange, weights: torch.Tensor, time_first: bool) -> torch.Tensor:
+    """Weights ``[batch, key]`` (or time first) as ``[batch, head, query, key]`` with one head and one query."""
+    found = arrange(weights)
+    return (found.T if time_first else found)[:, None, None]
+
+
+def _attends(weights: torch.Tensor, values: torch.Tensor, origin: Origin) -> bool:
+    """Whether weights ``[…, key, 1]`` that multiply values may be attention, and not a gate or a router.
+
+    Queries share their values; where each row of the batch has one query, as beside an RNN, the shapes do not tell.
+    """
+    if weights.dim() >= 4:
+        return values.dim() < 3 or (weights.shape[-3] > 1 and values.shape[-3] == 1)
+    return weights.shape[:2] == values.shape[:2] and (not origin.routes or _in_attention())
+
+
+def _in_attention() -> bool:
+    """Whether the innermost module under way says by its name that it attends."""
+    return any(s.contexts and ATTENDS.search(type(s.contexts[-1].module).__name__) for s in scope.sessions())
+
+
+def _time_first(one: Pass, shape: torch.Size) -> bool:
+    """Whether weights ``[batch, query, key]`` belong to inputs ``[position, batch, …]``."""
+    return shape[0] == one.second and one.batch in shape[1:] and one.second not in shape[1:]
 
 
 def _listeners() -> list[scope.Session]:
     """The sessions that want what happens in the module each of them is in."""
-    return [s for s in scope.sessions() if s.contexts and s.recording.wants(s.contexts[-1].module)]
+    open_ones = [s for s in scope.sessions() if s.contexts and not s.stated]
+    return [s for s in open_ones if s.recording.wants(s.contexts[-1].module)]
 
 
 def _same(seen: Seen) -> Seen:
@@ -291,7 +356,10 @@ def _same(seen: Seen) -> Seen:
 
 
 def _order(equation: str, place: int) -> str | None:
-    """An equation that brings the weights of ``weights,values->output`` into the order ``…, query, key``."""
+    """An equation that brings the weights of ``weights,values->output`` into the order ``…, query, key``.
+
+    It ends in ``?`` where there is no axis of queries.
+    """
     inputs, _, output = equation.replace(" ", "").partition("->")
     terms = inputs.split(",")
     if not output or len(terms) != 2:
@@ -300,66 +368,11 @@ def _order(equation: str, place: int) -> str | None:
     letters = weights.replace("...", "")
     keys = [c for c in letters if c in values and c not in output]
     queries = [c for c in letters if c in output and c not in values]
-    if len(keys) != 1 or len(queries) != 1:
+    if len(keys) != 1 or len(queries) > 1:
         return None
-    others = "".join(c for c in letters if c not in (keys[0], queries[0]))
+    others = "".join(c for c in letters if c not in (*keys, *queries))
     lead = "..." if "..." in weights else ""
-    return f"{weights}->{lead}{others}{queries[0]}{keys[0]}"
-
-
-_SDPA_NAMES: Final = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
-
-
-def _given(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(zip(_SDPA_NAMES, args, strict=False)) | dict(kwargs)
-
-
-def _sdpa_seen(
-    func: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    result: torch.Tensor,
-    exact: bool,
-    watched: Watched | None = None,
-) -> Seen:
-    given = _given(args, kwargs)
-    query, key, value = (given[name] for name in ("query", "key", "value"))
-    rest = {name: given[name] for name in _SDPA_NAMES[3:] if name in given} | {"dropout_p": 0.0}
-    mask, scale = rest.get("attn_mask"), rest.get("scale") or query.shape[-1] ** -0.5
-
-    def four(tensor: torch.Tensor) -> torch.Tensor:
-        """``[batch, head, position, size]``, whatever stood before the positions."""
-        return tensor[:, None] if tensor.dim() == 3 else tensor.reshape(-1, *tensor.shape[-3:])
-
-    def kernel(v: torch.Tensor) -> torch.Tensor:
-        with scope.deaf(), torch.no_grad():
-            out = func(query, key, v.reshape(*value.shape[:-1], v.shape[-1]), **rest)
-        return four(out).transpose(1, 2)
-
-    def formula() -> torch.Tensor:
-        keys = four(key).repeat_interleave(four(query).shape[1] // four(key).shape[1], dim=1)
-        scores = four(query) @ keys.transpose(-1, -2) * scale
-        if rest.get("is_causal"):
-            scores = scores.masked_fill(~torch.ones_like(scores, dtype=torch.bool).tril(), -torch.inf)
-        if mask is not None:
-            scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-        weights: torch.Tensor = scores.softmax(-1)
-        return weights
-
-    if query.dim() < 3:
-        raise CaptureError("scaled_dot_product_attention on two axes only; expected at least [batch, position, size]")
-    with torch.no_grad(), scope.deaf():
-        output = kernel(value) if given.get("dropout_p") else four(result).transpose(1, 2)
-        candidates = [("softmax of the scores", formula)] if mask is None or query.dim() == 4 else []
-        if watched is not None and watched.weights is not None:
-            known = four(watched.weights)
-            candidates = [("softmax of the scores, run as the forward", lambda: known)]
-        proved = prove(candidates, kernel, four(value), output, attending_rows(mask), exact=exact)
-
-    def vectors() -> Mapping[str, torch.Tensor]:
-        return {"query": four(query.detach()) * scale, "key": four(key.detach()), "value": four(value.detach())}
-
-    return Seen(proved, _SDPA, vectors, gradient=None if watched is None else watched.gradient)
+    return f"{weights}->{lead}{others}{''.join(queries)}{keys[0]}" + ("" if queries else "?")
 
 
 def _opened(function: Any) -> Callable[..., Any]:

@@ -27,6 +27,7 @@ _CHECKPOINT: Final = (
     "activation checkpointing runs blocks again in backward(), where another kernel would run; turn it off with "
     "model.gradient_checkpointing_disable()"
 )
+UNFINISHED: Final = "the weights never stand in the model as such: they are divided, or spread, in the product itself"
 FROZEN: Final = "nothing before these weights requires a gradient; let the model's input or weights require one"
 
 

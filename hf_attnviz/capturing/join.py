@@ -44,7 +44,9 @@ def _batch(run: Run) -> int:
     first = next(one for one in run.passes if one.calls)
     if first.side.ids is not None:
         return len(first.side.ids)
-    return first.batch if first.batch is not None else len(first.calls[0].rows.weights)
+    sizes = {len(call.rows.weights) for call in first.calls}
+    found = next((size for size in (first.batch, first.second) if size in sizes), None)  # or they stand time first
+    return found or (min(sizes) if len(sizes) == 1 and (1 in sizes or first.batch is None) else first.batch or 1)
 
 
 @dataclass(eq=False)
@@ -265,16 +267,17 @@ class _Sequence:
         if call.layout != LAYOUT or self._folded(call):
             return self._native(*parts[0])
         weights, places = self._joined([(one, part, part.rows) for one, part in parts])
-        keys = self._key_labels(call, weights.shape[-1])
+        turns = any(part.step > max(one.step, 0) for one, part in parts)
+        keys = self._key_labels(call, weights.shape[-1], turns)
         whole = call.kind == "self" and places == list(range(weights.shape[-1]))
-        decodes = call.stack == "decoder" and (self.run.generated is not None or len(self.passes) > 1)
+        decodes = not turns and call.stack == "decoder" and (self.run.generated is not None or len(self.passes) > 1)
         queries, vectors = self._vectors(parts)
         return AttentionMap(
             weights,
             keys if whole else self._query_labels(call, places),
             keys,
             **_place(call),
-            steps=tuple(max(0, place - self._last_of_prompt) if decodes else 0 for place in places),
+            steps=tuple(place if turns else max(0, place - self._last_of_prompt) if decodes else 0 for place in places),
             positions=tuple(places) if call.kind == "self" else None,
             produced=self._produced(places) if decodes else None,
             error=max(float(part.error) for _, part in parts),
@@ -381,13 +384,13 @@ class _Sequence:
             return Labels.plain((str(place) for place in places), "latent")
         return labels.at(places)
 
-    def _key_labels(self, call: AttentionCall, width: int) -> Labels:
+    def _key_labels(self, call: AttentionCall, width: int, turns: bool) -> Labels:
         two_sided_cross = call.kind == "cross" and self.run.two_sided
         labels = self._source_labels if two_sided_cross else self._side_labels(call.stack)
         # What was put out last was never read, so a generation has one label more than keys.
         extra = 1 if self.run.generated is not None and call.kind == "self" and call.stack != "encoder" else 0
         fits = labels is not None and width <= len(labels) <= width + extra
-        if labels is None or not fits or not (call.tokens or two_sided_cross):
+        if labels is None or not fits or not (call.tokens or two_sided_cross or turns):
             return Labels.plain(map(str, range(width)), "latent")
         return labels[:width]
 

@@ -21,6 +21,7 @@ from hf_attnviz.capturing.doors import Ours, stand_at
 from hf_attnviz.capturing.families import ATTENTION_CLASS, PROBES, other_mixer
 from hf_attnviz.capturing.function import FunctionObserver
 from hf_attnviz.capturing.probe import probed
+from hf_attnviz.capturing.registry import extract_of, stated
 from hf_attnviz.capturing.runs import Generated, Run, Side
 from hf_attnviz.capturing.wrappers import uncompiled, untraced
 from hf_attnviz.errors import CaptureError
@@ -57,9 +58,9 @@ class Listener:
             if callable(getattr(self.model, name, None)):
                 undo.callback(stand_at(self.model, name, around))
         for module in self.model.modules():
-            if isinstance(module, _TORCH_ATTENTION):
+            if isinstance(module, _TORCH_ATTENTION) and extract_of(module) is None:
                 undo.callback(stand_at(module, "forward", _Apart(self.recording, module)))
-            elif module is not self.model and not type(module).__module__.startswith("torch.nn."):
+            elif module is not self.model and not _plain(module):
                 undo.callback(module.register_forward_pre_hook(Ours(self._enter_module), with_kwargs=True).remove)
                 undo.callback(module.register_forward_hook(Ours(self._leave_module), always_call=True).remove)
         for side, reads in (("get_encoder", self._read_source), ("get_decoder", self._read_target)):
@@ -104,7 +105,9 @@ class Listener:
         given = named_arguments(self.model, args, kwargs)
         with self._session(given.get("past_key_values")) as session:
             session.current = one = session.run.begin_pass()
-            one.batch = next((len(a) for a in given.values() if isinstance(a, torch.Tensor) and a.dim()), None)
+            first = next((a for a in given.values() if isinstance(a, torch.Tensor) and a.dim()), None)
+            one.batch = None if first is None else first.size(0)
+            one.second = None if first is None or first.dim() < 2 or first.is_nested else first.size(1)
             one.side = _side(given)
             upcoming, session.upcoming = session.upcoming, None
             if upcoming is not None:
@@ -115,9 +118,10 @@ class Listener:
                 if session.run.source.mask is None:
                     session.run.source = replace(session.run.source, mask=one.side.mask)
                 one.side = Side()  # the decoder's own hook says what it reads
-            session.contexts.append(scope.Context(self.model, args, kwargs))
+            session.contexts.append(_context(session, self.model, args, kwargs))
             try:
                 output = following(*args, **kwargs)
+                self._hear(session, self.model, output)
             finally:
                 session.leave(self.model)
             _remember(session.run, getattr(output, "past_key_values", None))
@@ -184,9 +188,10 @@ class Listener:
             return
         session = scope.session_of(self.recording)
         if session is not None:
-            again = id(module) in self._probes and not scope.is_deaf()
-            rng = torch.get_rng_state() if again else None
-            session.contexts.append(scope.Context(module, args, kwargs, rng=rng))
+            context = _context(session, module, args, kwargs)
+            if id(module) in self._probes and not scope.is_deaf():
+                context.rng = torch.get_rng_state()
+            session.contexts.append(context)
         elif id(module) in self._attending and scope.hears(self.recording) and torch._C._current_graph_task_id() == -1:
             # not while gradients flow back: checkpointing then runs blocks again, whose maps are recorded already
             self.recording.note_outside(module)
@@ -197,14 +202,11 @@ class Listener:
         session = scope.session_of(self.recording)
         if session is None:
             return
-        probe = self._probes.get(id(module))
-        if probe is not None and not scope.is_deaf() and session.contexts[-1].module is module:
-            one = session.contexts[-1]
-            if one.rng is not None and output is not None:  # None: an error is on its way
-                see = functools.partial(probed, module, probe, one.args, one.kwargs, one.rng, output)
-                self.recording.receive(session, module, see)
+        if output is not None:  # None: it raised an error
+            self._hear(session, module, output)
+        silent = session.stated
         context = session.leave(module)
-        if context is not None and not context.attended and not scope.is_deaf():
+        if context is not None and not context.attended and not silent and not scope.is_deaf():
             self._unseen(session, module, context.mixed)
 
     def _unseen(self, session: scope.Session, module: nn.Module, mixed: bool) -> None:
@@ -214,10 +216,23 @@ class Listener:
             self.recording.note_other(session, module, self._others[id(module)])
         elif mixed and id(module) in self._attending and self.recording.wants(module):
             problem = CaptureError(
-                f"this {name} ran and no attention was seen in it: it computes it in a way that the "
-                "observers do not know. Capture another part of the model, or teach them with an issue"
+                f"this {name} ran and no attention was seen in it: it computes it in a way that the observers do not "
+                "know. Capture another part of the model, or say what its weights are with "
+                f"av.register_attention({name}, extract=…)"
             )
             self.recording.blame(session, module, problem)
+
+    def _hear(self, session: scope.Session, module: nn.Module, output: Any) -> None:
+        """Record what a user has registered for this call of a module, or what a probe reads of it."""
+        context = session.context(module)
+        probe = self._probes.get(id(module))
+        if probe is not None and context.rng is not None and not scope.is_deaf():
+            see = functools.partial(probed, module, probe, context.args, context.kwargs, context.rng, output)
+            self.recording.receive(session, module, see)
+        extract, context.extract = context.extract, None
+        if extract is not None and self.recording.wants(module):
+            see = functools.partial(stated, extract, module, context.args, context.kwargs, output)
+            self.recording.receive(session, module, see)
 
     def _read_source(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling():
@@ -258,6 +273,7 @@ class _Apart:
                 output = following(*args, **kwargs)
             try:
                 with scope.replaying():
+                    args, kwargs = _padded(self.module, args, kwargs)
                     _compare(following(*args, **kwargs), output)
             except Exception as problem:  # ours, and never the model's
                 self.recording.blame(session, self.module, problem)
@@ -266,9 +282,36 @@ class _Apart:
             session.leave(self.module)
 
 
+def _context(session: scope.Session, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> scope.Context:
+    """A call that begins; inside a module that a user speaks for, and on our own side paths, no other is asked."""
+    extract = None if session.stated or scope.is_deaf() else extract_of(module)
+    return scope.Context(module, args, kwargs, extract=extract)
+
+
+def _plain(module: nn.Module) -> bool:
+    """A module of torch that nobody asks about."""
+    return type(module).__module__.startswith("torch.nn.") and extract_of(module) is None
+
+
+def _padded(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments as the slow way takes them: nested tensors padded, and their padding masked."""
+    nested = next((a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor) and a.is_nested), None)
+    if nested is None:
+        return args, kwargs
+    lengths = torch.tensor([len(part) for part in nested.unbind()], device=nested.device)
+    padding = torch.arange(int(lengths.max()), device=nested.device) >= lengths[:, None]
+    name = "key_padding_mask" if isinstance(module, nn.MultiheadAttention) else "src_key_padding_mask"
+    return tuple(map(_unnested, args)), {key: _unnested(a) for key, a in kwargs.items()} | {name: padding}
+
+
+def _unnested(value: Any) -> Any:
+    nested = isinstance(value, torch.Tensor) and value.is_nested
+    return torch.nested.to_padded_tensor(value, 0.0) if nested else value
+
+
 def _compare(replayed: Any, output: Any) -> None:
     """The two ways differ by rounding; where the fast one leaves padding out, it puts zeros."""
-    one, other = (value[0] if isinstance(value, tuple) else value for value in (replayed, output))
+    one, other = (_unnested(value[0] if isinstance(value, tuple) else value) for value in (replayed, output))
     rows = other.abs().sum(-1) > 0
     deviation = (one - other)[rows].abs().max() if rows.any() else torch.zeros(())
     bound = 1e-4 * max(1.0, float(other.abs().max()))
@@ -280,7 +323,7 @@ def _attending(model: nn.Module) -> set[int]:
     """The modules that attend themselves, by their class' name: those without another such module inside."""
 
     def named(module: nn.Module) -> bool:
-        return ATTENTION_CLASS.search(type(module).__name__) is not None
+        return ATTENTION_CLASS.search(type(module).__name__) is not None or extract_of(module) is not None
 
     modules = [m for m in model.modules() if m is not model and named(m)]
     return {id(m) for m in modules if not any(named(part) for part in list(m.modules())[1:])}

@@ -14,6 +14,7 @@ from hf_attnviz.capturing.families import NO_MAPS, PROBES
 from hf_attnviz.capturing.gradients import FROZEN, Gradient
 from hf_attnviz.capturing.join import traces_of
 from hf_attnviz.capturing.listener import Listener
+from hf_attnviz.capturing.loops import Loop, place_of, remember
 from hf_attnviz.capturing.probe import unpadded
 from hf_attnviz.capturing.reducers import KeptRows, Maps, Reducer, Rows, Tile, reduced, reducers
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Run, Side
@@ -189,12 +190,17 @@ class Recording:
         one = session.current or session.run.prologue()
         try:
             cross = is_cross(address, module, context.args, context.kwargs)
-            layer = one.layer("cross" if cross else address.stack, context, address.layer)
+            place = place_of(module, address.module)
+            before = one.loops.get(place)
+            group = "cross" if cross else address.stack
+            layer = one.layer(group, context, address.layer) if before is None else before.call.layer
             if self._layers is None or layer in self._layers:
                 kind = "cross" if cross else "self"
-                side = session.run.side(address.stack, one)
-                one.calls.append(self._kept(see(), address, kind, layer, context.maps, one.step, side))
-            context.maps += 1
+                side, seen = session.run.side(address.stack, one), see()
+                before = before if before is not None and before.goes_on(seen.proved.weights) else None
+                one.calls.append(self._kept(seen, address, kind, layer, context.maps, one.step, side, before))
+                remember(one, place, one.calls[-1], seen.proved.weights, before)
+            context.maps += before is None
         except Exception as problem:
             self.blame(session, module, problem)
 
@@ -212,7 +218,15 @@ class Recording:
         self._outside[self._addresses[id(module)].module] = None
 
     def _kept(
-        self, seen: Seen, address: Address, kind: str, layer: int, index: int, step: int, side: Side
+        self,
+        seen: Seen,
+        address: Address,
+        kind: str,
+        layer: int,
+        index: int,
+        step: int,
+        side: Side,
+        before: Loop | None,
     ) -> AttentionCall:
         weights, proved = seen.proved.weights.detach(), seen.proved
         if seen.pads:
@@ -222,6 +236,9 @@ class Recording:
                 "torch.vmap hides the batch, and its tensors die with it; run the model on a plain batch"
             )
         positions, lengths = side.positions(weights.shape[0], weights.shape[-2])
+        if before is not None:
+            kind, index, step = before.kind(weights, kind), before.call.index, max(step, 0) + before.turns
+            positions, lengths = positions + before.turns, lengths + before.turns
         needed = frozenset[str]().union(*(reducer.needs for reducer in self.reducers))
         tile = Tile(weights, positions, lengths, seen.vectors() if "vectors" in needed else {})
         return AttentionCall(

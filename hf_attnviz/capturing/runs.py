@@ -3,7 +3,7 @@
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
@@ -12,6 +12,9 @@ from hf_attnviz.capturing.reducers import KeptRows
 from hf_attnviz.capturing.scope import Context
 from hf_attnviz.errors import NotKeptError, listed
 from hf_attnviz.language import Text
+
+if TYPE_CHECKING:
+    from hf_attnviz.capturing.loops import Loop, Place
 
 LAYOUT: Final = ("batch", "head", "query", "key")
 
@@ -28,8 +31,8 @@ class AttentionCall:
         index: which map of this module.
         step: 0 for a plain pass or the prompt, then one for each further forward of the run.
         implementation: the backend that ran.
-        grade, way, masked_rows: the grade of the proof, how the weights were obtained, and how many rows could attend
-            to nothing and were left out of it.
+        grade, way, masked_rows: the grade of the proof (``"stated"``: none, a user's own statement), how the weights
+            were obtained, and how many rows could attend to nothing and were left out of it.
         layout: the axes of ``weights``.
         tokens: whether the rows are the positions of the sequence that was read, one each.
     """
@@ -153,14 +156,17 @@ class Pass:
         step: the number of the forward in its run; -1 before the first.
         side: what the decoder, or the only tower that reads tokens, read.
         batch: how many rows the forward had, or None.
+        second: the second size of what it read: the batch, where inputs stand time first; or None.
         prefix: the tokens that ``generate()`` had for each row ``[batch, length]``, or None.
     """
 
     step: int
     side: Side = field(default_factory=Side)
     batch: int | None = None
+    second: int | None = None
     prefix: torch.Tensor | None = None
     calls: list[AttentionCall] = field(default_factory=list)
+    loops: "dict[Place, Loop]" = field(default_factory=dict)
     _blocks: dict[str, list[Context]] = field(default_factory=dict)
 
     def layer(self, group: str, context: Context, own: int | None) -> int:

@@ -29,6 +29,7 @@ class Context:
         maps: how many maps were seen of it.
         attended: whether any attention was seen in it or inside it.
         mixed: whether anything ran in it that could have been attention: a product, a softmax.
+        extract: what a user has registered for the module: it states the attention, and the observers are silent.
         rng: the state of the random numbers before, for a module that is to run again.
     """
 
@@ -38,6 +39,7 @@ class Context:
     maps: int = 0
     attended: bool = False
     mixed: bool = False
+    extract: Callable[..., Any] | None = None
     rng: torch.Tensor | None = None
 
 
@@ -62,6 +64,11 @@ class Session:
                 return context
         self.contexts.insert(0, Context(module))  # a module that takes no hook of ours
         return self.contexts[0]
+
+    @property
+    def stated(self) -> bool:
+        """Whether a user's own function speaks for the module under way."""
+        return any(context.extract is not None for context in self.contexts)
 
     def leave(self, module: nn.Module) -> Context | None:
         """End the innermost call of ``module``, and whatever an error left open inside it."""
@@ -144,7 +151,7 @@ def close(session: Session) -> object:
 
 def listeners(module: nn.Module) -> list[Session]:
     """The open sessions that want what happens in ``module``."""
-    return [session for session in sessions() if session.recording.wants(module)]
+    return [session for session in sessions() if session.recording.wants(module) and not session.stated]
 
 
 def is_deaf() -> bool:

@@ -84,6 +84,59 @@ def _out_argument(s: torch.Tensor, v: torch.Tensor, p: float, training: bool) ->
     return torch.matmul(s.softmax(-1), v, out=torch.empty_like(v))
 
 
+def _exp_by_hand(s: torch.Tensor, v: torch.Tensor, p: float, training: bool) -> torch.Tensor:
+    e = torch.exp(s - s.max(-1, keepdim=True).values)
+    return F.dropout(e / e.sum(-1, keepdim=True), p, training) @ v
+
+
+def _masked_exp(s: torch.Tensor, v: torch.Tensor, p: float, training: bool) -> torch.Tensor:
+    e = s.exp() * (torch.arange(s.shape[-1]) != 1)
+    return e.div(e.sum(dim=-1).unsqueeze(-1) + 1e-9) @ v
+
+
+def _exp_times_inverse(s: torch.Tensor, v: torch.Tensor, p: float, training: bool) -> torch.Tensor:
+    e = s.exp()
+    return (e * (1 / e.sum(-1, keepdim=True))) @ v
+
+
+def _normalized_exp(s: torch.Tensor, v: torch.Tensor, p: float, training: bool) -> torch.Tensor:
+    return F.normalize(s.exp(), p=1.0, dim=-1) @ v
+
+
+def _divided_last(s: torch.Tensor, v: torch.Tensor, p: float, training: bool) -> torch.Tensor:
+    e = s.exp()
+    return (e @ v) / e.sum(-1, keepdim=True)
+
+
+def _log_softmax(s: torch.Tensor, v: torch.Tensor, p: float, training: bool) -> torch.Tensor:
+    return F.log_softmax(s, dim=-1).exp() @ v
+
+
+def _logsumexp(s: torch.Tensor, v: torch.Tensor, p: float, training: bool) -> torch.Tensor:
+    return torch.exp(s - torch.logsumexp(s, -1, keepdim=True)) @ v
+
+
+def _special(s: torch.Tensor, v: torch.Tensor, p: float, training: bool) -> torch.Tensor:
+    return torch.special.softmax(s, -1, dtype=torch.float32) @ v
+
+
+def _masked_after(s: torch.Tensor, v: torch.Tensor, p: float, training: bool) -> torch.Tensor:
+    allowed = torch.ones(s.shape[-2:], dtype=torch.bool).tril(-1)
+    w = s.masked_fill(~allowed, -torch.inf).softmax(-1, torch.float32).nan_to_num(0.0)
+    return torch.where(allowed, w, 0.0).type_as(v) @ v
+
+
+def _written_into(s: torch.Tensor, v: torch.Tensor, p: float, training: bool) -> torch.Tensor:
+    w = F.dropout(s.softmax(-1), p, training)
+    w[..., 0] = 0.0
+    return w @ v
+
+
+def _expanded(s: torch.Tensor, v: torch.Tensor, p: float, training: bool) -> torch.Tensor:
+    w = s.softmax(-1)[..., None].expand(*s.shape, v.shape[-1])
+    return torch.sum(torch.mul(v[:, :, None], w), dim=-2)
+
+
 def _chunked(s: torch.Tensor, v: torch.Tensor, p: float, training: bool) -> torch.Tensor:
     return torch.cat([part @ v for part in s.softmax(-1).chunk(2, dim=-2)], dim=-2)
 
@@ -106,6 +159,17 @@ WAYS: dict[str, Way] = {
     "multiply and sum": _multiply_and_sum,
     "values on the left": _values_on_the_left,
     "out=": _out_argument,
+    "exp, sum, division": _exp_by_hand,
+    "exp, masked": _masked_exp,
+    "exp times the inverse": _exp_times_inverse,
+    "exp, normalize": _normalized_exp,
+    "exp, divided last": _divided_last,
+    "log_softmax, exp": _log_softmax,
+    "logsumexp, exp": _logsumexp,
+    "torch.special": _special,
+    "masked afterwards": _masked_after,
+    "written into after dropout": _written_into,
+    "multiply and sum, expanded": _expanded,
     "in chunks": _chunked,
 }
 
