@@ -157,10 +157,11 @@ class Listener:
 
     def _drafts(self, following: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What drafts tokens in assisted decoding: it works unheard, also where it is a part of the target itself."""
-        drafter = following(*args, **kwargs)
         session = scope.session_of(self.recording)
         if session is None or scope.is_deaf():
-            return drafter
+            return following(*args, **kwargs)
+        with scope.deaf():  # an encoder-decoder that drafts reads the source at once
+            drafter = following(*args, **kwargs)
         draft, prompt = drafter.get_candidates, _matrix(kwargs.get("input_ids"))
 
         def unheard(*args: Any, **kwargs: Any) -> Any:
