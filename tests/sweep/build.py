@@ -1,0 +1,82 @@
+"""A tiny random model of any type that transformers knows, with weights under which attention is far from uniform."""
+
+import importlib
+from typing import Any
+
+import torch
+from transformers import CONFIG_MAPPING, PreTrainedModel
+from transformers.models.auto import modeling_auto
+
+from tests.sweep import odd, odd_multimodal
+from tests.sweep.feed import feed
+from tests.sweep.shrink import shrink
+
+
+CONFIGS = odd.CONFIGS | odd_multimodal.CONFIGS
+CLASSES = odd.CLASSES | odd_multimodal.CLASSES
+MAKERS = odd.MAKERS | odd_multimodal.MAKERS
+FEEDS = odd.FEEDS | odd_multimodal.FEEDS
+
+
+class NotBuiltError(Exception):
+    """This type cannot be built here; the message says why."""
+
+
+def model_class(key: str) -> type[PreTrainedModel]:
+    """The class of models of a type: what AutoModel gives, else another Auto class, else the one of that config."""
+    config_class = CONFIG_MAPPING[key]
+    module = importlib.import_module(config_class.__module__.replace("configuration_", "modeling_"))
+    if key in CLASSES:
+        return getattr(module, CLASSES[key])
+    names = [name for name in dir(modeling_auto) if name.startswith("MODEL_") and name.endswith("MAPPING")]
+    for name in sorted(names, key=lambda name: name != "MODEL_MAPPING"):
+        mapping = getattr(modeling_auto, name)
+        if config_class in mapping:
+            found = mapping[config_class]
+            return found[0] if isinstance(found, tuple) else found
+    own = [
+        one for one in vars(module).values()
+        if isinstance(one, type) and issubclass(one, PreTrainedModel) and one.config_class is config_class
+        and not one.__name__.endswith("PreTrainedModel")
+    ]  # fmt: skip
+    if not own:
+        raise NotBuiltError(f"no model class for {config_class.__name__}")
+    return own[0]
+
+
+def build(key: str, seed: int = 0) -> Any:
+    """A tiny model of a type."""
+    torch.manual_seed(seed)
+    maker = MAKERS.get(key)
+    config = maker() if maker is not None else CONFIG_MAPPING[key]()
+    shrink(config, CONFIGS.get(key))
+    made = model_class(key)
+    with torch.device("cpu"):
+        model = made._from_config(config) if hasattr(made, "_from_config") else made(config)
+    redraw(model, seed)
+    return model.eval()
+
+
+def built(key: str, seed: int = 0) -> tuple[Any, dict[str, Any]]:
+    """A tiny model of a type, and the keyword arguments of one forward pass."""
+    if key in odd.NOT_BUILT:
+        raise NotBuiltError(odd.NOT_BUILT[key])
+    model = build(key, seed)
+    inputs = feed(model)
+    return model, FEEDS[key](model, inputs) if key in FEEDS else inputs
+
+
+def redraw(model: torch.nn.Module, seed: int = 0) -> None:
+    """Weights with which scores spread by more than one: a matrix keeps the size of what it maps, times 2.5."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if not parameter.is_floating_point():
+                continue
+            if parameter.dim() > 1:
+                fan = parameter[0].numel() if parameter.dim() != 3 else parameter.shape[-2]
+                gain = 2.5 if "embed" not in name else 1.0
+                spread = gain * fan**-0.5 if "embed" not in name else gain
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
+            elif not bool(parameter.isfinite().all()):
+                parameter.zero_()

@@ -1,0 +1,146 @@
+"""Any configuration of transformers made tiny: every size by its name, every sub-configuration alike.
+
+All widths become one width and all head sizes one head size, so that whatever has to divide something else still
+does. What a family needs beyond that stands in ``odd.py``, as data.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+WIDTH: Final = 64
+HEADS: Final = 4
+HEAD_SIZE: Final = WIDTH // HEADS
+VOCABULARY: Final = 160
+FIRST_SPECIAL: Final = 128  # placeholders of images and sounds stand from here on; words are drawn below
+
+# The first row whose pattern matches the whole name of a number says what it becomes.
+_SIZES: Final[tuple[tuple[str, int], ...]] = (
+    (r"(num_)?(key_value|kv)_heads|.*num_key_value_heads|n_kv_heads|multi_query_group_num|num_kv_heads", 2),
+    (r".*heads|n_heads?|.*num_head", HEADS),
+    (r"qk_(rope|nope)_head_dim", HEAD_SIZE // 2),
+    (r".*head_dim|d_kv|dim_head|.*head_size|d_head|kv_channels|attention_head_size|index_head_dim", HEAD_SIZE),
+    (r"rotary_dim", HEAD_SIZE // 2),
+    (r".*_layer_(index|indices|id|period|offset|freq|interval|pattern)|insert_layer_id", -1),
+    (r".*layers|n_layer|num_blocks|depth|.*_depth|layers_per_block|encoder_layer|num_hidden_layer", 2),
+    (r".*vocab_size.*", VOCABULARY),
+    (r"(moe_)?(n_|num_)?(shared|local|routed)?_?experts?(_per_tok|_per_token)|moe_top_?k|.*top_k|moe_k|num_selected_experts", 2),
+    (r".*(num_|n_)(routed_|local_)?experts|moe_num_experts|expert_num", 4),
+    (r"n_group|topk_group|num_expert_group", 1),
+    (r".*lora_rank|time_step_rank", 16),
+    (r".*(intermediate_size|ffn_dim|d_ff|mlp_dim|ffn_hidden_size|d_inner|feedforward_dim|dim_feedforward|intermediate_dim|inner_dim)", 96),
+    (r"(num_|n_)?(max_)?(position_embeddings|positions)|max_.*positions?.*|n_ctx|max_seq_len|n_positions", 256),
+    (r"num_position_embeddings", 64),
+    (r".*image_size|crop_size|max_img_size", 32),
+    (r"sliding_window", 4),
+    (r"(.*_)?(hidden_size|d_model|n_embd|embed_dim|embedding_dim|hidden_dim|embedding_size|projection_dim|proj_dim)", WIDTH),
+    (r"dim|emb_dim|query_dim|output_dim|out_hidden_size|d_latents|model_in_dim|attention_dim|.*_hidden_size.*|latent_dim", WIDTH),
+    (r"linear_(key|value)_head_dim", HEAD_SIZE),
+)  # fmt: skip
+_KEPT: Final = re.compile(r"chunk_size_feed_forward|pretraining_tp|.*dropout.*|.*_rate")
+# Names that a composite configuration uses for the ids of what stands for an image, a sound, a video …
+_SPECIAL: Final = re.compile(r".*_token_(id|index)|.*_token_idx|.*_token")
+_ORDINARY: Final = {
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 1,
+    "sep_token_id": 3,
+}
+
+
+def shrink(config: Any, exceptions: Mapping[str, Any] | None = None) -> Any:
+    """The configuration itself, made tiny in place; ``exceptions`` (dotted names) have the last word."""
+    _shrink(config, specials := _Specials())
+    for name, value in (exceptions or {}).items():
+        *path, last = name.split(".")
+        part = config
+        for step in path:
+            part = getattr(part, step)
+        setattr(part, last, value)
+    del specials
+    return config
+
+
+class _Specials:
+    """Gives each placeholder token a place of its own; the same name has the same place everywhere."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, int] = {}
+
+    def place(self, name: str) -> int:
+        key = name.replace("_index", "_id").replace("_idx", "_id")
+        return self.known.setdefault(key, FIRST_SPECIAL + len(self.known))
+
+
+def _shrink(config: Any, specials: _Specials) -> None:
+    before = {name: value for name, value in vars(config).items() if not name.startswith("_")}
+    for name, value in before.items():
+        if hasattr(value, "to_dict"):
+            _shrink(value, specials)
+        elif isinstance(value, bool) or _KEPT.fullmatch(name):
+            continue
+        elif isinstance(value, int):
+            _set(config, name, _number(name, value, specials))
+        elif isinstance(value, (list, tuple)) and value:
+            _set(config, name, _list(name, value))
+        elif isinstance(value, dict):
+            _set(config, name, _dict(name, value))
+    kinds = before.get("layer_types")
+    if kinds:
+        _layers(config, list(dict.fromkeys(kinds)), len(kinds))
+    if before.get("num_key_value_heads") == before.get("num_attention_heads") and before.get("num_key_value_heads"):
+        _set(config, "num_key_value_heads", HEADS)
+
+
+def _layers(config: Any, kinds: list[str], before: int) -> None:
+    """One layer of each kind, two at least; lists that had an entry a layer keep as many."""
+    kinds = kinds * 2 if len(kinds) == 1 else kinds
+    for name, value in list(vars(config).items()):
+        if isinstance(value, list) and len(value) == before:
+            _set(config, name, value[: len(kinds)])
+    _set(config, "layer_types", kinds)
+    _set(config, "num_hidden_layers", len(kinds))
+
+
+def _set(config: Any, name: str, value: Any) -> None:
+    try:
+        setattr(config, name, value)
+    except (AttributeError, NotImplementedError):
+        pass  # worked out from other numbers
+
+
+def _number(name: str, value: int, specials: _Specials) -> int:
+    if name in _ORDINARY:
+        return _ORDINARY[name]
+    if _SPECIAL.fullmatch(name):
+        return specials.place(name) if value >= 0 else value
+    if re.fullmatch(r".*patch_size", name):
+        return min(value, 8)
+    for pattern, size in _SIZES:
+        if re.fullmatch(pattern, name):
+            return value if size < 0 else min(value, size)
+    return value
+
+
+def _list(name: str, value: Any) -> Any:
+    if not all(isinstance(one, int) and not isinstance(one, bool) for one in value):
+        return value
+    if re.fullmatch(r"depths|.*_depths|num_layers|layers|num_hidden_layers", name):
+        return type(value)(min(one, 2) for one in value)
+    if re.fullmatch(r".*hidden_sizes?|embed_dims?|dims|.*channels|neck_hidden_sizes", name) and max(value) > WIDTH:
+        return type(value)(max(8, one * 2 * WIDTH // max(value) // 8 * 8) for one in value)
+    if re.fullmatch(r".*image_size", name):
+        return type(value)(min(one, 32) for one in value)
+    return value
+
+
+def _dict(name: str, value: dict[str, Any]) -> dict[str, Any]:
+    new = dict(value)
+    for section in ("mrope_section",):
+        if section in new and new[section]:
+            new[section] = [2, 3, 3] if len(new[section]) == 3 else new[section]
+    for key, inner in new.items():
+        if isinstance(inner, dict):
+            new[key] = _dict(key, inner)
+    return new
