@@ -86,6 +86,7 @@ _MAKERS: Final[dict[str, Callable[[Any], Any]]] = {
     "pixel_values_videos": video,
     "input_features": mels,
     "input_values": sound,
+    "grid_thw": lambda model: torch.tensor([[1, 4, 4]]),
     "hidden_states": lambda model: torch.randn(1, LENGTH, number(model.config, "hidden_size", "d_model", default=64)),
     "inputs_embeds": lambda model: torch.randn(1, LENGTH, number(model.config, "hidden_size", "d_model", default=64)),
 }

@@ -4,6 +4,8 @@ All widths become one width and all head sizes one head size, so that whatever h
 does. What a family needs beyond that stands in ``odd.py``, as data.
 """
 
+import copy
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -36,7 +38,13 @@ _SIZES: Final[tuple[tuple[str, int], ...]] = (
     (r"(.*_)?(hidden_size|d_model|n_embd|embed_dim|embedding_dim|hidden_dim|embedding_size|projection_dim|proj_dim)", WIDTH),
     (r"dim|emb_dim|query_dim|output_dim|out_hidden_size|d_latents|model_in_dim|attention_dim|.*_hidden_size.*|latent_dim", WIDTH),
     (r"linear_(key|value)_head_dim", HEAD_SIZE),
+    (r"(attention_)?window_size", 4),
 )  # fmt: skip
+# What a number is when its default is None, and the model then cannot do without it.
+_UNSAID: Final = {
+    "head_dim": HEAD_SIZE, "num_key_value_heads": HEADS, "moe_intermediate_size": 96, "n_routed_experts": 4,
+    "n_shared_experts": 1, "num_experts_per_tok": 2,
+}  # fmt: skip
 _KEPT: Final = re.compile(r"chunk_size_feed_forward|pretraining_tp|.*dropout.*|.*_rate")
 # Names that a composite configuration uses for the ids of what stands for an image, a sound, a video …
 _SPECIAL: Final = re.compile(r".*_token_(id|index)|.*_token_idx|.*_token")
@@ -51,15 +59,47 @@ _ORDINARY: Final = {
 
 def shrink(config: Any, exceptions: Mapping[str, Any] | None = None) -> Any:
     """The configuration itself, made tiny in place; ``exceptions`` (dotted names) have the last word."""
-    _shrink(config, specials := _Specials())
-    for name, value in (exceptions or {}).items():
+    _shrink(config, _Specials())
+    _except(config, exceptions or {})
+    _derive(config)
+    _except(config, exceptions or {})
+    return config
+
+
+def _except(config: Any, exceptions: Mapping[str, Any]) -> None:
+    for name, value in exceptions.items():
         *path, last = name.split(".")
         part = config
         for step in path:
             part = getattr(part, step)
         setattr(part, last, value)
-    del specials
-    return config
+
+
+def _derive(config: Any) -> None:
+    """What a configuration works out from its fields when it is made, worked out again from the small ones."""
+    parts = [value for value in vars(config).values() if hasattr(value, "to_dict")]
+    for part in parts:
+        _derive(part)
+    if parts or not dataclasses.is_dataclass(config):
+        return
+    known = {field.name for field in dataclasses.fields(config) if field.init}
+    fields = {name: value for name, value in vars(config).items() if name in known}
+    try:
+        fresh = type(config)(**{name: copy.deepcopy(one) for name, one in fields.items() if not name.startswith("_")})
+    except Exception:  # a field has no place among its arguments any more: what was worked out before stays
+        return
+    for name, value in vars(fresh).items():
+        if name not in fields and not name.startswith("_") and isinstance(value, (int, list, tuple)):
+            _set(config, name, value)
+    _stages(config)
+
+
+def _stages(config: Any) -> None:
+    """A backbone that has fewer stages than it was to give out gives out its last ones."""
+    known, given = getattr(config, "stage_names", None), getattr(config, "_out_features", None)
+    if known and given and not set(given) <= set(known):
+        few = min(len(given), len(known) - 1)
+        config._out_features, config._out_indices = known[-few:], list(range(len(known)))[-few:]
 
 
 class _Specials:
@@ -86,6 +126,13 @@ def _shrink(config: Any, specials: _Specials) -> None:
             _set(config, name, _list(name, value))
         elif isinstance(value, dict):
             _set(config, name, _dict(name, value))
+        elif value is None and name in _UNSAID:
+            _set(config, name, _UNSAID[name])
+    if "mrope_section" in getattr(type(config), "ignore_keys_at_rope_validation", ()):
+        half = int(HEAD_SIZE * config.rope_parameters.get("partial_rotary_factor", 1.0)) // 2
+        config.rope_parameters["mrope_section"] = [half - 2 * (half * 3 // 8), half * 3 // 8, half * 3 // 8]
+    if before.get("depths") is not None and isinstance(before.get("embed_dim"), int):
+        _set(config, "embed_dim", 16)  # doubled at every stage
     kinds = before.get("layer_types")
     if kinds:
         _layers(config, list(dict.fromkeys(kinds)), len(kinds))
@@ -128,11 +175,20 @@ def _list(name: str, value: Any) -> Any:
         return value
     if re.fullmatch(r"depths|.*_depths|num_layers|layers|num_hidden_layers", name):
         return type(value)(min(one, 2) for one in value)
-    if re.fullmatch(r".*hidden_sizes?|embed_dims?|dims|.*channels|neck_hidden_sizes", name) and max(value) > WIDTH:
-        return type(value)(max(8, one * 2 * WIDTH // max(value) // 8 * 8) for one in value)
+    if re.fullmatch(r".*hidden_sizes?|embed_dims?|.*dims|.*channels|neck_hidden_sizes", name):
+        return type(value)(_narrow(one) for one in value)
+    if re.fullmatch(r".*heads", name):
+        return type(value)(min(HEADS, 1 << (one.bit_length() - 1)) for one in value)
+    if re.fullmatch(r"window_size", name):
+        return type(value)(min(one, 4) for one in value)
     if re.fullmatch(r".*image_size", name):
         return type(value)(min(one, 32) for one in value)
     return value
+
+
+def _narrow(width: int) -> int:
+    """A width of a stage: equal ones stay equal and the double stays the double, whatever list they stand in."""
+    return width if width <= 8 else max(8, 1 << (width.bit_length() - 4))
 
 
 def _dict(name: str, value: dict[str, Any]) -> dict[str, Any]:
