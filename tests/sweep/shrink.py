@@ -21,6 +21,8 @@ _SIZES: Final[tuple[tuple[str, int], ...]] = (
     (r"(num_)?(key_value|kv)_heads|.*num_key_value_heads|n_kv_heads|multi_query_group_num|num_kv_heads", 2),
     (r".*heads|n_heads?|.*num_head", HEADS),
     (r"qk_(rope|nope)_head_dim", HEAD_SIZE // 2),
+    (r"mamba_d_head|mamba_head_?dim", 2 * WIDTH // HEADS),
+    (r"n_groups|mamba_n_?groups", 2),
     (r".*head_dim|d_kv|dim_head|.*head_size|d_head|kv_channels|attention_head_size|index_head_dim", HEAD_SIZE),
     (r"rotary_dim", HEAD_SIZE // 2),
     (r".*_layer_(index|indices|id|period|offset|freq|interval|pattern)|insert_layer_id", -1),
@@ -72,7 +74,10 @@ def _except(config: Any, exceptions: Mapping[str, Any]) -> None:
         part = config
         for step in path:
             part = getattr(part, step)
-        setattr(part, last, value)
+        if isinstance(part, dict):
+            part[last] = value
+        else:
+            setattr(part, last, value)
 
 
 def _derive(config: Any) -> None:
@@ -89,7 +94,7 @@ def _derive(config: Any) -> None:
     except Exception:  # a field has no place among its arguments any more: what was worked out before stays
         return
     for name, value in vars(fresh).items():
-        if name not in fields and not name.startswith("_") and isinstance(value, (int, list, tuple)):
+        if fields.get(name) != value and not name.startswith("_") and isinstance(value, (int, list, tuple)):
             _set(config, name, value)
     _stages(config)
 
@@ -133,6 +138,8 @@ def _shrink(config: Any, specials: _Specials) -> None:
         config.rope_parameters["mrope_section"] = [half - 2 * (half * 3 // 8), half * 3 // 8, half * 3 // 8]
     if before.get("depths") is not None and isinstance(before.get("embed_dim"), int):
         _set(config, "embed_dim", 16)  # doubled at every stage
+        if "window_size" in before:
+            _set(config, "image_size", 128)  # the image of the last stage has a window still
     kinds = before.get("layer_types")
     if kinds:
         _layers(config, list(dict.fromkeys(kinds)), len(kinds))
