@@ -28,6 +28,8 @@ _SIZES: Final[tuple[tuple[str, int], ...]] = (
     (r".*_layer_(index|indices|id|period|offset|freq|interval|pattern)|insert_layer_id", -1),
     (r".*layers|n_layer|num_blocks|depth|.*_depth|layers_per_block|encoder_layer|num_hidden_layer", 2),
     (r".*vocab_size.*", VOCABULARY),
+    (r"num_queries|num_object_queries", 8),
+    (r"upsample_initial_channel", WIDTH),
     (r"(moe_)?(n_|num_)?(shared|local|routed)?_?experts?(_per_tok|_per_token)|moe_top_?k|.*top_k|moe_k|num_selected_experts", 2),
     (r".*(num_|n_)(routed_|local_)?experts|moe_num_experts|expert_num", 4),
     (r"n_group|topk_group|num_expert_group", 1),
@@ -140,6 +142,8 @@ def _shrink(config: Any, specials: _Specials) -> None:
         _set(config, "embed_dim", 16)  # doubled at every stage
         if "window_size" in before:
             _set(config, "image_size", 128)  # the image of the last stage has a window still
+    if isinstance(before.get("num_hidden_layers"), int) and len(getattr(config, "_out_features", None) or ()) > 2:
+        _set(config, "num_hidden_layers", len(config._out_features))  # a backbone that gives out many layers
     kinds = before.get("layer_types")
     if kinds:
         _layers(config, list(dict.fromkeys(kinds)), len(kinds))
@@ -173,6 +177,8 @@ def _number(name: str, value: int, specials: _Specials) -> int:
         return min(value, 8)
     for pattern, size in _SIZES:
         if re.fullmatch(pattern, name):
+            if size == VOCABULARY and value >= 16:
+                return size  # not less either: the words are drawn from the whole of it
             return value if size < 0 else min(value, size)
     return value
 
@@ -183,6 +189,8 @@ def _list(name: str, value: Any) -> Any:
     if re.fullmatch(r"depths|.*_depths|num_layers|layers|num_hidden_layers", name):
         return type(value)(min(one, 2) for one in value)
     if re.fullmatch(r".*hidden_sizes?|embed_dims?|.*dims|.*channels|neck_hidden_sizes", name):
+        if len(set(value)) == 1 and len(value) > 1:  # one width for all, as a number of such a name
+            return type(value)(min(one, WIDTH) for one in value)
         return type(value)(_narrow(one) for one in value)
     if re.fullmatch(r".*heads", name):
         return type(value)(min(HEADS, 1 << (one.bit_length() - 1)) for one in value)

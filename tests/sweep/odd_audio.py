@@ -1,0 +1,144 @@
+"""Rows for types that read sound alone, or make it from text. Shaped like ``odd.py``."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import torch
+
+from tests.sweep.rows import Feed, adding, mels, normal, of, ones, only, tokens, wave
+from tests.sweep.shrink import WIDTH
+
+
+_MIMI: Final[dict[str, Any]] = {
+    "num_filters": 8, "upsample_groups": 64, "codebook_dim": 32, "vector_quantization_hidden_dimension": 32,
+    "codebook_size": 64,
+}  # fmt: skip
+_POCKET: Final[dict[str, Any]] = {"num_filters": 8, "upsample_groups": 64}
+_ENCODEC: Final[dict[str, Any]] = {"num_filters": 8, "codebook_dim": WIDTH, "codebook_size": 64}
+_DAC: Final[dict[str, Any]] = {"encoder_hidden_size": 8, "decoder_hidden_size": 64, "hidden_size": 128, "codebook_size": 64}
+
+
+def _inside(part: str, values: dict[str, Any]) -> dict[str, Any]:
+    return {f"{part}.{name}": one for name, one in values.items()}
+
+
+CONFIGS: Final[dict[str, dict[str, Any]]] = {
+    "audio-spectrogram-transformer": {"max_length": 64},
+    "clvp_encoder": {"projection_dim": 32},
+    "csm": _inside("codec_config", _MIMI),
+    "dac": _DAC,
+    "encodec": _ENCODEC,
+    "kyutai_speech_to_text": _inside("codec_config", _MIMI),
+    "mimi": _MIMI,
+    "mimi_decoder": _MIMI,
+    "mimi_encoder": _MIMI,
+    "moonshine_streaming": {"num_key_value_heads": 4},
+    "musicgen": _inside("audio_encoder", _ENCODEC),
+    "musicgen_melody": _inside("audio_encoder", _ENCODEC) | {"chroma_length": 8},
+    "pe_audio_encoder": _inside("dac_config", _DAC | {"codebook_dim": 32}),
+    "phi4_multimodal_audio": {
+        "ext_pw_out_channel": WIDTH, "depthwise_separable_out_channel": WIDTH, "nemo_conv_channels": WIDTH,
+    },
+    "pocket_tts_audio_tokenizer": _POCKET,
+    "pocket_tts_audio_tokenizer_decoder": _POCKET,
+    "pocket_tts_audio_tokenizer_encoder": _POCKET,
+    "qwen2_5_omni_dit": {"look_ahead_layers": (1,), "look_backward_layers": (0,)},
+    "vibevoice_acoustic_tokenizer": {"num_filters": 4},
+    "vibevoice_acoustic_tokenizer_decoder": {"num_filters": 4},
+    "vibevoice_acoustic_tokenizer_encoder": {"num_filters": 4},
+    "xcodec": _inside("acoustic_model_config", _DAC | {"hidden_size": 128}),
+}  # fmt: skip
+
+CLASSES: Final[dict[str, str]] = {
+    "bark": "BarkSemanticModel",  # the whole has no forward; this part is made of the same layers
+    "musicgen": "MusicgenForConditionalGeneration",
+    "musicgen_melody": "MusicgenMelodyForConditionalGeneration",
+}
+
+MAKERS: Final[dict[str, Callable[[], Any]]] = {"bark": of("semantic")}
+
+FEEDS: Final[dict[str, Feed]] = {
+    # spectrograms with the frames first
+    "audio-spectrogram-transformer": only(input_values=normal(1, 64, 128)),
+    "canary": mels(64, 128),
+    "cohere_asr": mels(64, 128),
+    "granite_speech5_ctc": mels(64, 320),
+    "granite_speech5_encoder": mels(64, 320),
+    "granite_speech_encoder": only(hidden_states=normal(1, 40, 160)),
+    "granite_speech_plus_encoder": only(hidden_states=normal(1, 40, 160)),
+    "lasr_ctc": mels(64, 128),
+    "lasr_encoder": mels(64, 128),
+    "nemotron3_5_asr": mels(64, 128),
+    "nemotron3_5_transcribe_asr_audio": mels(64, 128),
+    "nemotron3_5_transcribe_audio": mels(64, 128),
+    "nemotron3_diarization": mels(64, 128),
+    "nemotron3_diarization_audio": mels(64, 128),
+    "nemotron_asr_streaming": mels(128, 80),
+    "nemotron_asr_streaming_encoder": mels(128, 80),
+    "parakeet_ctc": mels(96, 80),
+    "parakeet_encoder": mels(96, 80),
+    "parakeet_rnnt": mels(96, 80),
+    "parakeet_tdt": mels(96, 80),
+    "phi4_multimodal_audio": only(hidden_states=normal(1, 96, 80), mask=None),
+    "pop2piano": lambda model, made: {
+        "input_features": torch.randn(1, 12, WIDTH), "decoder_input_ids": torch.randint(5, 100, (1, 7)),
+    },
+    "seamless_m4t": only(input_features=normal(1, 40, 160), decoder_input_ids=tokens(1, 7)),
+    "seamless_m4t_v2": only(input_features=normal(1, 40, 160), decoder_input_ids=tokens(1, 7)),
+    "speech_to_text": mels(64, 80),
+    "univnet": mels(16, 100),
+    "wav2vec2-bert": mels(40, 160),
+    # spectrograms with masks and lengths
+    "audioflamingo3_encoder": adding(input_features_mask=ones(1, 512)),
+    "clap_audio_model": adding(input_features=normal(1, 1, 64, 64)),
+    "fun_asr_nano_encoder": mels(20, 560, input_features_mask=ones(1, 20)),
+    "gemma3n_audio": only(audio_mel=normal(1, 64, 128), audio_mel_mask=lambda model: torch.zeros(1, 64, dtype=torch.bool)),
+    "gemma4_audio": mels(96, 128),
+    "inkling_audio": only(audio_input_ids=tokens(1, 6, 80)),
+    "qwen2_5_omni_audio_encoder": only(
+        input_features=normal(128, 48), feature_lens=lambda model: torch.tensor([48]),
+        aftercnn_lens=lambda model: torch.tensor([24]),
+    ),
+    "qwen3_asr_encoder": only(input_features=normal(1, 128, 100), input_features_mask=ones(1, 100)),
+    "qwen3_omni_moe_audio_encoder": only(
+        input_features=normal(128, 100), feature_lens=lambda model: torch.tensor([100]),
+    ),
+    # waves
+    "dac": wave(4096),
+    "encodec": wave(4800),
+    "mimi": wave(19200),
+    "mimi_encoder": wave(19200),
+    "muse_spark_audio": only(input_values=normal(1, 19200)),
+    "neucodec": adding(input_values=normal(1, 1, 6400), input_features=normal(1, 20, 160)),
+    "pe_audio_encoder": wave(19200),
+    "pocket_tts_audio_tokenizer": wave(30720),
+    "pocket_tts_audio_tokenizer_encoder": wave(30720),
+    "speech-encoder-decoder": lambda model, made: {
+        "input_values": torch.randn(1, 4000), "decoder_input_ids": torch.randint(5, 100, (1, 7)),
+    },
+    "vibevoice_acoustic_tokenizer": wave(6400),
+    "vibevoice_acoustic_tokenizer_encoder": wave(6400),
+    "xcodec": wave(6400),
+    "xcodec2": adding(input_values=normal(1, 1, 6400), input_features=normal(1, 20, 160)),
+    # codes and what is made of them
+    "csm": only(input_ids=tokens(1, 12, 33)),
+    "dia": adding(decoder_input_ids=tokens(1, 7, 9)),
+    "dia_decoder": only(input_ids=tokens(1, 7, 9), encoder_hidden_states=normal(1, 12, WIDTH)),
+    "fastspeech2_conformer_hifigan": only(spectrogram=normal(1, 12, WIDTH)),
+    "kyutai_speech_to_text": only(input_ids=tokens(1, 12, 33)),
+    "mimi_decoder": only(hidden_states=normal(1, WIDTH, 12)),
+    "moshi_depth": only(input_ids=tokens(1, 8), last_hidden_state=normal(1, 1, WIDTH)),
+    "musicgen": adding(decoder_input_ids=tokens(4, 7)),
+    "musicgen_decoder": only(input_ids=tokens(4, 12), encoder_hidden_states=normal(1, 9, WIDTH)),
+    "musicgen_melody": adding(decoder_input_ids=tokens(4, 7), input_features=normal(1, 8, 12)),
+    "musicgen_melody_decoder": only(input_ids=tokens(4, 12), encoder_hidden_states=normal(1, 9, WIDTH)),
+    "pocket_tts_audio_tokenizer_decoder": only(hidden_states=normal(1, 32, 4)),
+    "qwen2_5_omni_bigvgan": only(mel_spectrogram=normal(1, 80, 12)),
+    "speecht5": adding(decoder_input_values=normal(1, 6, 80)),
+    "speecht5_hifigan": only(spectrogram=normal(1, 12, WIDTH)),
+    "vibevoice_acoustic_tokenizer_decoder": only(hidden_states=normal(1, 4, WIDTH)),
+}  # fmt: skip
+
+NOT_BUILT: Final[dict[str, str]] = {
+    "higgs_audio_v2_tokenizer": "its module imports torchaudio, which is not installed here",
+}
