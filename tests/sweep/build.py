@@ -8,7 +8,7 @@ from transformers import CONFIG_MAPPING, PreTrainedModel
 from transformers.models.auto import modeling_auto
 
 from tests.sweep import odd, odd_multimodal
-from tests.sweep.feed import feed
+from tests.sweep.feed import complete, feed
 from tests.sweep.shrink import shrink
 
 
@@ -63,7 +63,7 @@ def built(key: str, seed: int = 0) -> tuple[Any, dict[str, Any]]:
         raise NotBuiltError(odd.NOT_BUILT[key])
     model = build(key, seed)
     inputs = feed(model)
-    return model, FEEDS[key](model, inputs) if key in FEEDS else inputs
+    return model, complete(model, FEEDS[key](model, inputs) if key in FEEDS else inputs)
 
 
 def redraw(model: torch.nn.Module, seed: int = 0) -> None:

@@ -28,9 +28,60 @@ def feed(model: Any) -> dict[str, Any]:
     if "decoder_input_ids" in names and model.config.is_encoder_decoder:
         wanted["decoder_input_ids"] = None
     made = {name: _MAKERS[name](model) for name in wanted if name in _MAKERS}
+    for prefix, suffix in (("", ""), ("image_", ""), ("video_", "_videos")):
+        if f"{prefix}grid_thw" in names:
+            read = [name for name in (f"pixel_values{suffix}", "hidden_states") if name in names]
+            made |= patches(model, read[0], f"{prefix}grid_thw") if read else {}
     if "input_ids" in made and "attention_mask" in names:
         made["attention_mask"] = torch.ones_like(made["input_ids"])
     return made
+
+
+def patches(model: Any, name: str, grid_name: str, grid: tuple[int, int, int] = (1, 4, 4)) -> dict[str, Any]:
+    """An image or a video cut into patches ``[patch, value]``, and how many there are along time, height and width."""
+    grid = (2, *grid[1:]) if name.endswith("_videos") else grid
+    side = number(model.config, "patch_size", default=8)
+    values = number(model.config, "in_channels", "num_channels", "in_chans", default=3)
+    values *= number(model.config, "temporal_patch_size", default=1) * side * side
+    return {name: torch.randn(grid[0] * grid[1] * grid[2], values), grid_name: torch.tensor([grid])}
+
+
+_KINDS: Final = {
+    "image": ("pixel_values", 1), "video": ("pixel_values_videos", 2), "audio": ("input_features|input_values", 3),
+}  # fmt: skip
+
+
+def complete(model: Any, made: dict[str, Any]) -> dict[str, Any]:
+    """The same inputs with as many placeholders among the words as the model's tower makes of the image, video or sound."""
+    names = inspect.signature(model.forward).parameters
+    ids = made.get("input_ids")
+    if ids is None:
+        return made
+    spread = torch.zeros_like(ids)
+    for kind, (sources, mark) in _KINDS.items():
+        tower = getattr(model, f"get_{kind}_features", None)
+        token = number(model.config, f"{kind}_token_id", f"{kind}_token_index")
+        if tower is None or token is None or not set(sources.split("|")) & set(made) or bool((ids == token).any()):
+            continue
+        count = features(tower, made)
+        ids = torch.cat([ids[:, :3], torch.full((1, count), token), ids[:, 3:]], 1)
+        spread = torch.cat([spread[:, :3], torch.full((1, count), mark), spread[:, 3:]], 1)
+    made["input_ids"] = ids
+    if "attention_mask" in made and made["attention_mask"].shape[-1] != ids.shape[-1]:
+        made["attention_mask"] = torch.ones_like(ids)
+    for name in ("mm_token_type_ids", "token_type_ids"):
+        if name in names and bool(spread.any()) and name not in made:
+            made[name] = spread if name[0] == "m" else spread.clamp(max=1)
+    return made
+
+
+def features(tower: Callable[..., Any], made: dict[str, Any]) -> int:
+    """How many places among the words the features of one tower take."""
+    wanted = inspect.signature(tower).parameters
+    with torch.no_grad():
+        found = tower(**{name: value for name, value in made.items() if name in wanted})
+    found = found if isinstance(found, (torch.Tensor, list, tuple)) else found.pooler_output
+    return sum(one.numel() // one.shape[-1] for one in ([found] if isinstance(found, torch.Tensor) else found))
 
 
 def words(model: Any, length: int = LENGTH) -> torch.Tensor:
