@@ -39,7 +39,6 @@ def feed(model: Any) -> dict[str, Any]:
 
 def patches(model: Any, name: str, grid_name: str, grid: tuple[int, int, int] = (1, 4, 4)) -> dict[str, Any]:
     """An image or a video cut into patches ``[patch, value]``, and how many there are along time, height and width."""
-    grid = (2, *grid[1:]) if name.endswith("_videos") else grid
     side = number(model.config, "patch_size", default=8)
     values = number(model.config, "in_channels", "num_channels", "in_chans", default=3)
     values *= number(model.config, "temporal_patch_size", default=1) * side * side
