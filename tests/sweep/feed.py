@@ -41,7 +41,7 @@ def patches(model: Any, name: str, grid_name: str, grid: tuple[int, int, int] = 
     """An image or a video cut into patches ``[patch, value]``, and how many there are along time, height and width."""
     side = number(model.config, "patch_size", default=8)
     values = number(model.config, "in_channels", "num_channels", "in_chans", default=3)
-    values *= number(model.config, "temporal_patch_size", default=1) * side * side
+    values *= number(model.config, "temporal_patch_size", "patch_temporal", default=1) * side * side
     return {name: torch.randn(grid[0] * grid[1] * grid[2], values), grid_name: torch.tensor([grid])}
 
 
@@ -58,7 +58,7 @@ def complete(model: Any, made: dict[str, Any]) -> dict[str, Any]:
         return made
     spread = torch.zeros_like(ids)
     for kind, (sources, mark) in _KINDS.items():
-        tower = getattr(model, f"get_{kind}_features", None)
+        tower = next((getattr(part, f"get_{kind}_features") for part in model.modules() if hasattr(part, f"get_{kind}_features")), None)
         token = number(model.config, f"{kind}_token_id", f"{kind}_token_index")
         if tower is None or token is None or not set(sources.split("|")) & set(made) or bool((ids == token).any()):
             continue

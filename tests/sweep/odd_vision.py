@@ -3,11 +3,164 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from tests.sweep.rows import Feed
+import torch
+from transformers import CONFIG_MAPPING
+
+from tests.sweep.rows import Feed, adding, image, normal, of, ones, only
+from tests.sweep.shrink import WIDTH
 
 
-CONFIGS: Final[dict[str, dict[str, Any]]] = {}
+_EFFICIENT: Final[dict[str, Any]] = {
+    "width_coefficient": 0.25, "depth_coefficient": 1.0, "num_block_repeats": (1,) * 7,
+    "in_channels": (32, 16, 24, 40, 80, 112, 192), "out_channels": (16, 24, 40, 80, 112, 192, 320),
+}  # fmt: skip
+_HIERA: Final[dict[str, Any]] = {
+    "hidden_size": 16, "image_size": [64, 64], "blocks_per_stage": [1, 2, 1, 1], "embed_dim_per_stage": [16, 32, 64, 128],
+    "num_attention_heads_per_stage": [1, 2, 4, 4], "window_size_per_stage": [4, 4, 2, 2], "global_attention_blocks": [3],
+}  # fmt: skip
+_SAM2: Final[dict[str, Any]] = {
+    "backbone_channel_list": [128, 64, 32, 16], "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+    **{f"backbone_config.{name}": one for name, one in _HIERA.items()},
+}  # fmt: skip
+_PAIR: Final = image(64, 64, frames=2)
+
+
+def _resnet(key: str) -> Callable[[], Any]:
+    """A detector on a ResNet of transformers in place of one of timm."""
+    stages = ["stage1", "stage2", "stage3", "stage4"]
+    return lambda: CONFIG_MAPPING[key](
+        use_timm_backbone=False, backbone_config=CONFIG_MAPPING["resnet"](out_features=stages)
+    )
+
+
+def _flattened(model: Any) -> torch.Tensor:
+    """Twelve patches that say their row and column ``[1, 12, 2 + value]``."""
+    places = torch.stack([torch.arange(12) // 4 + 1, torch.arange(12) % 4 + 1], dim=-1)[None].float()
+    return torch.cat([places, torch.randn(1, 12, WIDTH)], dim=-1)
+
+
+def _grid(side: int) -> Callable[[Any], torch.Tensor]:
+    """Column and row of each patch of a square ``[1, patch, 2]``."""
+    return lambda model: torch.stack([torch.arange(side**2) % side, torch.arange(side**2) // side], dim=-1)[None]
+
+
+def _shape(height: int, width: int) -> Callable[[Any], torch.Tensor]:
+    return lambda model: torch.tensor([[height, width]])
+
+
+_MINICPM: Final = adding(pixel_values=normal(1, 3, 8, 128), target_sizes=_shape(4, 4))
+_LEVELS: Final = only(
+    vision_features=lambda model: [torch.randn(1, WIDTH, 4, 4)], text_features=normal(1, 6, WIDTH),
+    vision_pos_embeds=lambda model: [torch.randn(1, WIDTH, 4, 4)],
+)  # fmt: skip
+_QUERIES: Final = only(
+    vision_features=normal(1, 16, WIDTH), text_features=normal(1, 6, WIDTH), vision_pos_encoding=normal(1, 16, WIDTH),
+    spatial_shapes=_shape(4, 4),
+)  # fmt: skip
+_MASKS: Final = only(
+    decoder_queries=normal(1, 8, WIDTH), encoder_hidden_states=normal(1, 16, WIDTH), prompt_features=normal(1, 6, WIDTH),
+    backbone_features=lambda model: [torch.randn(1, WIDTH, side, side) for side in (16, 8, 4)],
+)  # fmt: skip
+
+CONFIGS: Final[dict[str, dict[str, Any]]] = {
+    "align_vision_model": _EFFICIENT,
+    "bit": {"num_groups": 8},
+    "depth_pro": {"intermediate_hook_ids": (1, 0)},
+    "efficientnet": _EFFICIENT,
+    "janus_vqgan": {"num_patches": 2, "base_channels": 32, "latent_channels": 32},
+    "levit": {"patch_size": 16, "image_size": 128},
+    "lightglue": {"descriptor_dim": WIDTH, "keypoint_detector_config.descriptor_decoder_dim": WIDTH},
+    "superglue": {"keypoint_detector_config.descriptor_decoder_dim": WIDTH},
+    "minicpm_ocr_vision": {"insert_layer_id": 0},
+    "minicpmv4_6_vision": {"insert_layer_id": 0},
+    "minicpmv4_7_vision": {"insert_layer_id": 0},
+    "sam2": {f"vision_config.{name}": one for name, one in _SAM2.items()}
+    | {"prompt_encoder_config.image_size": 64, "prompt_encoder_config.patch_size": 16},
+    "sam2_hiera_det_model": _HIERA,
+    "sam2_vision_model": _SAM2,
+    "sam3_tracker": {"vision_config.backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]},
+    "sapiens2": {"num_key_value_heads_per_layer": [4, 2]},
+    "seggpt": {"image_size": (64, 32), "merge_index": 0},
+    "textnet": {"stem_out_channels": 8},
+    "unlimited_ocr_vision": {"sam_config.downsample_channels": (WIDTH, WIDTH)},
+    "vitmatte": {"backbone_config.num_channels": 4, "fusion_hidden_sizes": [32, 16, 8, 8]},
+    "zoedepth": {"bottleneck_features": WIDTH},
+}  # fmt: skip
+
 CLASSES: Final[dict[str, str]] = {}
-MAKERS: Final[dict[str, Callable[[], Any]]] = {}
-FEEDS: Final[dict[str, Feed]] = {}
-NOT_BUILT: Final[dict[str, str]] = {}
+
+MAKERS: Final[dict[str, Callable[[], Any]]] = {
+    key: _resnet(key) for key in ("conditional_detr", "dab-detr", "deformable_detr", "detr", "table-transformer")
+}
+
+FEEDS: Final[dict[str, Feed]] = {
+    "blip_2_qformer": adding(query_embeds=normal(1, 8, WIDTH), encoder_hidden_states=normal(1, 9, WIDTH)),
+    "bridgetower_vision_model": only(image=normal(1, 3, 32, 32)),
+    "deepseek_ocr2_encoder": only(inputs_embeds=normal(1, 16, WIDTH), num_patches=16),
+    "efficientloftr": _PAIR,
+    "florence_vision": only(hidden_states=normal(1, 3, 64, 64)),
+    "gemma4_vision": only(pixel_values=normal(1, 36, 192), pixel_position_ids=_grid(6)),
+    "idefics2_perceiver": only(context=normal(1, 16, WIDTH), attention_mask=ones(1, 16)),
+    "kimi_k25_vision": adding(pixel_values=normal(16, 3, 8, 8)),
+    "lightglue": _PAIR,
+    "minicpm_ocr_vision": _MINICPM,
+    "minicpmv4_6_vision": _MINICPM,
+    "minicpmv4_7_vision": _MINICPM,
+    "mllama_vision_model": only(
+        pixel_values=normal(1, 1, 4, 3, 32, 32), aspect_ratio_ids=lambda model: torch.tensor([[6]]),
+        aspect_ratio_mask=ones(1, 1, 4),
+    ),
+    "mobilevitv2": image(64, 64),
+    "molmo2_vision": only(pixel_values=normal(1, 16, 192)),
+    "paddleocr_vl_vision": adding(pixel_values=normal(1, 16, 3, 8, 8)),
+    "pix2struct_vision_model": only(flattened_patches=_flattened, attention_mask=ones(1, 12)),
+    "pp_ocrv5_mobile_rec": image(48, 96),
+    "pp_ocrv5_server_rec": image(48, 96),
+    "pp_ocrv6_small_rec": image(48, 96),
+    "pp_ocrv6_tiny_rec": image(48, 96),
+    "sam2": image(64, 64),
+    "sam2_hiera_det_model": image(64, 64),
+    "sam2_vision_model": image(64, 64),
+    "sam3_detr_decoder": _QUERIES,
+    "sam3_detr_encoder": _LEVELS,
+    "sam3_lite_text_detr_decoder": _QUERIES,
+    "sam3_lite_text_detr_encoder": _LEVELS,
+    "sam3_lite_text_mask_decoder": _MASKS,
+    "sam3_mask_decoder": _MASKS,
+    "seggpt": only(
+        pixel_values=normal(1, 3, 32, 32), prompt_pixel_values=normal(1, 3, 32, 32), prompt_masks=normal(1, 3, 32, 32)
+    ),
+    "siglip2_vision_model": only(
+        pixel_values=normal(1, 16, 192), pixel_attention_mask=ones(1, 16), spatial_shapes=_shape(4, 4)
+    ),
+    "superglue": _PAIR,
+    "timesformer": image(32, 32, frames=8),
+    "unlimited_ocr_vision_encoder": only(patch_embeds=normal(1, WIDTH, 4, 4)),
+    "video_llama_3_vision": adding(merge_sizes=lambda model: torch.tensor([2])),
+    "videomae": image(32, 32, frames=16),
+    "vitmatte": image(32, 32, channels=4),
+    "vivit": image(32, 32, frames=32),
+    "xclip_vision_model": only(pixel_values=normal(8, 3, 32, 32)),
+}  # fmt: skip
+
+_TIMM: Final = "its images go through a model of timm, which is not installed here"
+_SESSION: Final = "its forward reads a session of video frames that its processor makes"
+_PIECE: Final = "the configuration of a piece: its module is a part of a model, no model of its own"
+_NO_FORWARD: Final = "its class has no forward, only ways to encode and decode"
+
+NOT_BUILT: Final[dict[str, str]] = {
+    **dict.fromkeys(["edgetam", "edgetam_vision_model", "edgetam_video", "gemma3n_vision", "timm_backbone"], _TIMM),
+    "timm_wrapper": _TIMM,
+    "dinat": "its attention is a kernel of natten, which is not installed here",
+    **dict.fromkeys(["chameleon_vqgan", "emu3_vqgan", "glm_image_vqmodel"], _NO_FORWARD),
+    **dict.fromkeys(
+        [
+            "edgetam_mask_decoder", "edgetam_prompt_encoder", "edgetam_video_mask_decoder", "edgetam_video_prompt_encoder",
+            "sam2_mask_decoder", "sam2_prompt_encoder", "sam2_video_mask_decoder", "sam2_video_prompt_encoder",
+            "sam3_geometry_encoder", "sam3_lite_text_geometry_encoder", "sam3_tracker_mask_decoder",
+            "sam3_tracker_prompt_encoder", "sam3_tracker_video_mask_decoder", "sam3_tracker_video_prompt_encoder",
+            "sam_hq_mask_decoder", "sam_hq_prompt_encoder", "sam_mask_decoder", "sam_prompt_encoder", "sapiens2_head",
+        ],
+        _PIECE,
+    ),
+}  # fmt: skip

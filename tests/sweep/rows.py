@@ -54,3 +54,8 @@ def mels(frames: int, bins: int, **more: Any) -> Feed:
 def wave(samples: int) -> Feed:
     """A sound ``[1, channel, sample]``."""
     return adding(input_values=normal(1, 1, samples))
+
+
+def image(height: int, width: int, channels: int = 3, frames: int = 0) -> Feed:
+    """An image ``[1, channel, height, width]``, or a video ``[1, frame, channel, height, width]``."""
+    return adding(pixel_values=normal(1, *([frames] if frames else []), channels, height, width))

@@ -29,7 +29,8 @@ _SIZES: Final[tuple[tuple[str, int], ...]] = (
     (r".*layers|n_layer|num_blocks|depth|.*_depth|layers_per_block|encoder_layer|num_hidden_layer", 2),
     (r".*vocab_size.*", VOCABULARY),
     (r"num_queries|num_object_queries", 8),
-    (r"upsample_initial_channel", WIDTH),
+    (r"upsample_initial_channel|output_channels|vit_dim|adapter_(in|out)_dim|adapter_input_size", WIDTH),
+    (r"num_pos_feats", WIDTH // 2),
     (r"(moe_)?(n_|num_)?(shared|local|routed)?_?experts?(_per_tok|_per_token)|moe_top_?k|.*top_k|moe_k|num_selected_experts", 2),
     (r".*(num_|n_)(routed_|local_)?experts|moe_num_experts|expert_num", 4),
     (r"n_group|topk_group|num_expert_group", 1),
@@ -144,11 +145,22 @@ def _shrink(config: Any, specials: _Specials) -> None:
             _set(config, "image_size", 128)  # the image of the last stage has a window still
     if isinstance(before.get("num_hidden_layers"), int) and len(getattr(config, "_out_features", None) or ()) > 2:
         _set(config, "num_hidden_layers", len(config._out_features))  # a backbone that gives out many layers
+    _places(config, before)
     kinds = before.get("layer_types")
     if kinds:
         _layers(config, list(dict.fromkeys(kinds)), len(kinds))
     if before.get("num_key_value_heads") == before.get("num_attention_heads") and before.get("num_key_value_heads"):
         _set(config, "num_key_value_heads", HEADS)
+
+
+def _places(config: Any, before: Mapping[str, Any]) -> None:
+    """Lists of the numbers of special layers: those behind the last layer become the last."""
+    counts = [getattr(config, name, None) for name in ("num_hidden_layers", "depth")]
+    last = next((count for count in counts if isinstance(count, int)), 0) - 1
+    for name, value in before.items():
+        if re.fullmatch(r"intermediate_.*ind(ic|ex)es|.*attn_indexes|.*block_indexes|deepstack.*indexes", name) and value:
+            places = [min(one, last) for one in value]
+            _set(config, name, type(value)(places if "intermediate" in name else dict.fromkeys(places)))
 
 
 def _layers(config: Any, kinds: list[str], before: int) -> None:
@@ -173,6 +185,8 @@ def _number(name: str, value: int, specials: _Specials) -> int:
         return _ORDINARY[name]
     if _SPECIAL.fullmatch(name):
         return specials.place(name) if value >= 0 else value
+    if name == "window_size" and value >= 64:
+        return 16  # in pixels
     if re.fullmatch(r".*patch_size", name):
         return min(value, 8)
     for pattern, size in _SIZES:
