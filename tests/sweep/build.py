@@ -44,12 +44,21 @@ def model_class(key: str) -> type[PreTrainedModel]:
     return own[0]
 
 
+def row(config: Any, key: str) -> dict[str, Any]:
+    """What a configuration needs beyond the common sizes: what each of its parts needs, and what its own row says."""
+    needed: dict[str, Any] = {}
+    for name, part in vars(config).items():
+        if hasattr(part, "to_dict"):
+            needed |= {f"{name}.{inner}": value for inner, value in row(part, part.model_type).items()}
+    return needed | CONFIGS.get(key, {})
+
+
 def build(key: str, seed: int = 0) -> Any:
     """A tiny model of a type."""
     torch.manual_seed(seed)
     maker = MAKERS.get(key)
     config = maker() if maker is not None else CONFIG_MAPPING[key]()
-    shrink(config, CONFIGS.get(key))
+    shrink(config, row(config, key))
     made = model_class(key)
     with torch.device("cpu"):
         model = made._from_config(config) if hasattr(made, "_from_config") else made(config)
