@@ -79,7 +79,8 @@ def features(tower: Callable[..., Any], made: dict[str, Any]) -> int:
     wanted = inspect.signature(tower).parameters
     with torch.no_grad():
         found = tower(**{name: value for name, value in made.items() if name in wanted})
-    found = found if isinstance(found, (torch.Tensor, list, tuple)) else found.pooler_output
+    if not isinstance(found, (torch.Tensor, list, tuple)):
+        found = found.last_hidden_state if found.pooler_output is None else found.pooler_output
     return sum(one.numel() // one.shape[-1] for one in ([found] if isinstance(found, torch.Tensor) else found))
 
 
@@ -90,10 +91,9 @@ def words(model: Any, length: int = LENGTH) -> torch.Tensor:
 
 def number(config: Any, *names: str, default: Any = None) -> Any:
     """The first of the names that the configuration, or its vision or audio part, knows."""
-    parts = [
-        config,
-        *(getattr(config, part, None) for part in ("vision_config", "audio_config", "backbone_config", "text_config")),
-    ]
+    whole = getattr(config, "vlm_config", None) or config
+    parts = [config, whole]
+    parts += [getattr(whole, part, None) for part in ("vision_config", "audio_config", "backbone_config", "text_config")]
     for part in parts:
         for name in names:
             value = getattr(part, name, None)

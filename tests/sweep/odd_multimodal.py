@@ -4,7 +4,8 @@ from typing import Any, Final
 
 import torch
 
-from tests.sweep.rows import Feed, adding, normal, of, ones, tokens
+from tests.sweep.feed import words
+from tests.sweep.rows import Feed, adding, boxes, normal, of, ones, tokens
 from tests.sweep.shrink import HEAD_SIZE, WIDTH
 
 
@@ -42,6 +43,7 @@ _FOUR_WIDE: Final = {"audio_config.intermediate_size": 4 * WIDTH}  # the project
 _LLAMA4_VISION: Final = {
     "intermediate_size": 4 * WIDTH, "projector_input_dim": WIDTH, "projector_output_dim": WIDTH, "vision_output_dim": WIDTH,
 }  # fmt: skip
+_SAM_DOWN: Final = {"image_size": 128, "window_size": 4, "global_attn_indexes": [1], "downsample_channels": [32, WIDTH]}
 _PATCHES: Final = normal(1, 16, 3 * 8 * 8)  # four by four patches of eight by eight pixels
 _CUTS: Final = normal(16, 3, 8, 8)
 _SHAPES: Final = {"pixel_values": _PATCHES, "pixel_attention_mask": ones(1, 16), "spatial_shapes": sizes(4, 4)}
@@ -59,11 +61,23 @@ def placed(name: str, count: int, **more: Any) -> Feed:
     """So many placeholders of a name among the words."""
 
     def place(model: Any, made: dict[str, Any]) -> dict[str, Any]:
-        ids = made["input_ids"]
+        ids = made.get("input_ids", words(model))
         ids = torch.cat([ids[:, :3], torch.full((1, count), getattr(model.config, name)), ids[:, 3:]], 1)
         return adding(**more)(model, made | {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
 
     return place
+
+
+def boxed(model: Any) -> torch.Tensor:
+    """Boxes in parts of the page."""
+    return boxes(model) / 1000
+
+
+def heard(model: Any, made: dict[str, Any]) -> dict[str, Any]:
+    """As many placeholders as the tower makes of the sound's frames."""
+    frames = made["input_features"].shape[-1]
+    count = int(model.audio_tower._get_feat_extract_output_lengths(torch.tensor([frames]))[1])
+    return placed("audio_token_id", count, feature_attention_mask=ones(1, frames))(model, made)
 
 
 _GEMMA4: Final = {
@@ -87,7 +101,22 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "llama4_vision_model": _LLAMA4_VISION,
     "minimax_m3_vl": {"merged_hidden_size": 4 * WIDTH},
     "siglip_text_model": {"projection_size": WIDTH},
-    "tvp": {"visual_prompt_size": 4, "num_frames": 2, "max_img_size": 32},
+    "chameleon": {"vq_config.num_embeddings": 8},
+    "clap": {"audio_config.hidden_size": 512},
+    "deepseek_ocr2_sam_vision_model": _SAM_DOWN,
+    "unlimited_ocr_sam_vision_model": _SAM_DOWN,
+    "deepseek_ocr2_vision": {"image_size": 128},
+    "emu3": {"vq_config.codebook_size": 8},
+    "granite4_vision": _TILES | {"deepstack_layer_map": [(0, 0), (1, 1)], "spatial_target_layers": [0, 0, 1, 1], "downsample_rate": "1/2"},
+    "inkling_vision": {"num_hidden_layers": 3},
+    "mllama": {"vision_config.vision_output_dim": 6 * WIDTH},
+    "mllama_vision_model": {"vision_output_dim": 6 * WIDTH},
+    "molmo2_vision": {"num_position_embeddings": 16},
+    "molmo2_adapter": {"vision_feature_layer": [0, 1]},
+    "neomme": {},
+    "shieldgemma2": _SOFT | {"yes_token_index": 20, "no_token_index": 21},
+    "siglip2_text_model": {"projection_size": WIDTH},
+    "tvp": {"visual_prompt_size": 4, "num_frames": 2, "max_img_size": 64},
     "vit": {"pooler_output_size": WIDTH},
     "voxtral": _FOUR_WIDE | {"audio_token_id": 150},
     "xclip_vision_model": {"num_frames": 2},
@@ -95,6 +124,7 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
 CLASSES: Final[dict[str, str]] = {}
 MAKERS: Final[dict[str, Any]] = {
     **{key: of(key, vision_config={"model_type": "gemma4_vision"}, audio_config={"model_type": "gemma4_audio"}) for key in ("gemma4", "embedding_gemma2")},
+    "emu3": of("emu3", vocabulary_map={"<image>": 150, "<|extra_200|>": 151} | {f"<|visual token {i:06d}|>": 140 + i for i in range(8)}),
     "chameleon": of("chameleon", vocabulary_map={"<image>": 150} | {f"IMGIMG{letter}Z": 140 + i for i, letter in enumerate("ABCDEFGH")}),
 }
 FEEDS: Final[dict[str, Feed]] = {
@@ -115,11 +145,13 @@ FEEDS: Final[dict[str, Feed]] = {
     "colqwen2": lambda model, made: without("pixel_values_videos", "video_grid_thw")(model, made | {"pixel_values": made["pixel_values"][None]}),
     "deepseek_vl_hybrid": adding(high_res_pixel_values=normal(1, 3, 32, 32)),
     "fuyu": adding(pixel_values=_PATCHES),
-    "granite_docling": framed(pixel_attention_mask=ones(1, 1, 32, 32)),
+    "granite_docling": framed(pixel_attention_mask=ones(1, 1, dtype=torch.bool)),
     "idefics": framed(image_attention_mask=ones(1, 12, 1)),
     "idefics2_perceiver": adding(context=normal(1, 16, WIDTH)),
-    "inkling2": adding(pixel_values=normal(4, 16, 16, 3)),
-    "inkling2_vision": adding(pixel_values=normal(4, 16, 16, 3)),
+    "inkling2": adding(pixel_values=normal(4, 16, 16, 3), image_grid_thw=torch.tensor([[1, 2, 2]])),
+    "inkling2_vision": adding(pixel_values=normal(4, 16, 16, 3), image_grid_thw=torch.tensor([[1, 2, 2]])),
+    "inkling_mm_model": adding(pixel_values=normal(4, 2, 40, 40, 3), audio_input_ids=tokens(1, 6, 80)),
+    "inkling_vision": adding(pixel_values=normal(4, 2, 40, 40, 3)),
     "instructblip": placed("image_token_id", 4, qformer_input_ids=tokens(1, 6)),
     "instructblipvideo": placed("video_token_id", 16, qformer_input_ids=tokens(1, 6), pixel_values=normal(1, 4, 3, 32, 32)),
     "kimi_k25": adding(pixel_values=_CUTS, pixel_values_videos=_CUTS),
@@ -130,7 +162,32 @@ FEEDS: Final[dict[str, Feed]] = {
     "mllama_vision_model": adding(**_MLLAMA),
     "paddleocr_vl": adding(pixel_values=_CUTS),
     "paddleocr_vl_vision": adding(pixel_values=normal(1, 16, 3, 8, 8)),
-    "tvp": adding(pixel_values=normal(1, 2, 3, 32, 32)),
+    "tvp": adding(pixel_values=normal(1, 2, 3, 64, 64)),
+    "deepseek_ocr2": adding(pixel_values=normal(1, 3, 128, 128)),
+    "deepseek_ocr2_vision": adding(pixel_values=normal(1, 3, 128, 128)),
+    "deepseek_ocr2_encoder": adding(num_patches=4),
+    "unlimited_ocr": adding(pixel_values=normal(1, 3, 128, 128)),
+    "unlimited_ocr_vision": adding(pixel_values=normal(1, 3, 128, 128)),
+    "unlimited_ocr_vision_encoder": adding(patch_embeds=normal(1, WIDTH, 4, 4)),
+    "emu3": adding(pixel_values=normal(1, 3, 32, 32), image_sizes=sizes(32, 32)),
+    "molmo2": without("pixel_values_videos", pixel_values=_PATCHES, image_token_pooling=torch.arange(16).reshape(4, 4), image_grids=torch.tensor([[2, 2, 0, 0]])),
+    "molmo2_vision": adding(pixel_values=_PATCHES),
+    "molmo2_adapter": adding(image_features=normal(1, 16, 2 * WIDTH), pooled_patches_idx=torch.arange(16).reshape(1, 4, 4)),
+    "neomme": adding(pixel_values=normal(16, 3 * 8 * 8)),
+    "nemotron_h_omni": without("pixel_values_videos", pixel_values=normal(16, 3 * 8 * 8), image_grid_hw=sizes(4, 4), input_features=normal(1, 64, 128), input_features_mask=ones(1, 64)),
+    "pix2struct": adding(flattened_patches=normal(1, 16, 2 + 768), decoder_input_ids=tokens(1, 7)),
+    "pix2struct_vision_model": adding(flattened_patches=normal(1, 16, 2 + 768)),
+    "udop": adding(bbox=boxed, decoder_input_ids=tokens(1, 7)),
+    "layoutlmv3": adding(bbox=boxes),
+    "pi0": adding(action_embeds=normal(1, 4, WIDTH)),
+    "ernie4_5_vl_moe": without("pixel_values_videos", "video_grid_thw"),
+    "video_llama_3": adding(image_merge_sizes=torch.tensor([1]), video_merge_sizes=torch.tensor([2])),
+    "video_llama_3_vision": adding(merge_sizes=torch.tensor([2])),
+    **dict.fromkeys(["dots3_note"], without("pixel_values_videos", "video_grid_thw")),
+    "dots3_note_audio_encoder": adding(chunk_sample_lengths=torch.tensor([64 * 160])),
+    **dict.fromkeys(["qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"], adding(input_features=normal(1, 128, 96), feature_attention_mask=ones(1, 96))),
+    "qwen2_audio": heard,
+    **{key: adding(pixel_values=normal(1, 3, 8, 8 * 16), target_sizes=sizes(4, 4), pixel_values_videos=normal(1, 3, 8, 8 * 16), target_sizes_videos=sizes(4, 4)) for key in ("minicpm_ocr", "minicpmv4_6", "minicpmv4_7")},
     "voxtral_realtime": adding(input_ids=tokens(1, 8), attention_mask=ones(1, 8)),
     "xclip": adding(pixel_values=normal(1, 2, 3, 32, 32)),
     "xclip_vision_model": adding(pixel_values=normal(2, 3, 32, 32)),
