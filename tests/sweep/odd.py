@@ -47,7 +47,7 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
         },
     },
     # widths that must agree
-    "blt": {"encoder_hash_byte_group_vocab": 500, "global_config.encoder_cross_output_size": 2 * WIDTH},
+    "blt": {"encoder_hash_byte_group_vocab": 500, "global_config.encoder_cross_output_size": 2 * WIDTH, "decoder_config.hidden_size_global": WIDTH},
     "blt_global_transformer": {"encoder_cross_output_size": 2 * WIDTH},
     "blt_local_decoder": {"hidden_size_global": WIDTH},
     "longcat_flash": {"head_dim": HEAD_SIZE // 2},
@@ -116,7 +116,8 @@ FEEDS: Final[dict[str, Feed]] = {
     "bros": adding(bbox=lambda model: boxes(model) / 1000),
     "lilt": adding(bbox=boxes),
     "qwen3_omni_moe_talker_code_predictor": only(inputs_embeds=normal(1, 12, WIDTH)),
-    "muse_glimmer_assistant": only(noise_embeds=normal(1, 4, WIDTH), context_hidden_states=normal(1, 8, 2 * WIDTH)),
+    "qwen3_omni_moe_talker_text": only(inputs_embeds=normal(1, 12, WIDTH)),
+    "muse_glimmer_assistant": only(noise_embeds=normal(1, 4, WIDTH), context_hidden_states=normal(1, 8, 2 * WIDTH), attention_mask=ones(1, 12)),
     "jev": adding(
         marks=lambda model: torch.tensor([[5, 11]]), num_options=lambda model: torch.tensor([[2, 3]]),
         question_type_ids=lambda model: torch.tensor([[0, 1]]),
@@ -142,9 +143,12 @@ FEEDS: Final[dict[str, Feed]] = {
     **odd_vision.FEEDS,
 }  # fmt: skip
 
+_NO_FILE: Final = "transformers has no modelling file of this type; its weights run in the classes of another type"
+
 # type -> why it is not built: what is missing here, or that it is no model
 NOT_BUILT: Final[dict[str, str]] = {
-    "qwen3_omni_moe_talker_text": "its model reads the embeddings of the talker, which has no embedding of its own",
+    "t5_gemma_module": "the configuration of a side of t5gemma: its module is a part, no model of its own",
+    **dict.fromkeys(["glmga", "internlm3", "iquestcoder", "pp_chart2table", "pp_chart2table_vision", "layoutxlm"], _NO_FILE),
     **odd_audio.NOT_BUILT,
     **odd_vision.NOT_BUILT,
 }

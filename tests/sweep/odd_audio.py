@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import torch
+from transformers.models.bark import BarkSemanticConfig
 
-from tests.sweep.rows import Feed, adding, mels, normal, of, ones, only, tokens, wave
+from tests.sweep.rows import Feed, adding, mels, normal, ones, only, tokens, wave
 from tests.sweep.shrink import WIDTH
 
 
@@ -24,14 +25,21 @@ def _inside(part: str, values: dict[str, Any]) -> dict[str, Any]:
 
 CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "audio-spectrogram-transformer": {"max_length": 64},
-    "clvp_encoder": {"projection_dim": 32},
+    "clvp_encoder": {"num_attention_heads": 2},  # a head has at least 32
+    "clvp": {"text_config.num_attention_heads": 2, "speech_config.num_attention_heads": 2},
     "csm": _inside("codec_config", _MIMI),
     "dac": _DAC,
     "encodec": _ENCODEC,
+    "fastspeech2_conformer_with_hifigan": {"vocoder_config.model_in_dim": 80},
+    "gemma4_audio": {"subsampling_conv_channels": [128, 8]},
     "kyutai_speech_to_text": _inside("codec_config", _MIMI),
     "mimi": _MIMI,
     "mimi_decoder": _MIMI,
     "mimi_encoder": _MIMI,
+    "moonshine": {"encoder_num_key_value_heads": 4, "decoder_num_key_value_heads": 4},
+    "moshi_depth": {"input_size": WIDTH},
+    "muse_spark_audio": {"hidden_sizes": (8, 16, 32, WIDTH)},
+    "neucodec": {"quantization_dim": 2 * WIDTH},
     "moonshine_streaming": {"num_key_value_heads": 4},
     "musicgen": _inside("audio_encoder", _ENCODEC),
     "musicgen_melody": _inside("audio_encoder", _ENCODEC) | {"chroma_length": 8},
@@ -46,16 +54,18 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "vibevoice_acoustic_tokenizer": {"num_filters": 4},
     "vibevoice_acoustic_tokenizer_decoder": {"num_filters": 4},
     "vibevoice_acoustic_tokenizer_encoder": {"num_filters": 4},
-    "xcodec": _inside("acoustic_model_config", _DAC | {"hidden_size": 128}),
+    "xcodec": _inside("acoustic_model_config", _DAC) | {"codebook_dim": 192},
+    "xcodec2": {"quantization_dim": 2 * WIDTH},
 }  # fmt: skip
 
 CLASSES: Final[dict[str, str]] = {
     "bark": "BarkSemanticModel",  # the whole has no forward; this part is made of the same layers
     "musicgen": "MusicgenForConditionalGeneration",
     "musicgen_melody": "MusicgenMelodyForConditionalGeneration",
+    "speecht5": "SpeechT5ForSpeechToText",
 }
 
-MAKERS: Final[dict[str, Callable[[], Any]]] = {"bark": of("semantic")}
+MAKERS: Final[dict[str, Callable[[], Any]]] = {"bark": BarkSemanticConfig}
 
 FEEDS: Final[dict[str, Feed]] = {
     # spectrograms with the frames first
@@ -68,7 +78,7 @@ FEEDS: Final[dict[str, Feed]] = {
     "granite_speech_plus_encoder": only(hidden_states=normal(1, 40, 160)),
     "lasr_ctc": mels(64, 128),
     "lasr_encoder": mels(64, 128),
-    "nemotron3_5_asr": mels(64, 128),
+    "nemotron3_5_asr": mels(128, 80),
     "nemotron3_5_transcribe_asr_audio": mels(64, 128),
     "nemotron3_5_transcribe_audio": mels(64, 128),
     "nemotron3_diarization": mels(64, 128),
@@ -117,26 +127,26 @@ FEEDS: Final[dict[str, Feed]] = {
         "input_values": torch.randn(1, 4000), "decoder_input_ids": torch.randint(5, 100, (1, 7)),
     },
     "vibevoice_acoustic_tokenizer": wave(6400),
-    "vibevoice_acoustic_tokenizer_encoder": wave(6400),
+    "vibevoice_acoustic_tokenizer_encoder": only(hidden_states=normal(1, 1, 6400)),
     "xcodec": wave(6400),
     "xcodec2": adding(input_values=normal(1, 1, 6400), input_features=normal(1, 20, 160)),
     # codes and what is made of them
-    "csm": only(input_ids=tokens(1, 12, 33)),
+    "csm": only(input_ids=tokens(1, 12, 32)),
     "dia": adding(decoder_input_ids=tokens(1, 7, 9)),
     "dia_decoder": only(input_ids=tokens(1, 7, 9), encoder_hidden_states=normal(1, 12, WIDTH)),
     "fastspeech2_conformer_hifigan": only(spectrogram=normal(1, 12, WIDTH)),
     "kyutai_speech_to_text": only(input_ids=tokens(1, 12, 33)),
-    "mimi_decoder": only(hidden_states=normal(1, WIDTH, 12)),
+    "mimi_decoder": only(latents=normal(1, WIDTH, 12)),
     "moshi_depth": only(input_ids=tokens(1, 8), last_hidden_state=normal(1, 1, WIDTH)),
     "musicgen": adding(decoder_input_ids=tokens(4, 7)),
     "musicgen_decoder": only(input_ids=tokens(4, 12), encoder_hidden_states=normal(1, 9, WIDTH)),
     "musicgen_melody": adding(decoder_input_ids=tokens(4, 7), input_features=normal(1, 8, 12)),
     "musicgen_melody_decoder": only(input_ids=tokens(4, 12), encoder_hidden_states=normal(1, 9, WIDTH)),
-    "pocket_tts_audio_tokenizer_decoder": only(hidden_states=normal(1, 32, 4)),
+    "pocket_tts_audio_tokenizer_decoder": only(latents=normal(1, 4, 32)),
     "qwen2_5_omni_bigvgan": only(mel_spectrogram=normal(1, 80, 12)),
-    "speecht5": adding(decoder_input_values=normal(1, 6, 80)),
+    "speecht5": adding(decoder_input_ids=tokens(1, 7)),
     "speecht5_hifigan": only(spectrogram=normal(1, 12, WIDTH)),
-    "vibevoice_acoustic_tokenizer_decoder": only(hidden_states=normal(1, 4, WIDTH)),
+    "vibevoice_acoustic_tokenizer_decoder": only(hidden_states=normal(1, WIDTH, 4)),
 }  # fmt: skip
 
 NOT_BUILT: Final[dict[str, str]] = {

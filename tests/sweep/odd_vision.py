@@ -12,15 +12,28 @@ from tests.sweep.shrink import WIDTH
 
 _EFFICIENT: Final[dict[str, Any]] = {
     "width_coefficient": 0.25, "depth_coefficient": 1.0, "num_block_repeats": (1,) * 7,
-    "in_channels": (32, 16, 24, 40, 80, 112, 192), "out_channels": (16, 24, 40, 80, 112, 192, 320),
+    "in_channels": (32, 16, 24, 40, 80, 112, 192), "out_channels": (16, 24, 40, 80, 112, 192, 320), "hidden_dim": 320,
 }  # fmt: skip
 _HIERA: Final[dict[str, Any]] = {
     "hidden_size": 16, "image_size": [64, 64], "blocks_per_stage": [1, 2, 1, 1], "embed_dim_per_stage": [16, 32, 64, 128],
-    "num_attention_heads_per_stage": [1, 2, 4, 4], "window_size_per_stage": [4, 4, 2, 2], "global_attention_blocks": [3],
+    "num_attention_heads_per_stage": [1, 2, 4, 4], "window_size_per_stage": [4, 4, 2, 2], "global_attention_blocks": [2],
 }  # fmt: skip
 _SAM2: Final[dict[str, Any]] = {
     "backbone_channel_list": [128, 64, 32, 16], "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
     **{f"backbone_config.{name}": one for name, one in _HIERA.items()},
+}  # fmt: skip
+_LCNET: Final[dict[str, Any]] = {"stem_channels": (3, 48, 96)}
+_OCR: Final[dict[str, Any]] = {f"backbone_config.{name}": one for name, one in _LCNET.items()}
+_INTRACLASS: Final[dict[str, list[Any]]] = {  # kernel, stride, padding
+    "reduce_channel": [1, 1, 0], "return_channel": [1, 1, 0],
+    **{
+        f"{way}_{length}": [[k if up else 1, k if across else 1], 1, [k // 2 if up else 0, k // 2 if across else 0]]
+        for way, up, across in (
+            ("vertical_long_to_small_conv", True, False), ("horizontal_small_to_long_conv", False, True),
+            ("symmetric_conv_long", True, True),
+        )
+        for length, k in (("longratio", 7), ("midratio", 5), ("shortratio", 3))
+    },
 }  # fmt: skip
 _PAIR: Final = image(64, 64, frames=2)
 
@@ -66,10 +79,26 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "align_vision_model": _EFFICIENT,
     "bit": {"num_groups": 8},
     "depth_pro": {"intermediate_hook_ids": (1, 0)},
+    "efficientloftr": {"num_attention_heads": 8},
     "efficientnet": _EFFICIENT,
     "janus_vqgan": {"num_patches": 2, "base_channels": 32, "latent_channels": 32},
     "levit": {"patch_size": 16, "image_size": 128},
-    "lightglue": {"descriptor_dim": WIDTH, "keypoint_detector_config.descriptor_decoder_dim": WIDTH},
+    "llama4_vision_model": {
+        "intermediate_size": 4 * WIDTH, "projector_input_dim": WIDTH, "projector_output_dim": WIDTH, "vision_output_dim": WIDTH,
+    },
+    "molmo2_vision": {"num_position_embeddings": 16},
+    "pp_doclayout_v2": {"class_thresholds": [0.5] * 25},
+    "pp_doclayout_v3": {"x4_feat_dim": 16},
+    "pp_formulanet": {"vision_config.output_channels": 256},
+    "pp_formulanet_vision": {"output_channels": 256},
+    "pp_lcnet_v4": _LCNET,
+    "pp_ocrv5_server_det": {"intraclass_block_config": _INTRACLASS},
+    "pp_ocrv6_medium_det": {"intraclass_block_config": _INTRACLASS},
+    "pp_ocrv6_small_det": _OCR,
+    "pp_ocrv6_small_rec": _OCR,
+    "pp_ocrv6_tiny_rec": _OCR,
+    "slanext": {"vision_config.output_channels": 256},
+    "lightglue": {"intermediate_size": 2 * WIDTH, "descriptor_dim": WIDTH, "keypoint_detector_config.descriptor_decoder_dim": WIDTH},
     "superglue": {"keypoint_detector_config.descriptor_decoder_dim": WIDTH},
     "minicpm_ocr_vision": {"insert_layer_id": 0},
     "minicpmv4_6_vision": {"insert_layer_id": 0},
@@ -83,7 +112,7 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "seggpt": {"image_size": (64, 32), "merge_index": 0},
     "textnet": {"stem_out_channels": 8},
     "unlimited_ocr_vision": {"sam_config.downsample_channels": (WIDTH, WIDTH)},
-    "vitmatte": {"backbone_config.num_channels": 4, "fusion_hidden_sizes": [32, 16, 8, 8]},
+    "vitmatte": {"backbone_config.patch_size": 16, "backbone_config.num_channels": 4, "fusion_hidden_sizes": [32, 16, 8, 8]},
     "zoedepth": {"bottleneck_features": WIDTH},
 }  # fmt: skip
 
@@ -101,6 +130,7 @@ FEEDS: Final[dict[str, Feed]] = {
     "florence_vision": only(hidden_states=normal(1, 3, 64, 64)),
     "gemma4_vision": only(pixel_values=normal(1, 36, 192), pixel_position_ids=_grid(6)),
     "idefics2_perceiver": only(context=normal(1, 16, WIDTH), attention_mask=ones(1, 16)),
+    "inkling2_vision": adding(pixel_values=normal(16, 64, 3)),
     "kimi_k25_vision": adding(pixel_values=normal(16, 3, 8, 8)),
     "lightglue": _PAIR,
     "minicpm_ocr_vision": _MINICPM,
@@ -114,7 +144,7 @@ FEEDS: Final[dict[str, Feed]] = {
     "molmo2_vision": only(pixel_values=normal(1, 16, 192)),
     "paddleocr_vl_vision": adding(pixel_values=normal(1, 16, 3, 8, 8)),
     "pix2struct_vision_model": only(flattened_patches=_flattened, attention_mask=ones(1, 12)),
-    "pp_ocrv5_mobile_rec": image(48, 96),
+    "pp_ocrv5_mobile_rec": image(96, 96),
     "pp_ocrv5_server_rec": image(48, 96),
     "pp_ocrv6_small_rec": image(48, 96),
     "pp_ocrv6_tiny_rec": image(48, 96),
@@ -138,7 +168,7 @@ FEEDS: Final[dict[str, Feed]] = {
     "unlimited_ocr_vision_encoder": only(patch_embeds=normal(1, WIDTH, 4, 4)),
     "video_llama_3_vision": adding(merge_sizes=lambda model: torch.tensor([2])),
     "videomae": image(32, 32, frames=16),
-    "vitmatte": image(32, 32, channels=4),
+    "vitmatte": image(64, 64, channels=4),
     "vivit": image(32, 32, frames=32),
     "xclip_vision_model": only(pixel_values=normal(8, 3, 32, 32)),
 }  # fmt: skip
