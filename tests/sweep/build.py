@@ -16,6 +16,7 @@ CONFIGS = odd.CONFIGS | odd_multimodal.CONFIGS
 CLASSES = odd.CLASSES | odd_multimodal.CLASSES
 MAKERS = odd.MAKERS | odd_multimodal.MAKERS
 FEEDS = odd.FEEDS | odd_multimodal.FEEDS
+NOT_BUILT = odd.NOT_BUILT | odd_multimodal.NOT_BUILT
 
 
 class NotBuiltError(Exception):
@@ -68,8 +69,8 @@ def build(key: str, seed: int = 0) -> Any:
 
 def built(key: str, seed: int = 0) -> tuple[Any, dict[str, Any]]:
     """A tiny model of a type, and the keyword arguments of one forward pass."""
-    if key in odd.NOT_BUILT:
-        raise NotBuiltError(odd.NOT_BUILT[key])
+    if key in NOT_BUILT:
+        raise NotBuiltError(NOT_BUILT[key])
     model = build(key, seed)
     inputs = feed(model)
     return model, complete(model, FEEDS[key](model, inputs) if key in FEEDS else inputs)
@@ -80,11 +81,13 @@ def redraw(model: torch.nn.Module, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if not parameter.is_floating_point():
+            if not parameter.is_floating_point() or not parameter.numel():
                 continue
             if parameter.dim() > 1:
-                fan = parameter[0].numel() if parameter.dim() != 3 else parameter.shape[-2]
-                gain = 2.5 if "embed" not in name else 1.0
+                experts = parameter.dim() == 3 and parameter.shape[-1] >= 16 and parameter.shape[-2] > 1
+                fan = parameter.shape[-2] if experts else parameter[0].numel()
+                # a convolution has no norm behind it that would take back what it gains
+                gain = 1.0 if "embed" in name or (parameter.dim() > 2 and not experts) else 2.5
                 spread = gain * fan**-0.5 if "embed" not in name else gain
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
             elif not bool(parameter.isfinite().all()):

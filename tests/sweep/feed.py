@@ -19,6 +19,7 @@ def feed(model: Any) -> dict[str, Any]:
         if one.default is inspect.Parameter.empty and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
     ]  # fmt: skip
     main = getattr(model, "main_input_name", "input_ids")
+    main = main if isinstance(main, str) else main[0]
     wanted = dict.fromkeys([name for name in (main, *required) if name in names or name == main])
     for name in ("input_ids", "pixel_values", "input_features", "input_values"):
         if name in names and (
@@ -63,13 +64,16 @@ def complete(model: Any, made: dict[str, Any]) -> dict[str, Any]:
         if tower is None or token is None or not set(sources.split("|")) & set(made) or bool((ids == token).any()):
             continue
         count = features(tower, made)
-        ids = torch.cat([ids[:, :3], torch.full((1, count), token), ids[:, 3:]], 1)
-        spread = torch.cat([spread[:, :3], torch.full((1, count), mark), spread[:, 3:]], 1)
+        own = "audio" if kind == "audio" else "vision"
+        start, end = ([one] if (one := number(model.config, f"{own}_{which}_token_id")) else [] for which in ("start", "end"))
+        ids = torch.cat([ids[:, :3], torch.tensor([start + [token] * count + end]), ids[:, 3:]], 1)
+        marks = [0] * len(start) + [mark] * count + [0] * len(end)
+        spread = torch.cat([spread[:, :3], torch.tensor([marks]), spread[:, 3:]], 1)
     made["input_ids"] = ids
     if "attention_mask" in made and made["attention_mask"].shape[-1] != ids.shape[-1]:
         made["attention_mask"] = torch.ones_like(ids)
     for name in ("mm_token_type_ids", "token_type_ids"):
-        if name in names and bool(spread.any()) and name not in made:
+        if (name in names or name in made) and bool(spread.any()) and made.get(name) is None:
             made[name] = spread if name[0] == "m" else spread.clamp(max=1)
     return made
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 import torch
 
 from tests.sweep.feed import words
-from tests.sweep.rows import Feed, adding, boxes, normal, of, ones, tokens
+from tests.sweep.rows import Feed, adding, boxes, mels, normal, of, ones, tokens
 from tests.sweep.shrink import HEAD_SIZE, WIDTH
 
 
@@ -44,6 +44,10 @@ _LLAMA4_VISION: Final = {
     "intermediate_size": 4 * WIDTH, "projector_input_dim": WIDTH, "projector_output_dim": WIDTH, "vision_output_dim": WIDTH,
 }  # fmt: skip
 _SAM_DOWN: Final = {"image_size": 128, "window_size": 4, "global_attn_indexes": [1], "downsample_channels": [32, WIDTH]}
+_NAVIT: Final = {
+    "pixel_values": normal(1, 3, 8, 8 * 16), "target_sizes": sizes(4, 4),
+    "pixel_values_videos": normal(1, 3, 8, 8 * 16), "target_sizes_videos": sizes(4, 4),
+}  # fmt: skip
 _PATCHES: Final = normal(1, 16, 3 * 8 * 8)  # four by four patches of eight by eight pixels
 _CUTS: Final = normal(16, 3, 8, 8)
 _SHAPES: Final = {"pixel_values": _PATCHES, "pixel_attention_mask": ones(1, 16), "spatial_shapes": sizes(4, 4)}
@@ -101,12 +105,18 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "llama4_vision_model": _LLAMA4_VISION,
     "minimax_m3_vl": {"merged_hidden_size": 4 * WIDTH},
     "siglip_text_model": {"projection_size": WIDTH},
-    "chameleon": {"vq_config.num_embeddings": 8},
+    "align": {"projection_dim": 80},
+    "chameleon": {"vq_config.num_embeddings": 8, "image_token_id": 150},
+    **{f"muse_{name}": {"vision_config.out_hidden_size": 4 * WIDTH} for name in ("glimmer", "spark")},
+    "nemotron_h_omni": {"image_token_id": 150, "video_token_id": 151, "audio_token_id": 152},
+    **{f"qwen{name}_thinker": {"vision_start_token_id": 150, "vision_end_token_id": 151, "audio_start_token_id": 152, "audio_end_token_id": 153} for name in ("2_5_omni", "3_omni_moe")},
+    "vipllava": {"vision_feature_layers": [-2, -1]},
+    "step3p7": {"text_config.sliding_window": 4},
     "clap": {"audio_config.hidden_size": 512},
     "deepseek_ocr2_sam_vision_model": _SAM_DOWN,
     "unlimited_ocr_sam_vision_model": _SAM_DOWN,
     "deepseek_ocr2_vision": {"image_size": 128},
-    "emu3": {"vq_config.codebook_size": 8},
+    "emu3": {"vq_config.codebook_size": 8, "vq_config.base_channels": 32, "vq_config.channel_multiplier": [1, 2]},
     "granite4_vision": _TILES | {"deepstack_layer_map": [(0, 0), (1, 1)], "spatial_target_layers": [0, 0, 1, 1], "downsample_rate": "1/2"},
     "inkling_vision": {"num_hidden_layers": 3},
     "mllama": {"vision_config.vision_output_dim": 6 * WIDTH},
@@ -123,6 +133,7 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
 }
 CLASSES: Final[dict[str, str]] = {}
 MAKERS: Final[dict[str, Any]] = {
+    "gemma4_unified": of("gemma4_unified", vision_config={}, audio_config={}),
     **{key: of(key, vision_config={"model_type": "gemma4_vision"}, audio_config={"model_type": "gemma4_audio"}) for key in ("gemma4", "embedding_gemma2")},
     "emu3": of("emu3", vocabulary_map={"<image>": 150, "<|extra_200|>": 151} | {f"<|visual token {i:06d}|>": 140 + i for i in range(8)}),
     "chameleon": of("chameleon", vocabulary_map={"<image>": 150} | {f"IMGIMG{letter}Z": 140 + i for i, letter in enumerate("ABCDEFGH")}),
@@ -170,26 +181,44 @@ FEEDS: Final[dict[str, Feed]] = {
     "unlimited_ocr_vision": adding(pixel_values=normal(1, 3, 128, 128)),
     "unlimited_ocr_vision_encoder": adding(patch_embeds=normal(1, WIDTH, 4, 4)),
     "emu3": adding(pixel_values=normal(1, 3, 32, 32), image_sizes=sizes(32, 32)),
+    "align": adding(pixel_values=normal(1, 3, 64, 64)),
+    "dots3_note": without("pixel_values_videos", "video_grid_thw", input_features=normal(1, 128, 64), chunk_sample_lengths=torch.tensor([64 * 160])),
+    "glm_image": placed("image_token_id", 16, image_grid_thw=torch.tensor([[1, 4, 4]] * 2)),
+    "granite_speech": mels(40, 160),
+    "granite_speech_plus": mels(40, 160),
+    "granite4_vision": placed("image_token_id", 6, pixel_values=normal(1, 2, 3, 32, 32), image_sizes=sizes(32, 32)),
+    "gemma4_unified": without("pixel_values_videos", pixel_values=normal(1, 36, 3 * 8 * 8), image_position_ids=grid(6), input_features=normal(1, 6, 64), input_features_mask=ones(1, 6, dtype=torch.bool)),
+    "minicpmv4_7": adding(**_NAVIT, mm_token_type_ids=None),
+    "moss_transcribe_diarize": lambda model, made: mask_of("input_features")(model, made) | {"padding_mask": torch.ones(1, made["input_features"].shape[-1] * 160, dtype=torch.long)},
+    "nemo_speechlm": mels(64, 128, input_features_mask=ones(1, 64)),
+    "oneformer": adding(pixel_values=normal(1, 3, 128, 128), task_inputs=tokens(1, 77)),
+    "vibevoice": adding(input_values=normal(1, 1, 6400), padding_mask=ones(1, 6400), sample=False),
+    "vibevoice_asr": adding(input_values=normal(1, 1, 6400), padding_mask=ones(1, 6400), sample=False),
+    "pe_audio": adding(input_values=normal(1, 1, 19200)),
     "molmo2": without("pixel_values_videos", pixel_values=_PATCHES, image_token_pooling=torch.arange(16).reshape(4, 4), image_grids=torch.tensor([[2, 2, 0, 0]])),
     "molmo2_vision": adding(pixel_values=_PATCHES),
-    "molmo2_adapter": adding(image_features=normal(1, 16, 2 * WIDTH), pooled_patches_idx=torch.arange(16).reshape(1, 4, 4)),
+    "molmo2_adapter": adding(image_features=normal(1, 16, 2 * WIDTH), pooled_patches_idx=torch.arange(16).reshape(4, 4)),
     "neomme": adding(pixel_values=normal(16, 3 * 8 * 8)),
     "nemotron_h_omni": without("pixel_values_videos", pixel_values=normal(16, 3 * 8 * 8), image_grid_hw=sizes(4, 4), input_features=normal(1, 64, 128), input_features_mask=ones(1, 64)),
-    "pix2struct": adding(flattened_patches=normal(1, 16, 2 + 768), decoder_input_ids=tokens(1, 7)),
-    "pix2struct_vision_model": adding(flattened_patches=normal(1, 16, 2 + 768)),
+    "pix2struct": adding(flattened_patches=normal(1, 16, 2 + 64), decoder_input_ids=tokens(1, 7)),
+    "pix2struct_vision_model": adding(flattened_patches=normal(1, 16, 2 + 64)),
     "udop": adding(bbox=boxed, decoder_input_ids=tokens(1, 7)),
     "layoutlmv3": adding(bbox=boxes),
-    "pi0": adding(action_embeds=normal(1, 4, WIDTH)),
+    "pi0": lambda model, made: adding(action_embeds=normal(1, 4, WIDTH), pixel_attention_mask=ones(1, 1, dtype=torch.bool))(model, made | {"pixel_values": made["pixel_values"][:, None], "input_ids": torch.cat([torch.full((1, 16), model.config.vlm_config.image_token_id), made["input_ids"]], 1), "attention_mask": torch.ones(1, 28, dtype=torch.long)}),
     "ernie4_5_vl_moe": without("pixel_values_videos", "video_grid_thw"),
     "video_llama_3": adding(image_merge_sizes=torch.tensor([1]), video_merge_sizes=torch.tensor([2])),
     "video_llama_3_vision": adding(merge_sizes=torch.tensor([2])),
-    **dict.fromkeys(["dots3_note"], without("pixel_values_videos", "video_grid_thw")),
     "dots3_note_audio_encoder": adding(chunk_sample_lengths=torch.tensor([64 * 160])),
     **dict.fromkeys(["qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"], adding(input_features=normal(1, 128, 96), feature_attention_mask=ones(1, 96))),
     "qwen2_audio": heard,
-    **{key: adding(pixel_values=normal(1, 3, 8, 8 * 16), target_sizes=sizes(4, 4), pixel_values_videos=normal(1, 3, 8, 8 * 16), target_sizes_videos=sizes(4, 4)) for key in ("minicpm_ocr", "minicpmv4_6", "minicpmv4_7")},
+    **{key: adding(**_NAVIT) for key in ("minicpm_ocr", "minicpmv4_6")},
     "voxtral_realtime": adding(input_ids=tokens(1, 8), attention_mask=ones(1, 8)),
     "xclip": adding(pixel_values=normal(1, 2, 3, 32, 32)),
     "xclip_vision_model": adding(pixel_values=normal(2, 3, 32, 32)),
     **{key: adding(pixel_values=normal(1, 3, 8, 8 * 16), target_sizes=sizes(4, 4)) for key in ("minicpm_ocr_vision", "minicpmv4_6_vision", "minicpmv4_7_vision")},
+}
+NOT_BUILT: Final[dict[str, str]] = {
+    "layoutlmv2": "its pictures are read by detectron2, which is not installed here",
+    **dict.fromkeys(["qwen2_5_omni", "qwen3_omni_moe"], "the whole only generates and has no forward; its thinker, talker and towers are types of their own"),
+    **dict.fromkeys(["idefics_vision", "idefics_perciever", "gemma4_unified_vision", "gemma4_unified_audio"], "the configuration of a piece: its module is a part of a model, no model of its own"),
 }
