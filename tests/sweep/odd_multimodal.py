@@ -72,6 +72,12 @@ def placed(name: str, count: int, **more: Any) -> Feed:
     return place
 
 
+def flattened(model: Any) -> torch.Tensor:
+    """Sixteen patches of a picture, each behind its row and its column, which count from one."""
+    places = grid(4).flip(-1) + 1
+    return torch.cat([places.float(), torch.randn(1, 16, WIDTH)], dim=-1)
+
+
 def boxed(model: Any) -> torch.Tensor:
     """Boxes in parts of the page."""
     return boxes(model) / 1000
@@ -107,7 +113,12 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "siglip_text_model": {"projection_size": WIDTH},
     "align": {"projection_dim": 80},
     "chameleon": {"vq_config.num_embeddings": 8, "image_token_id": 150},
-    **{f"muse_{name}": {"vision_config.out_hidden_size": 4 * WIDTH} for name in ("glimmer", "spark")},
+    **{f"muse_{name}": {"out_hidden_size": 4 * WIDTH} for name in ("glimmer", "spark")},
+    **{f"minicpm{name}": {"image_token_id": 150, "video_token_id": 151} for name in ("_ocr", "v4_6", "v4_7")},
+    "molmo2": {"image_patch_id": 150},
+    "glm_image": {"vq_config.latent_channels": WIDTH, "vq_config.num_embeddings": 100},
+    "gemma4_unified": {"vision_config.patch_size": 8, "vision_config.model_patch_size": 24, "vision_config.output_proj_dims": WIDTH},
+    **{name: {"window_size": 15, "downsample_rate": 5} for name in ("granite_speech", "granite_speech_plus")},
     "nemotron_h_omni": {"image_token_id": 150, "video_token_id": 151, "audio_token_id": 152},
     **{f"qwen{name}_thinker": {"vision_start_token_id": 150, "vision_end_token_id": 151, "audio_start_token_id": 152, "audio_end_token_id": 153} for name in ("2_5_omni", "3_omni_moe")},
     "vipllava": {"vision_feature_layers": [-2, -1]},
@@ -161,7 +172,7 @@ FEEDS: Final[dict[str, Feed]] = {
     "idefics2_perceiver": adding(context=normal(1, 16, WIDTH)),
     "inkling2": adding(pixel_values=normal(4, 16, 16, 3), image_grid_thw=torch.tensor([[1, 2, 2]])),
     "inkling2_vision": adding(pixel_values=normal(4, 16, 16, 3), image_grid_thw=torch.tensor([[1, 2, 2]])),
-    "inkling_mm_model": adding(pixel_values=normal(4, 2, 40, 40, 3), audio_input_ids=tokens(1, 6, 80)),
+    "inkling_mm_model": lambda model, made: placed("audio_token_id", 6, pixel_values=normal(4, 2, 40, 40, 3), audio_input_ids=tokens(1, 6, 80))(model, made),
     "inkling_vision": adding(pixel_values=normal(4, 2, 40, 40, 3)),
     "instructblip": placed("image_token_id", 4, qformer_input_ids=tokens(1, 6)),
     "instructblipvideo": placed("video_token_id", 16, qformer_input_ids=tokens(1, 6), pixel_values=normal(1, 4, 3, 32, 32)),
@@ -186,8 +197,8 @@ FEEDS: Final[dict[str, Feed]] = {
     "glm_image": placed("image_token_id", 16, image_grid_thw=torch.tensor([[1, 4, 4]] * 2)),
     "granite_speech": mels(40, 160),
     "granite_speech_plus": mels(40, 160),
-    "granite4_vision": placed("image_token_id", 6, pixel_values=normal(1, 2, 3, 32, 32), image_sizes=sizes(32, 32)),
-    "gemma4_unified": without("pixel_values_videos", pixel_values=normal(1, 36, 3 * 8 * 8), image_position_ids=grid(6), input_features=normal(1, 6, 64), input_features_mask=ones(1, 6, dtype=torch.bool)),
+    "granite4_vision": placed("image_token_id", 10, pixel_values=normal(1, 2, 3, 32, 32), image_sizes=sizes(32, 32)),
+    "gemma4_unified": without("pixel_values_videos", pixel_values=normal(1, 4, 3 * 24 * 24), image_position_ids=grid(2), input_features=normal(1, 6, 64), input_features_mask=ones(1, 6, dtype=torch.bool)),
     "minicpmv4_7": adding(**_NAVIT, mm_token_type_ids=None),
     "moss_transcribe_diarize": lambda model, made: mask_of("input_features")(model, made) | {"padding_mask": torch.ones(1, made["input_features"].shape[-1] * 160, dtype=torch.long)},
     "nemo_speechlm": mels(64, 128, input_features_mask=ones(1, 64)),
@@ -199,9 +210,9 @@ FEEDS: Final[dict[str, Feed]] = {
     "molmo2_vision": adding(pixel_values=_PATCHES),
     "molmo2_adapter": adding(image_features=normal(1, 16, 2 * WIDTH), pooled_patches_idx=torch.arange(16).reshape(4, 4)),
     "neomme": adding(pixel_values=normal(16, 3 * 8 * 8)),
-    "nemotron_h_omni": without("pixel_values_videos", pixel_values=normal(16, 3 * 8 * 8), image_grid_hw=sizes(4, 4), input_features=normal(1, 64, 128), input_features_mask=ones(1, 64)),
-    "pix2struct": adding(flattened_patches=normal(1, 16, 2 + 64), decoder_input_ids=tokens(1, 7)),
-    "pix2struct_vision_model": adding(flattened_patches=normal(1, 16, 2 + 64)),
+    "nemotron_h_omni": without("pixel_values_videos", "input_features", pixel_values=normal(16, 3 * 8 * 8), image_grid_hw=sizes(4, 4)),
+    "pix2struct": adding(flattened_patches=flattened, decoder_input_ids=tokens(1, 7)),
+    "pix2struct_vision_model": adding(flattened_patches=flattened),
     "udop": adding(bbox=boxed, decoder_input_ids=tokens(1, 7)),
     "layoutlmv3": adding(bbox=boxes),
     "pi0": lambda model, made: adding(action_embeds=normal(1, 4, WIDTH), pixel_attention_mask=ones(1, 1, dtype=torch.bool))(model, made | {"pixel_values": made["pixel_values"][:, None], "input_ids": torch.cat([torch.full((1, 16), model.config.vlm_config.image_token_id), made["input_ids"]], 1), "attention_mask": torch.ones(1, 28, dtype=torch.long)}),
@@ -209,8 +220,9 @@ FEEDS: Final[dict[str, Feed]] = {
     "video_llama_3": adding(image_merge_sizes=torch.tensor([1]), video_merge_sizes=torch.tensor([2])),
     "video_llama_3_vision": adding(merge_sizes=torch.tensor([2])),
     "dots3_note_audio_encoder": adding(chunk_sample_lengths=torch.tensor([64 * 160])),
-    **dict.fromkeys(["qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"], adding(input_features=normal(1, 128, 96), feature_attention_mask=ones(1, 96))),
+    **dict.fromkeys(["qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"], adding(input_features=normal(1, 128, 96), feature_attention_mask=ones(1, 96), video_second_per_grid=torch.tensor([1.0]))),
     "qwen2_audio": heard,
+    "musicflamingo": lambda model, made: without("feature_attention_mask", input_features_mask=ones(1, made["input_features"].shape[-1]))(model, heard(model, made)),
     **{key: adding(**_NAVIT) for key in ("minicpm_ocr", "minicpmv4_6")},
     "voxtral_realtime": adding(input_ids=tokens(1, 8), attention_mask=ones(1, 8)),
     "xclip": adding(pixel_values=normal(1, 2, 3, 32, 32)),
