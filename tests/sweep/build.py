@@ -81,8 +81,8 @@ def redraw(model: torch.nn.Module, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if not parameter.is_floating_point() or not parameter.numel():
-                continue
+            if not parameter.is_floating_point() or not parameter.numel() or name.endswith(("alpha", "beta")):
+                continue  # of nothing, or what a model divides by
             if parameter.dim() > 1:
                 experts = parameter.dim() == 3 and parameter.shape[-1] >= 16 and parameter.shape[-2] > 1
                 fan = parameter.shape[-2] if experts else parameter[0].numel()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import torch
+from transformers import CONFIG_MAPPING
 
 from tests.sweep import odd_audio, odd_vision
 from tests.sweep.rows import Feed, adding, boxes, normal, of, ones, only, tokens
@@ -12,12 +13,28 @@ from tests.sweep.shrink import HEAD_SIZE, WIDTH
 
 _HYBRID: Final = ["linear_attention", "full_attention"]
 _ZAMBA: Final = {"layers_block_type": ["linear_attention", "hybrid", "hybrid"], "num_hidden_layers": 3}
+_ASSISTANT: Final[dict[str, Any]] = {
+    "layer_types": ["sliding_attention", "full_attention"] * 2, "global_head_dim": HEAD_SIZE,
+}  # fmt: skip
+# All their layers take the keys of another model; but this version of transformers refuses that none makes its own.
+_SHARED: Final[dict[str, Any]] = {
+    "backbone_hidden_size": WIDTH, "text_config.layer_types": ["sliding_attention", "full_attention"] * 2,
+    "text_config.num_hidden_layers": 4, "text_config.num_kv_shared_layers": 2,
+}  # fmt: skip
 _SERIES: Final[dict[str, Any]] = {
     "prediction_length": 6, "context_length": 12, "num_time_features": 2, "lags_sequence": [1, 2, 3],
 }  # fmt: skip
 _SERIES_FEED: Final = only(
     past_values=normal(1, 15), past_time_features=normal(1, 15, 2), past_observed_mask=ones(1, 15),
     future_values=normal(1, 6), future_time_features=normal(1, 6, 2),
+)  # fmt: skip
+
+_ASSISTANT_FEED: Final = only(
+    inputs_embeds=normal(1, 8, 2 * WIDTH), position_ids=lambda model: torch.arange(8)[None],
+    shared_kv_states=lambda model: {
+        kind: (torch.randn(1, heads, 8, HEAD_SIZE), torch.randn(1, heads, 8, HEAD_SIZE))
+        for kind, heads in (("full_attention", 2), ("sliding_attention", 2))
+    },
 )  # fmt: skip
 
 # type -> names of numbers that are not what their name suggests, and what they must be
@@ -47,10 +64,13 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
         },
     },
     # widths that must agree
+    "gemma4_assistant": _SHARED,
+    "gemma4_unified_assistant": _SHARED,
     "blt": {"encoder_hash_byte_group_vocab": 500, "global_config.encoder_cross_output_size": 2 * WIDTH, "decoder_config.hidden_size_global": WIDTH},
     "blt_global_transformer": {"encoder_cross_output_size": 2 * WIDTH},
     "blt_local_decoder": {"hidden_size_global": WIDTH},
-    "longcat_flash": {"head_dim": HEAD_SIZE // 2},
+    "longcat_flash": {"head_dim": HEAD_SIZE // 2, "zero_expert_num": 2},
+    "kolibri1": {"n_routed_experts": 4, "num_experts": 4},
     "reformer": {
         "axial_pos_embds_dim": (16, 48), "axial_pos_shape": (4, 4), "attn_layers": ["local", "lsh"],
         "num_hidden_layers": 2, "local_attn_chunk_length": 4, "lsh_attn_chunk_length": 4, "num_buckets": 4,
@@ -92,6 +112,15 @@ MAKERS: Final[dict[str, Callable[[], Any]]] = {
     "autoformer": of("autoformer", moving_average=5, label_length=4, **_SERIES),
     "informer": of("informer", **_SERIES),
     "time_series_transformer": of("time_series_transformer", **_SERIES),
+    "gemma4_assistant": lambda: CONFIG_MAPPING["gemma4_assistant"](
+        text_config=CONFIG_MAPPING["gemma4_text"](
+            hidden_size_per_layer_input=0, vocab_size_per_layer_input=0, use_double_wide_mlp=False, enable_moe_block=False,
+            num_hidden_layers=4, num_kv_shared_layers=4, **_ASSISTANT,
+        )
+    ),
+    "gemma4_unified_assistant": lambda: CONFIG_MAPPING["gemma4_unified_assistant"](
+        text_config=CONFIG_MAPPING["gemma4_unified_text"](num_hidden_layers=4, num_kv_shared_layers=4, **_ASSISTANT)
+    ),
     "step3p5": of("step3p5", layer_types=["full_attention", "sliding_attention"], sliding_window=512, num_hidden_layers=2),
     "dots3_note_text": of(
         "dots3_note_text", layer_types=["indexed_attention", "sliding_attention"], num_hidden_layers=2, head_dim=16,
@@ -126,6 +155,8 @@ FEEDS: Final[dict[str, Feed]] = {
         context_input_ids=tokens(5, 12), context_attention_mask=ones(5, 12), doc_scores=normal(1, 5),
         decoder_input_ids=tokens(1, 7),
     ),
+    "gemma4_assistant": _ASSISTANT_FEED,
+    "gemma4_unified_assistant": _ASSISTANT_FEED,
     "perceiver": only(inputs=normal(1, 12, WIDTH)),
     # decisions and series
     "decision_transformer": only(

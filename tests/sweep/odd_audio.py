@@ -19,6 +19,10 @@ _ENCODEC: Final[dict[str, Any]] = {"num_filters": 8, "codebook_dim": WIDTH, "cod
 _DAC: Final[dict[str, Any]] = {"encoder_hidden_size": 8, "decoder_hidden_size": 64, "hidden_size": 128, "codebook_size": 64}
 
 
+_CLAP: Final = {"patch_embeds_hidden_size": 16, "hidden_size": 128, "num_attention_heads": (2, 4, 4, 4)}
+_FASTSPEECH: Final[dict[str, Any]] = {"encoder_linear_units": 96, "decoder_linear_units": 96}
+
+
 def _inside(part: str, values: dict[str, Any]) -> dict[str, Any]:
     return {f"{part}.{name}": one for name, one in values.items()}
 
@@ -27,10 +31,14 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "audio-spectrogram-transformer": {"max_length": 64},
     "clvp_encoder": {"num_attention_heads": 2},  # a head has at least 32
     "clvp": {"text_config.num_attention_heads": 2, "speech_config.num_attention_heads": 2},
+    "dots3_note_audio_encoder": {"conv_output_size": 16 * WIDTH, "samples_per_token": 8 * 160},
+    "clap": _inside("audio_config", _CLAP),
+    "clap_audio_model": _CLAP,
     "csm": _inside("codec_config", _MIMI),
     "dac": _DAC,
     "encodec": _ENCODEC,
-    "fastspeech2_conformer_with_hifigan": {"vocoder_config.model_in_dim": 80},
+    "fastspeech2_conformer": _FASTSPEECH,
+    "fastspeech2_conformer_with_hifigan": _inside("model_config", _FASTSPEECH) | {"vocoder_config.model_in_dim": 80},
     "gemma4_audio": {"subsampling_conv_channels": [128, 8]},
     "kyutai_speech_to_text": _inside("codec_config", _MIMI),
     "mimi": _MIMI,
@@ -38,8 +46,8 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "mimi_encoder": _MIMI,
     "moonshine": {"encoder_num_key_value_heads": 4, "decoder_num_key_value_heads": 4},
     "moshi_depth": {"input_size": WIDTH},
-    "muse_spark_audio": {"hidden_sizes": (8, 16, 32, WIDTH)},
-    "neucodec": {"quantization_dim": 2 * WIDTH},
+    "muse_spark_audio": {"hidden_sizes": (8, 16, 32, WIDTH), "num_hidden_layers": 4},
+    "neucodec": {"quantization_dim": 2 * WIDTH, "encoder_hidden_size": 8},
     "moonshine_streaming": {"num_key_value_heads": 4},
     "musicgen": _inside("audio_encoder", _ENCODEC),
     "musicgen_melody": _inside("audio_encoder", _ENCODEC) | {"chroma_length": 8},
@@ -50,12 +58,14 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "pocket_tts_audio_tokenizer": _POCKET,
     "pocket_tts_audio_tokenizer_decoder": _POCKET,
     "pocket_tts_audio_tokenizer_encoder": _POCKET,
-    "qwen2_5_omni_dit": {"look_ahead_layers": (1,), "look_backward_layers": (0,)},
+    "qwen2_5_omni_token2wav": {"dit_config.look_ahead_layers": (1,), "dit_config.look_backward_layers": (0,), "dit_config.enc_channels": (32, 32, 32, 32, 96)},
+    "univnet": {"model_hidden_channels": 8},
+    "qwen2_5_omni_dit": {"look_ahead_layers": (1,), "look_backward_layers": (0,), "enc_channels": (32, 32, 32, 32, 96)},
     "vibevoice_acoustic_tokenizer": {"num_filters": 4},
     "vibevoice_acoustic_tokenizer_decoder": {"num_filters": 4},
     "vibevoice_acoustic_tokenizer_encoder": {"num_filters": 4},
     "xcodec": _inside("acoustic_model_config", _DAC) | {"codebook_dim": 192},
-    "xcodec2": {"quantization_dim": 2 * WIDTH},
+    "xcodec2": {"quantization_dim": 2 * WIDTH, "encoder_hidden_size": 8},
 }  # fmt: skip
 
 CLASSES: Final[dict[str, str]] = {
@@ -114,6 +124,9 @@ FEEDS: Final[dict[str, Feed]] = {
         input_features=normal(128, 100), feature_lens=lambda model: torch.tensor([100]),
     ),
     # waves
+    "dots3_note_audio_encoder": only(
+        input_features=normal(1, 128, 48), chunk_sample_lengths=lambda model: torch.tensor([48 * 160])
+    ),
     "dac": wave(4096),
     "encodec": wave(4800),
     "mimi": wave(19200),
@@ -142,8 +155,15 @@ FEEDS: Final[dict[str, Feed]] = {
     "musicgen_decoder": only(input_ids=tokens(4, 12), encoder_hidden_states=normal(1, 9, WIDTH)),
     "musicgen_melody": adding(decoder_input_ids=tokens(4, 7), input_features=normal(1, 8, 12)),
     "musicgen_melody_decoder": only(input_ids=tokens(4, 12), encoder_hidden_states=normal(1, 9, WIDTH)),
-    "pocket_tts_audio_tokenizer_decoder": only(latents=normal(1, 4, 32)),
+    "pocket_tts_audio_tokenizer_decoder": only(latents=normal(1, WIDTH, 4)),
     "qwen2_5_omni_bigvgan": only(mel_spectrogram=normal(1, 80, 12)),
+    "qwen2_5_omni_dit": only(
+        hidden_states=normal(1, 12, 80), condition_vector=normal(1, 12, 80), speaker_embedding=normal(1, 12, 192),
+        quantized_code=tokens(1, 6), time_step=lambda model: torch.tensor(0.5),
+    ),
+    "qwen2_5_omni_token2wav": only(
+        code=tokens(1, 6), conditioning=normal(1, 192), reference_mel=normal(1, 12, 80), num_steps=2,
+    ),
     "speecht5": adding(decoder_input_ids=tokens(1, 7)),
     "speecht5_hifigan": only(spectrogram=normal(1, 12, WIDTH)),
     "vibevoice_acoustic_tokenizer_decoder": only(hidden_states=normal(1, WIDTH, 4)),

@@ -35,6 +35,9 @@ _INTRACLASS: Final[dict[str, list[Any]]] = {  # kernel, stride, padding
         for length, k in (("longratio", 7), ("midratio", 5), ("shortratio", 3))
     },
 }  # fmt: skip
+_READING: Final[dict[str, int]] = {
+    f"reading_order_config.{name}_token_id": place for place, name in enumerate(("start", "pad", "end", "pred"))
+}
 _PAIR: Final = image(64, 64, frames=2)
 
 
@@ -44,6 +47,10 @@ def _resnet(key: str) -> Callable[[], Any]:
     return lambda: CONFIG_MAPPING[key](
         use_timm_backbone=False, backbone_config=CONFIG_MAPPING["resnet"](out_features=stages)
     )
+
+
+def _lcnet() -> Any:
+    return CONFIG_MAPPING["pp_lcnet_v4"](out_features=["stage1", "stage2", "stage3", "stage4"])
 
 
 def _flattened(model: Any) -> torch.Tensor:
@@ -79,7 +86,7 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "align_vision_model": _EFFICIENT,
     "bit": {"num_groups": 8},
     "depth_pro": {"intermediate_hook_ids": (1, 0)},
-    "efficientloftr": {"num_attention_heads": 8},
+        "efficientloftr": {"head_dim": 8, "num_key_value_heads": 8, "num_attention_heads": 8},
     "efficientnet": _EFFICIENT,
     "janus_vqgan": {"num_patches": 2, "base_channels": 32, "latent_channels": 32},
     "levit": {"patch_size": 16, "image_size": 128},
@@ -87,14 +94,14 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
         "intermediate_size": 4 * WIDTH, "projector_input_dim": WIDTH, "projector_output_dim": WIDTH, "vision_output_dim": WIDTH,
     },
     "molmo2_vision": {"num_position_embeddings": 16},
-    "pp_doclayout_v2": {"class_thresholds": [0.5] * 25},
+    "pp_doclayout_v2": {"class_thresholds": [0.5] * 25, "class_order": [0] * 25, "reading_order_config.max_2d_position_embeddings": 1024, **_READING},
     "pp_doclayout_v3": {"x4_feat_dim": 16},
     "pp_formulanet": {"vision_config.output_channels": 256},
     "pp_formulanet_vision": {"output_channels": 256},
     "pp_lcnet_v4": _LCNET,
-    "pp_ocrv5_server_det": {"intraclass_block_config": _INTRACLASS},
-    "pp_ocrv6_medium_det": {"intraclass_block_config": _INTRACLASS},
-    "pp_ocrv6_small_det": _OCR,
+    "pp_ocrv5_server_det": {"kernel_list": [3, 2, 2], "scale_factor_list": [1, 2, 4, 8], "intraclass_block_config": _INTRACLASS},
+    "pp_ocrv6_medium_det": _OCR | {"intraclass_block_config": _INTRACLASS},
+    "pp_ocrv6_small_det": _OCR | {"layer_list_out_channels": (12, 18, 42, 360)},
     "pp_ocrv6_small_rec": _OCR,
     "pp_ocrv6_tiny_rec": _OCR,
     "slanext": {"vision_config.output_channels": 256},
@@ -119,8 +126,19 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
 CLASSES: Final[dict[str, str]] = {}
 
 MAKERS: Final[dict[str, Callable[[], Any]]] = {
-    key: _resnet(key) for key in ("conditional_detr", "dab-detr", "deformable_detr", "detr", "table-transformer")
-}
+    **{key: _resnet(key) for key in ("conditional_detr", "dab-detr", "deformable_detr", "detr", "table-transformer")},
+    "efficientloftr": of(
+        "efficientloftr", hidden_size=WIDTH, out_features=[16, 16, 32, WIDTH], stage_num_blocks=[1, 1, 1, 2],
+        num_attention_heads=8,
+    ),
+    **{
+        f"pp_ocrv6_{size}_det": of(f"pp_ocrv6_{size}_det", backbone_config=_lcnet) for size in ("small", "medium")
+    },
+    "lw_detr": of("lw_detr", projector_scale_factors=[1.0]),
+    "uvdoc": lambda: CONFIG_MAPPING["uvdoc"](
+        backbone_config=CONFIG_MAPPING["uvdoc_backbone"](out_features=[f"stage{stage}" for stage in range(1, 7)])
+    ),
+}  # fmt: skip
 
 FEEDS: Final[dict[str, Feed]] = {
     "blip_2_qformer": adding(query_embeds=normal(1, 8, WIDTH), encoder_hidden_states=normal(1, 9, WIDTH)),
@@ -165,6 +183,7 @@ FEEDS: Final[dict[str, Feed]] = {
     ),
     "superglue": _PAIR,
     "timesformer": image(32, 32, frames=8),
+    "uvdoc": image(192, 192),
     "unlimited_ocr_vision_encoder": only(patch_embeds=normal(1, WIDTH, 4, 4)),
     "video_llama_3_vision": adding(merge_sizes=lambda model: torch.tensor([2])),
     "videomae": image(32, 32, frames=16),
@@ -174,7 +193,7 @@ FEEDS: Final[dict[str, Feed]] = {
 }  # fmt: skip
 
 _TIMM: Final = "its images go through a model of timm, which is not installed here"
-_SESSION: Final = "its forward reads a session of video frames that its processor makes"
+_SESSION: Final = "its forward reads and changes a session of video frames, so that no two runs are alike"
 _PIECE: Final = "the configuration of a piece: its module is a part of a model, no model of its own"
 _NO_FORWARD: Final = "its class has no forward, only ways to encode and decode"
 
@@ -182,6 +201,7 @@ NOT_BUILT: Final[dict[str, str]] = {
     **dict.fromkeys(["edgetam", "edgetam_vision_model", "edgetam_video", "gemma3n_vision", "timm_backbone"], _TIMM),
     "timm_wrapper": _TIMM,
     "dinat": "its attention is a kernel of natten, which is not installed here",
+    **dict.fromkeys(["sam2_video", "sam3_tracker_video"], _SESSION),
     **dict.fromkeys(["chameleon_vqgan", "emu3_vqgan", "glm_image_vqmodel"], _NO_FORWARD),
     **dict.fromkeys(
         [

@@ -11,8 +11,8 @@ Feed = Callable[[Any, dict[str, Any]], dict[str, Any]]
 
 
 def of(key: str, **values: Any) -> Callable[[], PreTrainedConfig]:
-    """A maker: the configuration of a type with some values given."""
-    return lambda: CONFIG_MAPPING[key](**values)
+    """A maker: the configuration of a type with some values given; what can be called is called then."""
+    return lambda: CONFIG_MAPPING[key](**{name: one() if callable(one) else one for name, one in values.items()})
 
 
 def normal(*shape: int) -> Callable[[Any], torch.Tensor]:

@@ -88,7 +88,7 @@ def _derive(config: Any) -> None:
     parts = [value for value in vars(config).values() if hasattr(value, "to_dict")]
     for part in parts:
         _derive(part)
-    if parts or not dataclasses.is_dataclass(config):
+    if not dataclasses.is_dataclass(config):
         return
     known = {field.name for field in dataclasses.fields(config) if field.init}
     fields = {name: value for name, value in vars(config).items() if name in known}
@@ -97,7 +97,7 @@ def _derive(config: Any) -> None:
     except Exception:  # a field has no place among its arguments any more: what was worked out before stays
         return
     for name, value in vars(fresh).items():
-        if fields.get(name) != value and not name.startswith("_") and isinstance(value, (int, list, tuple)):
+        if isinstance(value, (int, list, tuple)) and not name.startswith("_") and fields.get(name) != value:
             _set(config, name, value)
     _stages(config)
 
@@ -158,7 +158,7 @@ def _places(config: Any, before: Mapping[str, Any]) -> None:
     counts = [getattr(config, name, None) for name in ("num_hidden_layers", "depth")]
     last = next((count for count in counts if isinstance(count, int)), 0) - 1
     for name, value in before.items():
-        if re.fullmatch(r"intermediate_.*ind(ic|ex)es|.*attn_indexes|.*block_indexes|deepstack.*indexes", name) and value:
+        if value and re.fullmatch(r"(intermediate_|deepstack|.*attn_|.*block_).*ind(ic|ex)es", name):
             places = [min(one, last) for one in value]
             _set(config, name, type(value)(places if "intermediate" in name else dict.fromkeys(places)))
 
