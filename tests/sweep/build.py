@@ -79,16 +79,19 @@ def built(key: str, seed: int = 0) -> tuple[Any, dict[str, Any]]:
 def redraw(model: torch.nn.Module, seed: int = 0) -> None:
     """Weights with which scores spread by more than one: a matrix keeps the size of what it maps, times 2.5."""
     generator = torch.Generator().manual_seed(seed)
+    convolutions = [one for one in model.modules() if isinstance(one, torch.nn.modules.conv._ConvNd)]
+    convolved = {id(parameter) for one in convolutions for parameter in one.parameters()}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if not parameter.is_floating_point() or not parameter.numel() or name.endswith(("alpha", "beta")):
                 continue  # of nothing, or what a model divides by
-            if parameter.dim() > 1:
-                experts = parameter.dim() == 3 and parameter.shape[-1] >= 16 and parameter.shape[-2] > 1
+            if sum(side > 1 for side in parameter.shape) > 1:  # not one number for each channel
+                embeds = "embed" in ".".join(name.split(".")[-2:]) and parameter.dim() < 4
+                experts = parameter.dim() == 3 and id(parameter) not in convolved and parameter.shape[-2] > 1
                 fan = parameter.shape[-2] if experts else parameter[0].numel()
                 # a convolution has no norm behind it that would take back what it gains
-                gain = 1.0 if "embed" in name or (parameter.dim() > 2 and not experts) else 2.5
-                spread = gain * fan**-0.5 if "embed" not in name else gain
+                gain = 1.0 if embeds or (parameter.dim() > 2 and not experts) else 0.1 if "bbox_embed" in name else 2.5
+                spread = gain if embeds else gain * fan**-0.5
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread)
             elif not bool(parameter.isfinite().all()):
                 parameter.zero_()

@@ -91,6 +91,17 @@ def heard(model: Any, made: dict[str, Any]) -> dict[str, Any]:
     return placed("audio_token_id", count, feature_attention_mask=ones(1, frames))(model, made)
 
 
+def seen_and_heard(model: Any, made: dict[str, Any]) -> dict[str, Any]:
+    """A picture as a whole and as its one crop (two by two places and their line ends, twice), and twelve frames of sound."""
+    marks = [model.config.vision_config.image_token_id] * 13 + [model.config.audio_config.audio_token_id] * 12
+    ids = torch.cat([made["input_ids"][:, :3], torch.tensor([marks]), made["input_ids"][:, 3:]], dim=1)
+    return {
+        "input_ids": ids, "attention_mask": torch.ones_like(ids), "image_pixel_values": torch.randn(1, 2, 3, 32, 32),
+        "image_sizes": sizes(32, 32), "image_attention_mask": torch.ones(1, 2, 4, 4),
+        "audio_input_features": torch.randn(1, 96, 80), "audio_embed_sizes": torch.tensor([12]),
+    }  # fmt: skip
+
+
 _GEMMA4: Final = {
     "pixel_values": normal(1, 36, 3 * 8 * 8), "image_position_ids": grid(6),
     "input_features": normal(1, 96, 128), "input_features_mask": ones(1, 96, dtype=torch.bool),
@@ -113,6 +124,10 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "minimax_m3_vl": {"merged_hidden_size": 4 * WIDTH},
     "siglip_text_model": {"projection_size": WIDTH},
     "align": {"projection_dim": 80},
+    "kosmos-2.5": {"latent_query_num": 4},
+    "gemma3n": {"vision_soft_tokens_per_image": 16},
+    "omdet-turbo": {"encoder_in_channels": [32, 64, 128], "apply_layernorm_after_vision_backbone": False},
+    "fast_vlm": {"vision_config.hidden_size": 256},
     "chameleon": {"vq_config.num_embeddings": 8, "image_token_id": 150},
     **{f"muse_{name}": {"out_hidden_size": 4 * WIDTH} for name in ("glimmer", "spark")},
     **{f"minicpm{name}": {"image_token_id": 150, "video_token_id": 151} for name in ("_ocr", "v4_6", "v4_7")},
@@ -124,7 +139,6 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     **{f"qwen{name}_thinker": {"vision_start_token_id": 150, "vision_end_token_id": 151, "audio_start_token_id": 152, "audio_end_token_id": 153} for name in ("2_5_omni", "3_omni_moe")},
     "vipllava": {"vision_feature_layers": [-2, -1]},
     "step3p7": {"text_config.sliding_window": 4},
-    "clap": {"audio_config.hidden_size": 512},
     "deepseek_ocr2_sam_vision_model": _SAM_DOWN,
     "unlimited_ocr_sam_vision_model": _SAM_DOWN,
     "deepseek_ocr2_vision": {"image_size": 128},
@@ -151,10 +165,27 @@ def odd_text(key: str) -> Any:
     return odd.MAKERS[key]()
 
 
+def filmed() -> Any:
+    """The configuration of an encoder of films whose pictures go through a ViT."""
+    return CONFIG_MAPPING["pe_video_encoder"](vision_config=CONFIG_MAPPING["vit"](num_labels=WIDTH))
+
+
 MAKERS: Final[dict[str, Any]] = {
+    # timm is not installed here: another tower stands where its models stand
+    "perception_lm": of("perception_lm", vision_config={"model_type": "siglip_vision_model", "model_args": {"embed_dim": WIDTH}}),
+    "fast_vlm": of("fast_vlm", vision_config={"model_type": "resnet", "hidden_size": 256}),
+    "pe_video": lambda: CONFIG_MAPPING["pe_video"](video_config=filmed()),
+    "pe_video_encoder": lambda: filmed(),
+    "pe_audio_video_encoder": lambda: CONFIG_MAPPING["pe_audio_video_encoder"](video_config=filmed()),
+    "pe_audio_video": lambda: CONFIG_MAPPING["pe_audio_video"](audio_video_config=MAKERS["pe_audio_video_encoder"]()),
+    "gemma3n": lambda: CONFIG_MAPPING["gemma3n"](
+        vision_config=CONFIG_MAPPING["siglip_vision_model"](vocab_size=128, vocab_offset=262144, rms_norm_eps=1e-6)
+    ),
+    "omdet-turbo": of("omdet-turbo", backbone_config={"model_type": "swin", "out_indices": [2, 3, 4]}, timm_kwargs={}),
     "gemma4_unified": of("gemma4_unified", vision_config={}, audio_config={}),
     **{key: of(key, vision_config={"model_type": "gemma4_vision"}, audio_config={"model_type": "gemma4_audio"}) for key in ("gemma4", "embedding_gemma2")},
     "emu3": of("emu3", vocabulary_map={"<image>": 150, "<|extra_200|>": 151} | {f"<|visual token {i:06d}|>": 140 + i for i in range(8)}),
+    "nemotron_h_omni": of("nemotron_h_omni", audio_config={"projection_hidden_size": WIDTH}),
     "dots3_note": lambda: CONFIG_MAPPING["dots3_note"](text_config=odd_text("dots3_note_text")),
     "chameleon": of("chameleon", vocabulary_map={"<image>": 150} | {f"IMGIMG{letter}Z": 140 + i for i, letter in enumerate("ABCDEFGH")}),
 }
@@ -219,7 +250,7 @@ FEEDS: Final[dict[str, Feed]] = {
     "molmo2_vision": adding(pixel_values=_PATCHES),
     "molmo2_adapter": adding(image_features=normal(1, 16, 2 * WIDTH), pooled_patches_idx=torch.arange(16).reshape(4, 4)),
     "neomme": adding(pixel_values=normal(16, 3 * 8 * 8)),
-    "nemotron_h_omni": without("pixel_values_videos", "input_features", pixel_values=normal(16, 3 * 8 * 8), image_grid_hw=sizes(4, 4)),
+    "nemotron_h_omni": without("pixel_values_videos", input_features=normal(1, 96, 80), input_features_mask=ones(1, 96), pixel_values=normal(16, 3 * 8 * 8), image_grid_hw=sizes(4, 4)),
     "pix2struct": adding(flattened_patches=flattened, decoder_input_ids=tokens(1, 7)),
     "pix2struct_vision_model": adding(flattened_patches=flattened),
     "udop": adding(bbox=boxed, decoder_input_ids=tokens(1, 7)),
@@ -231,6 +262,20 @@ FEEDS: Final[dict[str, Feed]] = {
     "dots3_note_audio_encoder": adding(chunk_sample_lengths=torch.tensor([64 * 160])),
     **dict.fromkeys(["qwen2_5_omni_thinker", "qwen3_omni_moe_thinker"], adding(input_features=normal(1, 128, 96), feature_attention_mask=ones(1, 96), video_second_per_grid=torch.tensor([1.0]))),
     "muse_spark": adding(input_values=normal(1, 19200)),
+    "diffusion_gemma": adding(pixel_values=normal(1, 36, 3 * 8 * 8), image_position_ids=grid(6), decoder_input_ids=tokens(1, 8)),
+    "kosmos-2.5": adding(flattened_patches=flattened, image_embeds_position_mask=torch.tensor([[0] * 3 + [1] * 4 + [0] * 5])),
+    "layoutlm": adding(bbox=boxes),
+    "phi4_multimodal": seen_and_heard,
+    "video_llava": adding(pixel_values_videos=normal(1, 8, 3, 32, 32)),
+    "visual_bert": adding(visual_embeds=normal(1, 5, WIDTH)),
+    "perception_lm": framed(),
+    "fast_vlm": adding(pixel_values=normal(1, 3, 64, 64)),
+    "pe_video": adding(pixel_values_videos=normal(1, 4, 3, 32, 32)),
+    "pe_video_encoder": adding(pixel_values_videos=normal(1, 4, 3, 32, 32)),
+    "pe_audio_video": adding(pixel_values_videos=normal(1, 4, 3, 32, 32), input_values=normal(1, 1, 19200)),
+    "pe_audio_video_encoder": adding(pixel_values_videos=normal(1, 4, 3, 32, 32), input_values=normal(1, 1, 19200)),
+    "gemma3n": adding(input_features=normal(1, 64, 128), input_features_mask=ones(1, 64, dtype=torch.bool)),
+    "omdet-turbo": adding(pixel_values=normal(1, 3, 128, 128), classes_input_ids=tokens(3, 5), classes_attention_mask=ones(3, 5), classes_structure=torch.tensor([3]), tasks_input_ids=tokens(1, 6), tasks_attention_mask=ones(1, 6)),
     "qwen2_audio": heard,
     "musicflamingo": lambda model, made: without("feature_attention_mask", input_features_mask=ones(1, made["input_features"].shape[-1]))(model, heard(model, made)),
     **{key: adding(**_NAVIT) for key in ("minicpm_ocr", "minicpmv4_6")},
