@@ -30,7 +30,7 @@ _SERIES_FEED: Final = only(
 )  # fmt: skip
 
 _ASSISTANT_FEED: Final = only(
-    inputs_embeds=normal(1, 8, 2 * WIDTH), position_ids=lambda model: torch.arange(8)[None],
+    inputs_embeds=normal(1, 8, 2 * WIDTH), output_hidden_states=True, position_ids=lambda model: torch.arange(8)[None],
     shared_kv_states=lambda model: {
         kind: (torch.randn(1, heads, 8, HEAD_SIZE), torch.randn(1, heads, 8, HEAD_SIZE))
         for kind, heads in (("full_attention", 2), ("sliding_attention", 2))

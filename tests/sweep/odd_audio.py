@@ -32,7 +32,6 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "clvp_encoder": {"num_attention_heads": 2},  # a head has at least 32
     "clvp": {"text_config.num_attention_heads": 2, "speech_config.num_attention_heads": 2},
     "dots3_note_audio_encoder": {"conv_output_size": 16 * WIDTH, "samples_per_token": 8 * 160},
-    "clap": _inside("audio_config", _CLAP),
     "clap_audio_model": _CLAP,
     "csm": _inside("codec_config", _MIMI),
     "dac": _DAC,

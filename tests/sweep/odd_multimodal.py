@@ -126,7 +126,7 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "align": {"projection_dim": 80},
     "kosmos-2.5": {"latent_query_num": 4},
     "gemma3n": {"vision_soft_tokens_per_image": 16},
-    "omdet-turbo": {"encoder_in_channels": [32, 64, 128], "apply_layernorm_after_vision_backbone": False},
+    "omdet-turbo": {"encoder_in_channels": [32, 64, 128], "apply_layernorm_after_vision_backbone": False, "text_projection_in_dim": WIDTH, "text_projection_out_dim": WIDTH, "class_embed_dim": WIDTH, "vision_features_channels": [WIDTH] * 3},
     "fast_vlm": {"vision_config.hidden_size": 256},
     "chameleon": {"vq_config.num_embeddings": 8, "image_token_id": 150},
     **{f"muse_{name}": {"out_hidden_size": 4 * WIDTH} for name in ("glimmer", "spark")},
@@ -170,6 +170,13 @@ def filmed() -> Any:
     return CONFIG_MAPPING["pe_video_encoder"](vision_config=CONFIG_MAPPING["vit"](num_labels=WIDTH))
 
 
+def seen_by_siglip() -> Any:
+    """Gemma 3n takes the configuration of a tower of timm only; another is put in its place once it is made."""
+    config = CONFIG_MAPPING["gemma3n"]()
+    vars(config)["vision_config"] = CONFIG_MAPPING["siglip_vision_model"](vocab_size=32, vocab_offset=128, rms_norm_eps=1e-6)
+    return config
+
+
 MAKERS: Final[dict[str, Any]] = {
     # timm is not installed here: another tower stands where its models stand
     "perception_lm": of("perception_lm", vision_config={"model_type": "siglip_vision_model", "model_args": {"embed_dim": WIDTH}}),
@@ -178,14 +185,12 @@ MAKERS: Final[dict[str, Any]] = {
     "pe_video_encoder": lambda: filmed(),
     "pe_audio_video_encoder": lambda: CONFIG_MAPPING["pe_audio_video_encoder"](video_config=filmed()),
     "pe_audio_video": lambda: CONFIG_MAPPING["pe_audio_video"](audio_video_config=MAKERS["pe_audio_video_encoder"]()),
-    "gemma3n": lambda: CONFIG_MAPPING["gemma3n"](
-        vision_config=CONFIG_MAPPING["siglip_vision_model"](vocab_size=128, vocab_offset=262144, rms_norm_eps=1e-6)
-    ),
+    "gemma3n": seen_by_siglip,
     "omdet-turbo": of("omdet-turbo", backbone_config={"model_type": "swin", "out_indices": [2, 3, 4]}, timm_kwargs={}),
     "gemma4_unified": of("gemma4_unified", vision_config={}, audio_config={}),
     **{key: of(key, vision_config={"model_type": "gemma4_vision"}, audio_config={"model_type": "gemma4_audio"}) for key in ("gemma4", "embedding_gemma2")},
     "emu3": of("emu3", vocabulary_map={"<image>": 150, "<|extra_200|>": 151} | {f"<|visual token {i:06d}|>": 140 + i for i in range(8)}),
-    "nemotron_h_omni": of("nemotron_h_omni", audio_config={"projection_hidden_size": WIDTH}),
+    "nemotron_h_omni": of("nemotron_h_omni", audio_config={"projection_hidden_size": WIDTH, "projection_bias": False}),
     "dots3_note": lambda: CONFIG_MAPPING["dots3_note"](text_config=odd_text("dots3_note_text")),
     "chameleon": of("chameleon", vocabulary_map={"<image>": 150} | {f"IMGIMG{letter}Z": 140 + i for i, letter in enumerate("ABCDEFGH")}),
 }

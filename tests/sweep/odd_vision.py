@@ -90,6 +90,7 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "efficientnet": _EFFICIENT,
     "janus_vqgan": {"num_patches": 2, "base_channels": 32, "latent_channels": 32},
     "levit": {"patch_size": 16, "image_size": 128},
+    "lw_detr_vit": {"num_windows": 4, "num_windows_side": 2},
     "llama4_vision_model": {
         "intermediate_size": 4 * WIDTH, "projector_input_dim": WIDTH, "projector_output_dim": WIDTH, "vision_output_dim": WIDTH,
     },
@@ -101,7 +102,7 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "pp_lcnet_v4": _LCNET,
     "pp_ocrv5_server_det": {"kernel_list": [3, 2, 2], "scale_factor_list": [1, 2, 4, 8], "intraclass_block_config": _INTRACLASS},
     "pp_ocrv6_medium_det": _OCR | {"intraclass_block_config": _INTRACLASS},
-    "pp_ocrv6_small_det": _OCR | {"layer_list_out_channels": (12, 18, 42, 360)},
+    "pp_ocrv6_small_det": _OCR | {"layer_list_out_channels": (96, 96, 192, 384)},
     "pp_ocrv6_small_rec": _OCR,
     "pp_ocrv6_tiny_rec": _OCR,
     "slanext": {"vision_config.output_channels": 256},
@@ -202,6 +203,10 @@ NOT_BUILT: Final[dict[str, str]] = {
     "timm_wrapper": _TIMM,
     "dinat": "its attention is a kernel of natten, which is not installed here",
     **dict.fromkeys(["sam2_video", "sam3_tracker_video"], _SESSION),
+    **dict.fromkeys(
+        ["pp_ocrv6_medium_det", "pp_ocrv6_small_det"],
+        "its neck wants maps that halve both ways; the strides that its backbone has from nothing halve one way only",
+    ),
     **dict.fromkeys(["chameleon_vqgan", "emu3_vqgan", "glm_image_vqmodel"], _NO_FORWARD),
     **dict.fromkeys(
         [
