@@ -39,11 +39,14 @@ _SIZES: Final[tuple[tuple[str, int], ...]] = (
     (r"(num_|n_)?(max_)?(position_embeddings|positions)|max_.*positions?.*|n_ctx|max_seq_len|n_positions", 256),
     (r"num_position_embeddings", 64),
     (r".*image_size|crop_size|max_img_size", 32),
-    (r"sliding_window", 4),
+    (r"sliding_window(_size)?", 4),
     (r"(.*_)?(hidden_size|d_model|n_embd|embed_dim|embedding_dim|hidden_dim|embedding_size|projection_dim|proj_dim)", WIDTH),
     (r"dim|emb_dim|query_dim|output_dim|out_hidden_size|d_latents|model_in_dim|attention_dim|.*_hidden_size.*|latent_dim", WIDTH),
     (r"linear_(key|value)_head_dim", HEAD_SIZE),
-    (r"(attention_)?window_size", 4),
+    (r"(attention_)?window_size|attention_window|index_topk", 4),
+    (r"local_attention", 8),  # to both sides
+    (r"local_radius", 3),
+    (r"first_k_dense_replace|num_dense_layers", 1),
 )  # fmt: skip
 # What a number is when its default is None, and the model then cannot do without it.
 _UNSAID: Final = {
@@ -149,6 +152,8 @@ def _shrink(config: Any, specials: _Specials) -> None:
     kinds = before.get("layer_types")
     if kinds:
         _layers(config, list(dict.fromkeys(kinds)), len(kinds))
+    elif before.get("mlp_layer_types"):
+        _set(config, "mlp_layer_types", _few(list(before["mlp_layer_types"]), 2))
     if before.get("num_key_value_heads") == before.get("num_attention_heads") and before.get("num_key_value_heads"):
         _set(config, "num_key_value_heads", HEADS)
 
@@ -168,9 +173,15 @@ def _layers(config: Any, kinds: list[str], before: int) -> None:
     kinds = kinds * 2 if len(kinds) == 1 else kinds
     for name, value in list(vars(config).items()):
         if isinstance(value, list) and len(value) == before:
-            _set(config, name, value[: len(kinds)])
+            _set(config, name, _few(value, len(kinds)))
     _set(config, "layer_types", kinds)
     _set(config, "num_hidden_layers", len(kinds))
+
+
+def _few(values: list[Any], count: int) -> list[Any]:
+    """The first of the values of the layers; of kinds one of each by turns."""
+    kinds = list(dict.fromkeys(values)) if all(isinstance(one, str) for one in values) else values
+    return [kinds[place % len(kinds)] for place in range(count)]
 
 
 def _set(config: Any, name: str, value: Any) -> None:
@@ -208,7 +219,7 @@ def _list(name: str, value: Any) -> Any:
         return type(value)(_narrow(one) for one in value)
     if re.fullmatch(r".*heads", name):
         return type(value)(min(HEADS, 1 << (one.bit_length() - 1)) for one in value)
-    if re.fullmatch(r"window_size", name):
+    if re.fullmatch(r"window_size|attention_window", name):
         return type(value)(min(one, 4) for one in value)
     if re.fullmatch(r".*image_size", name):
         return type(value)(min(one, 32) for one in value)
