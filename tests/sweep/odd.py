@@ -71,6 +71,8 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "blt_local_decoder": {"hidden_size_global": WIDTH},
     "longcat_flash": {"head_dim": HEAD_SIZE // 2, "zero_expert_num": 2},
     "kolibri1": {"n_routed_experts": 4, "num_experts": 4},
+    "gpt_neo": {"window_size": 4},
+    "llama4_text": {"attention_chunk_size": 4},
     "reformer": {
         "axial_pos_embds_dim": (16, 48), "axial_pos_shape": (4, 4), "attn_layers": ["local", "lsh"],
         "num_hidden_layers": 2, "local_attn_chunk_length": 4, "lsh_attn_chunk_length": 4, "num_buckets": 4,

@@ -116,6 +116,7 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "sam2_hiera_det_model": _HIERA,
     "sam2_vision_model": _SAM2,
     "sam3_tracker": {"vision_config.backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]},
+    "sam3_lite_text_text_model": {"num_hidden_layers": 3},  # the first and the last have no attention
     "sapiens2": {"num_key_value_heads_per_layer": [4, 2]},
     "seggpt": {"image_size": (64, 32), "merge_index": 0},
     "textnet": {"stem_out_channels": 8},
