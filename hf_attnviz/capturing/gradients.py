@@ -31,6 +31,10 @@ UNFINISHED: Final = "the weights never stand in the model as such: they are divi
 FROZEN: Final = "nothing before these weights requires a gradient; let the model's input or weights require one"
 
 
+class NotReachedError(NotKeptError):
+    """``backward()`` has not come by these weights: nothing that it began at depends on them, so far."""
+
+
 class Gradient:
     """The gradient of one call's weights: empty until ``backward()`` has been there, or the reason why it stays so."""
 
@@ -61,7 +65,7 @@ class Gradient:
         if self.reason:
             raise NotKeptError(f"the attention of {module} has no gradient: {self.reason}")
         if self._sum is None:
-            raise NotKeptError(
+            raise NotReachedError(
                 f"no gradient has reached the attention of {module} yet: call backward() on a scalar that depends on it"
             )
         return self._sum

@@ -192,8 +192,7 @@ class _Sequence:
         """The tokens of the decoder (or only) side, padding dropped, with the last one put out; None where unknown."""
         known: list[int | None]
         if self.tokens is not None:
-            known = [None] * self.untold
-            known += self.tokens[: self.prompt - self.untold + self.new_tokens]
+            known = [*[None] * self.untold, *self.tokens[: self.prompt - self.untold + self.new_tokens]]
         elif all(one.side.ids is not None for one in self.passes):
             rows = [
                 one.side.ids[self.row(one, len(one.side.ids), "input_ids")]
@@ -310,14 +309,15 @@ class _Sequence:
 
     def _gradient(self, parts: list[Part]) -> torch.Tensor | None:
         """The gradient, cut and joined like the weights; None where a pass has none (yet)."""
-        known = [(one, call, kept) for one, call in parts if (kept := call.gradient_if_any) is not None]
+        reached = any(call.gradient_if_any(zeros=False) is not None for _, call in parts)
+        known = [(one, call, kept) for one, call in parts if (kept := call.gradient_if_any(zeros=reached)) is not None]
         return self._joined(known)[0] if len(known) == len(parts) else None
 
     def _native(self, one: Pass, call: AttentionCall) -> AttentionMap:
         """A map in a layout of the model's own, as it is."""
         folded = self._folded(call)
         row = slice(None) if folded else self.row(one, len(call.weights), call.module)
-        weights, gradient = call.weights[row], call.gradient_if_any
+        weights, gradient = call.weights[row], call.gradient_if_any(zeros=False)
         queries, keys = (Labels.plain(map(str, range(size)), "latent") for size in weights.shape[-2:])
         return AttentionMap(
             weights,

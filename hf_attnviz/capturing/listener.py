@@ -71,7 +71,7 @@ class Listener:
     # ---- sessions: while the target runs in this thread
 
     @contextlib.contextmanager
-    def _session(self, cache: Any = None) -> Iterator[scope.Session]:
+    def _session(self, cache: Any = None, *, compiles: bool = False) -> Iterator[scope.Session]:
         session = scope.session_of(self.recording)
         if session is None:
             run = self.recording.continued(cache) or self.recording.new_run(self.two_sided)
@@ -79,7 +79,7 @@ class Listener:
             scope.begin(session, FunctionObserver)
         session.depth += 1
         try:
-            with uncompiled(self.model) if session.depth == 1 else contextlib.nullcontext():
+            with uncompiled(self.model, compiles) if session.depth == 1 else contextlib.nullcontext():
                 yield session
         except BaseException:
             session.run.failed = True
@@ -133,7 +133,7 @@ class Listener:
         if not scope.hears(self.recording):
             return following(*args, **kwargs)
         setting = _settings(self.model, args, kwargs)
-        with self._session() as session:
+        with self._session(compiles=setting("compile_config") is not None) as session:
             output = following(*args, **kwargs)
             sequences = output if isinstance(output, torch.Tensor) else getattr(output, "sequences", None)
             if isinstance(sequences, torch.Tensor) and sequences.dim() == 2:

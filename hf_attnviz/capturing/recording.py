@@ -313,10 +313,12 @@ def capture(
 ) -> Recording:
     """Record attention while ``target`` runs: ``with av.capture(model, tokenizer) as recording: model(**inputs)``.
 
-    The model runs as it is: same backend, same config, output equal to the last bit; nothing is left behind.
+    The model runs as it is: same backend, same config, output equal to the last bit; nothing is left behind. A module
+    that is compiled inside the block runs uncompiled there, with the bits that it had when the block was opened. Two
+    blocks on one model in two threads or tasks hear their own runs only; threads that stand in no block are heard.
 
     Args:
-        target: an ``nn.Module``, a ``PreTrainedModel`` or a transformers ``Pipeline``.
+        target: an ``nn.Module``, a ``PreTrainedModel``, a transformers ``Pipeline``, or a wrapper around a model.
         processor: the tokenizer or processor that gives labels; default: the pipeline's. Without one labels are ids.
         keep: what to keep: ``"maps"``, ``"vectors"``, a reducer such as ``av.Rows([-1])``, or a list of them.
         layers: block indices to keep; None keeps all. Others run without any cost.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from hf_attnviz.capturing.families import TOWERS
+from hf_attnviz.capturing.gradients import NotReachedError
 from hf_attnviz.capturing.reducers import KeptRows
 from hf_attnviz.capturing.scope import Context
 from hf_attnviz.errors import NotKeptError, listed
@@ -84,11 +85,12 @@ class AttentionCall:
             raise NotKeptError(f"gradients of {self.module} were not asked for; capture with gradients=True")
         return self.gradient_rows().weights
 
-    @property
-    def gradient_if_any(self) -> KeptRows | None:
-        """The rows of the gradient, with the position of each, if there is one by now."""
+    def gradient_if_any(self, *, zeros: bool) -> KeptRows | None:
+        """The rows of the gradient, if there is one by now; with ``zeros``, zeros where ``backward()`` passed by."""
         try:
             return None if self.gradient_rows is None else self.gradient_rows()
+        except NotReachedError:
+            return KeptRows(torch.zeros_like(self.weights), self.rows.positions) if zeros else None
         except NotKeptError:
             return None
 

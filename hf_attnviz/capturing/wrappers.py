@@ -76,12 +76,12 @@ def refuse_compiled(model: nn.Module) -> None:
 
 
 @contextmanager
-def uncompiled(model: nn.Module) -> Iterator[None]:
-    """Inside, what was compiled of ``model`` since the recording was opened runs as it was before.
+def uncompiled(model: nn.Module, compiles: bool) -> Iterator[None]:
+    """Inside, what was compiled of ``model`` since the recording was opened, or will be now, runs as it was before.
 
     torch knows only one stance for all threads: other compiled code runs uncompiled, too, as long as this lasts.
     """
-    if compiled_part(model) is None:
+    if not compiles and compiled_part(model) is None:
         yield
         return
     me = object()

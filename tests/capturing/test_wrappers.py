@@ -1,12 +1,9 @@
 """What people put around a model: the real library each time, the same bits, the right maps, nothing left behind."""
 
-import asyncio
 import copy
 import io
 import pickle
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,60 +11,18 @@ import pytest
 import torch
 import transformers
 from torch import nn
-from torch.overrides import _get_current_function_mode_stack
 
 import hf_attnviz as av
-from hf_attnviz.capturing import scope
 from tests.capturing.extra_models import ByHand, built
-from tests.capturing.test_forward import TOLERANCE, same
-from tests.capturing.test_undo import ORIGINAL, marks
+from tests.capturing.test_forward import pipe
+from tests.capturing.wrapped import GREEDY, TOLERANCE, eager_maps, recorded, same
+from tests.capturing.wrapped import nothing_is_left as nothing_is_left
 from tests.models import ids, padded, tiny
 
 accelerate = pytest.importorskip("accelerate")
 peft = pytest.importorskip("peft")
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks
-
-GREEDY: dict[str, Any] = {"max_new_tokens": 3, "do_sample": False}
-DOORS = ("forward", "generate", "prepare_inputs_for_generation")
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    yield
-    assert transformers.modeling_utils.AttentionInterface.get_interface == ORIGINAL[1]
-    assert _get_current_function_mode_stack() == []
-    assert scope.all_sessions() == []
-    assert torch._dynamo.eval_frame._stance.stance == "default"
-
-
-def ours(model: nn.Module) -> Any:
-    """Where we stand on a model; wrappers change the rest of it as they run."""
-    return {
-        name: (dict(m._forward_hooks), dict(m._forward_pre_hooks), [m.__dict__.get(door) for door in DOORS])
-        for name, m in model.named_modules()
-    }
-
-
-def recorded(target: Any, run: Callable[[], Any]) -> tuple[Any, av.Recording]:
-    """What ``run`` gives, the same with and without a capture of ``target``, and the recording."""
-    with torch.no_grad():
-        plain = run()
-        before = ours(target)
-        with av.capture(target) as recording:
-            assert ours(target) != before
-            seen = run()
-    same(plain, seen)
-    assert ours(target) == before
-    names = {name for name, _ in target.named_modules()}
-    assert recording.calls and {call.module for call in recording.calls} <= names
-    return seen, recording
-
-
-def eager_maps(model: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """``[layer, batch, head, query, key]`` of a model that runs eager."""
-    with torch.no_grad():
-        return torch.stack(model(input_ids=tokens, output_attentions=True).attentions)
 
 
 # ---- peft
@@ -141,6 +96,20 @@ def test_lora_on_an_encoder_decoder_with_beams() -> None:
             )
         torch.testing.assert_close(trace.cross.stacked(), torch.cat(truth.cross_attentions), **TOLERANCE)
         torch.testing.assert_close(trace.encoder.stacked(), torch.cat(truth.encoder_attentions), **TOLERANCE)
+
+
+def test_a_pipeline_around_an_adapter() -> None:
+    plain = pipe("text-generation")
+    options: dict[str, Any] = {"target_modules": ["c_attn"], "fan_in_fan_out": True, "init_lora_weights": False}
+    model = peft.get_peft_model(plain.model, peft.LoraConfig(r=2, task_type="CAUSAL_LM", **options)).eval()
+    target = transformers.pipeline("text-generation", model=model, tokenizer=plain.tokenizer, device="cpu")
+    asked: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False}
+    said = target("the cat", **asked)
+    with av.capture(target) as recording:
+        assert target("the cat", **asked) == said
+    assert len(recording.runs) == 1
+    assert recording.trace.decoder.keys.texts[:2] == ("the", "cat")
+    assert recording.calls[0].module.startswith("base_model.model.transformer.h.0")
 
 
 @pytest.mark.parametrize("virtual", [1, 3])
@@ -247,227 +216,6 @@ def test_dynamic_quantisation(name: str) -> None:
     # The quantised layers round to 8 bits what the two backends differ in at the sixth decimal.
     torch.testing.assert_close(recording.calls[0].weights, expected[0], **TOLERANCE)
     assert len(recording.traces) == 2 and max(call.error for call in recording.calls) < 1e-4
-
-
-# ---- compilers
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("how", ["whole", "whole, before", "in place", "forward", "function", "part", "child"])
-def test_compiled_inside_the_block(how: str) -> None:
-    """It runs uncompiled: the bits are those of the model as it was when the block was opened."""
-    torch._dynamo.reset()
-    model, reference, tokens = tiny("gpt2"), tiny("gpt2", "eager"), ids(2, 5)
-    with torch.no_grad():
-        plain = model(tokens).logits
-        before = torch.compile(model, backend=_other_bits)
-        compiled_bits = before(tokens).logits
-        assert not torch.equal(plain, compiled_bits)  # so that the test can tell which of the two ran
-        with av.capture(model) as recording:
-            run: Any = model
-            if how == "whole":
-                run = torch.compile(model, backend=_other_bits)
-            elif how == "whole, before":
-                run = before
-            elif how == "in place":
-                model.compile(backend=_other_bits)
-            elif how == "forward":
-                model.forward = torch.compile(model.forward, backend=_other_bits)
-            elif how == "function":
-                run = torch.compile(lambda tokens: model(tokens), backend=_other_bits)
-            elif how == "part":
-                model.transformer.h[1].compile(backend=_other_bits)
-            else:
-                model.transformer.h[0] = torch.compile(model.transformer.h[0], backend=_other_bits)
-            for _ in range(2):
-                assert torch.equal(run(tokens).logits, plain)
-        assert not torch.equal(run(tokens).logits, plain)  # compiled again, once nobody looks
-    assert [len(r.calls) for r in recording.runs] == [2, 2]
-    torch.testing.assert_close(recording.traces[3].decoder.stacked(), eager_maps(reference, tokens)[:, 1], **TOLERANCE)
-    torch._dynamo.reset()
-
-
-def _other_bits(graph: Any, _: Any) -> Callable[..., Any]:
-    """A compiler whose code rounds in another way, as the real one's does, without the minute that it takes."""
-
-    def run(*args: Any) -> Any:
-        return tuple(t * (1 + 1e-6) if _is_float(t) else t for t in graph.forward(*args))
-
-    return run
-
-
-def _is_float(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.is_floating_point()
-
-
-def test_two_threads_leave_the_compiler_as_it_was() -> None:
-    models = [tiny("gpt2", num_hidden_layers=1), tiny("bert")]
-    barrier = threading.Barrier(2)
-
-    def work(model: Any) -> int:
-        torch.set_num_threads(1)
-        with av.capture(model) as recording, torch.no_grad():
-            next(iter(model.children())).compile(backend="eager")
-            for seed in range(5):
-                barrier.wait(30)
-                model(ids(1, 5, seed))
-        return len(recording.runs)
-
-    with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(work, models)) == [5, 5]
-    torch._dynamo.reset()
-
-
-def test_a_full_graph_is_refused_by_the_compiler_in_our_words() -> None:
-    model = tiny("gpt2")
-    compiled = torch.compile(model, backend="eager", fullgraph=True)
-    with torch.no_grad(), pytest.raises(RuntimeError, match="hf_attnviz records this model"), av.capture(model):
-        compiled(ids(1, 4))
-    torch._dynamo.reset()
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_scripted_attention_function_is_not_silently_empty() -> None:
-    @torch.jit.script
-    def attend(x: torch.Tensor) -> torch.Tensor:
-        return (x @ x.transpose(-1, -2)).softmax(-1) @ x
-
-    class Scripted(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            out: torch.Tensor = attend(x)
-            return out
-
-    model, x = Scripted(), torch.randn(2, 5, 8)
-    plain = model(x)
-    with pytest.raises(av.errors.NothingCapturedError, match="scripted"), av.capture(model):
-        assert torch.equal(model(x), plain)
-
-
-# ---- threads, tasks, nesting
-
-
-def test_two_blocks_on_one_model_in_two_threads_hear_their_own_runs() -> None:
-    model, barrier = tiny("gpt2"), threading.Barrier(2)
-
-    def work(length: int) -> list[int]:
-        torch.set_num_threads(1)
-        with av.capture(model) as recording, torch.no_grad():
-            for seed in range(8):
-                barrier.wait(30)
-                model(ids(1, length, seed))
-            barrier.wait(30)
-        return [len(trace.decoder.keys) for trace in recording.traces]
-
-    before = marks(model)
-    with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(work, [4, 6])) == [[4] * 8, [6] * 8]
-    assert marks(model) == before
-
-
-def test_worker_threads_inside_a_block_are_heard() -> None:
-    model, reference = tiny("gpt2"), tiny("gpt2", "eager")
-    lengths = [3, 4, 5, 6, 7, 8, 9, 10]
-
-    def work(length: int) -> None:
-        torch.set_num_threads(1)
-        with torch.no_grad():
-            model(ids(1, length))
-
-    with av.capture(model) as recording, ThreadPoolExecutor(4) as pool:
-        list(pool.map(work, lengths))
-    assert sorted(run.number for run in recording.runs) == list(range(8))
-    assert sorted(len(trace.decoder.keys) for trace in recording.traces) == lengths
-    for trace in recording.traces:
-        expected = eager_maps(reference, ids(1, len(trace.decoder.keys)))[:, 0]
-        torch.testing.assert_close(trace.decoder.stacked(), expected, **TOLERANCE)
-
-
-def test_an_attached_recording_hears_every_thread_also_those_in_blocks_of_their_own() -> None:
-    model = tiny("gpt2")
-    attached = av.attach(model, last=9)
-    try:
-
-        def work() -> int:
-            with torch.no_grad(), av.capture(model) as recording:
-                model(ids(1, 5))
-            return len(recording.runs)
-
-        with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(work).result() == 1
-            pool.submit(model, ids(1, 6)).result()
-    finally:
-        attached.detach()
-    assert [len(trace.decoder.keys) for trace in attached.traces] == [5, 6]
-
-
-def test_tasks_that_interleave_on_one_model() -> None:
-    model = tiny("gpt2")
-
-    async def ask(length: int, others: asyncio.Barrier) -> list[int]:
-        with av.capture(model) as recording:
-            for way in ("here", "thread", "executor"):
-                await others.wait()  # both blocks are open now
-                if way == "here":
-                    model(ids(1, length))
-                elif way == "thread":
-                    await asyncio.to_thread(model, ids(1, length + 10))
-            await others.wait()
-        return [len(trace.decoder.keys) for trace in recording.traces]
-
-    async def main() -> list[list[int]]:
-        others = asyncio.Barrier(2)
-        return await asyncio.gather(ask(4, others), ask(6, others))
-
-    before = marks(model)
-    assert asyncio.run(main()) == [[4, 14], [6, 16]]
-    assert marks(model) == before
-
-
-def test_an_executor_inside_a_task_is_heard() -> None:
-    model = tiny("gpt2")
-
-    async def main() -> int:
-        with av.capture(model) as recording:
-            await asyncio.get_running_loop().run_in_executor(None, model, ids(1, 5))
-        return len(recording.trace.decoder.keys)
-
-    assert asyncio.run(main()) == 5
-
-
-def test_a_block_inside_a_generator() -> None:
-    model = tiny("gpt2")
-    before = marks(model)
-
-    def answers() -> Iterator[av.Trace]:
-        with av.capture(model) as recording:
-            for length in (3, 4):
-                model.generate(ids(1, length), **GREEDY)
-                yield recording.traces[-1]
-
-    assert [len(trace.decoder.keys) for trace in answers()] == [5, 6]
-    assert marks(model) == before
-    left = answers()
-    next(left)
-    with ThreadPoolExecutor(1) as pool:  # left in another thread than the one that entered
-        pool.submit(left.close).result()
-    assert marks(model) == before
-    with av.capture(model) as recording:
-        model(ids(1, 5))
-    assert len(recording.runs) == 1
-
-
-@pytest.mark.parametrize("part_first", [False, True])
-def test_a_model_and_a_part_of_it_at_once(part_first: bool) -> None:
-    model, reference = tiny("bert"), tiny("bert", "eager")
-    before, expected = marks(model), eager_maps(reference, ids(2, 5))
-    parts = [model.encoder.layer[1], model] if part_first else [model, model.encoder.layer[1]]
-    with torch.no_grad(), av.capture(parts[0]) as outer, av.capture(parts[1]) as inner:
-        model(ids(2, 5))
-    assert marks(model) == before
-    part, whole = (outer, inner) if part_first else (inner, outer)
-    assert [call.module for call in part.calls] == ["attention.self"] and len(whole.calls) == 2
-    assert torch.equal(part.calls[0].weights, whole.calls[1].weights)
-    torch.testing.assert_close(part.calls[0].weights, expected[1], **TOLERANCE)
 
 
 # ---- copies, and models that change
