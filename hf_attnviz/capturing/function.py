@@ -28,6 +28,7 @@ _PRODUCT: Final = frozenset({"matmul", "__matmul__", "__rmatmul__", "bmm", "badd
 _MULTIPLY: Final = frozenset({"mul", "multiply", "__mul__", "__rmul__"})
 _CUT: Final = frozenset({"__getitem__", "narrow"})
 _SDPA: Final = "scaled_dot_product_attention"
+_ATTENDS: Final = frozenset({*_SOFTMAX, _SDPA})
 
 # Python functions of torch that would run unseen, because the mode is off while they run: they are run from their
 # own code with the check for modes taken out, so that what they call inside is seen.
@@ -68,8 +69,8 @@ class FunctionObserver(TorchFunctionMode):
     ) -> Any:
         """Run ``func`` as it is, and look at it when it is one of ours."""
         kwargs = kwargs or {}
-        if torch.compiler.is_compiling():  # compiled code passes us by; that it ran is told when the session ends
-            self.compiled = True
+        if torch.compiler.is_compiling():  # compiled code passes us by; attention in it is told when the session ends
+            self.compiled = self.compiled or getattr(func, "__name__", "") in _ATTENDS
             return func(*args, **kwargs)
         if not scope.sessions():
             return func(*args, **kwargs)

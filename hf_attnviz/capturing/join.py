@@ -131,7 +131,7 @@ class _Sequence:
         end = next((place + 1 for place, token in enumerate(new) if token in generated.ends), None)
         if end is not None:
             return end
-        while new and generated.pad is not None and new[-1] == generated.pad:
+        while new and generated.ends and new[-1] == generated.pad:  # nothing is filled up where nothing ends
             new.pop()
         return len(new)
 
