@@ -143,6 +143,20 @@ def test_a_padded_prompt_and_the_vectors() -> None:
         torch.testing.assert_close(one.key_vectors, other.key_vectors, atol=1e-4, rtol=0)
 
 
+def test_a_prompt_of_embeddings() -> None:
+    model, reference = decoder("llama"), decoder("llama", "eager")
+    embedded = model.get_input_embeddings()(ids(1, 6)).detach()
+    recording = run(model, {"inputs_embeds": embedded}, {"prompt_lookup_num_tokens": 2, "max_matching_ngram_size": 1})
+    new = recording.runs[0].generated.sequences[0].tolist()  # type: ignore[union-attr]
+    with torch.no_grad():
+        whole = torch.tensor([ids(1, 6)[0].tolist() + new[:-1]])
+        expected = reference(whole, output_attentions=True).attentions
+    for found, wanted in zip(recording.trace.decoder, expected, strict=True):
+        torch.testing.assert_close(found.weights, wanted[0], atol=2e-5, rtol=0)
+        assert found.steps == (0,) * 6 + tuple(range(1, NEW))
+        assert found.produced == (None,) * 5 + tuple(map(str, new))
+
+
 def test_rows_from_the_start_are_kept_and_rows_from_the_end_are_refused() -> None:
     model, near = decoder("llama"), decoder("llama", noise=NEAR["llama"])
     whole = run(model, {"input_ids": ids(1, 6)}, {"assistant_model": near}).trace

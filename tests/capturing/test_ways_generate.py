@@ -10,7 +10,7 @@ from transformers import DynamicCache
 import hf_attnviz as av
 from tests.capturing.test_generate import without_padding
 from tests.capturing.ways import assert_decoder_is_one_pass, decoder, read
-from tests.models import ids, padded
+from tests.models import ids, padded, tiny
 
 NAMES = ["llama", "mistral", "gemma3"]
 NOTHING = ("mistral", "offloaded_static")
@@ -77,6 +77,21 @@ def test_the_half_of_guidance_that_is_not_returned_is_no_step() -> None:
     _, guided = run(model, {"input_ids": ids(1, 6)}, {"guidance_scale": 1.5})
     assert guided.trace.decoder.maps[0].steps == plain.trace.decoder.maps[0].steps
     assert len(guided.calls) == 2 * len(plain.calls)  # they did run, and are there for who wants them
+
+
+def test_the_other_half_of_guidance_has_a_source_of_its_own() -> None:
+    """Under guidance an encoder-decoder runs its encoder again, on something else; the labels stay the source's."""
+    model, reference, source = tiny("bart"), tiny("bart", "eager"), padded([7, 4], "right")
+    sequences, recording = run(model, source, {"guidance_scale": 1.5})
+    for item, length in enumerate((7, 4)):
+        trace, tokens = recording.traces[item], source["input_ids"][item, :length]
+        with torch.no_grad():
+            out = reference(tokens[None], decoder_input_ids=sequences[item : item + 1, :-1], output_attentions=True)
+        assert trace.cross.keys.ids == trace.encoder.keys.ids == tuple(tokens.tolist())
+        for stack, maps in ((trace.encoder, out.encoder_attentions), (trace.cross, out.cross_attentions)):
+            for found, wanted in zip(stack, maps, strict=True):
+                rows = min(found.weights.shape[1], wanted.shape[2])  # one may end before the other
+                torch.testing.assert_close(found.weights[:, :rows], wanted[0, :, :rows], atol=2e-5, rtol=0)
 
 
 def test_a_pad_token_that_was_put_out_is_a_token_where_nothing_ends() -> None:
