@@ -10,6 +10,7 @@ import torch
 from transformers import GenerationConfig
 
 import hf_attnviz as av
+from tests.capturing.extra_models import byte_level, word_piece
 from tests.capturing.ways import assert_decoder_is_one_pass, decoder
 from tests.models import ids, tiny
 
@@ -114,6 +115,18 @@ def test_a_drafter_that_shares_blocks_with_the_model_is_not_heard() -> None:
     assert len(recording.calls) == 2 * len(recording.runs[0].forwards)
 
 
+def test_a_drafter_with_a_tokenizer_of_its_own() -> None:
+    tokenizer, other = byte_level(), word_piece()
+    model, reference = (decoder("llama", backend, vocab_size=len(tokenizer)) for backend in ("sdpa", "eager"))
+    drafter = decoder("llama", vocab_size=len(other))
+    prompt = tokenizer("a small dog sat on the cat, a small dog", return_tensors="pt")["input_ids"]
+    options = {"assistant_model": drafter, "tokenizer": tokenizer, "assistant_tokenizer": other}
+    recording = run(model, {"input_ids": prompt}, options)
+    tokens = recording.runs[0].generated.sequences[0].tolist()  # type: ignore[union-attr]
+    assert rejected(recording) > 0
+    assert_decoder_is_one_pass(recording.trace, reference, tokens[:-1])
+
+
 @pytest.mark.parametrize("drafter", ["near", "the same"])
 def test_an_end_inside_a_draft_ends_the_map(drafter: str) -> None:
     model, reference = decoder("llama"), decoder("llama", "eager")
@@ -143,13 +156,14 @@ def test_a_padded_prompt_and_the_vectors() -> None:
         torch.testing.assert_close(one.key_vectors, other.key_vectors, atol=1e-4, rtol=0)
 
 
-def test_a_prompt_of_embeddings() -> None:
+@pytest.mark.parametrize("seed", [0, 2], ids=["right", "wrong"])
+def test_a_prompt_of_embeddings(seed: int) -> None:
     model, reference = decoder("llama"), decoder("llama", "eager")
-    embedded = model.get_input_embeddings()(ids(1, 6)).detach()
+    embedded = model.get_input_embeddings()(ids(1, 6, seed)).detach()
     recording = run(model, {"inputs_embeds": embedded}, {"prompt_lookup_num_tokens": 2, "max_matching_ngram_size": 1})
     new = recording.runs[0].generated.sequences[0].tolist()  # type: ignore[union-attr]
     with torch.no_grad():
-        whole = torch.tensor([ids(1, 6)[0].tolist() + new[:-1]])
+        whole = torch.tensor([ids(1, 6, seed)[0].tolist() + new[:-1]])
         expected = reference(whole, output_attentions=True).attentions
     for found, wanted in zip(recording.trace.decoder, expected, strict=True):
         torch.testing.assert_close(found.weights, wanted[0], atol=2e-5, rtol=0)

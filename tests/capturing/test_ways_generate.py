@@ -22,6 +22,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "static": {"cache_implementation": "static"},
     "static beams": {"cache_implementation": "static", "num_beams": 3},
     "chunks": {"prefill_chunk_size": 3},
+    "chunks longer than a window": {"prefill_chunk_size": 5},
     "sampled chunks": {"prefill_chunk_size": 2, "do_sample": True},
     "beams over chunks": {"prefill_chunk_size": 3, "num_beams": 3},
     "guidance": {"guidance_scale": 1.5},
@@ -43,8 +44,13 @@ def run(model: Any, inputs: dict[str, torch.Tensor], options: dict[str, Any]) ->
     return seen, recording
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        *((name, way) for name in NAMES for way in WAYS),
+        *(("llama4", way) for way in ("static", "no cache", "chunks", "short beams")),  # keys in chunks, not windows
+    ],
+)
 def test_joined_maps_equal_one_pass(name: str, way: str) -> None:
     """Prompt and new tokens are three windows long, so keys have been dropped; they are columns of zeros."""
     model, reference, inputs = decoder(name), decoder(name, "eager"), padded([7, 4], "left")
@@ -161,8 +167,9 @@ def test_the_error_of_an_offloaded_cache_without_a_gpu_comes_out_as_it_is() -> N
     assert "forward" not in model.__dict__
 
 
-def test_a_conversation_goes_on_with_its_cache() -> None:
-    model, reference = decoder("llama"), decoder("llama", "eager")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_conversation_goes_on_with_its_cache(name: str) -> None:
+    model, reference = decoder(name), decoder(name, "eager")
     cache = DynamicCache(config=model.config)
     options = {"max_new_tokens": 3, "do_sample": False, "past_key_values": cache}
     with av.capture(model) as recording:
