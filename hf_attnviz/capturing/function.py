@@ -28,7 +28,8 @@ from hf_attnviz.capturing.seen import Seen
 
 _PRODUCT: Final = frozenset({"matmul", "__matmul__", "__rmatmul__", "bmm", "baddbmm", "mm", "mv"})
 _RESIZE: Final = frozenset({"__getitem__", "narrow", "expand", "expand_as"})
-_MIXES: Final = SOFTMAX | _PRODUCT | {SDPA, "einsum", "grid_sample", "conv1d", "cumsum", "fftn"}
+_ATTENDS: Final = SOFTMAX | {SDPA}
+_MIXES: Final = _ATTENDS | _PRODUCT | {"einsum", "grid_sample", "conv1d", "cumsum", "fftn"}
 
 # Python functions of torch that would run unseen, because the mode is off while they run: they are run from their
 # own code with the check for modes taken out, so that what they call inside is seen.
@@ -49,8 +50,8 @@ class FunctionObserver(TorchFunctionMode):
     ) -> Any:
         """Run ``func`` as it is, and look at it when it is one of ours."""
         kwargs = kwargs or {}
-        if torch.compiler.is_compiling():  # compiled code passes us by; that it ran is told when the session ends
-            self.compiled = True
+        if torch.compiler.is_compiling():  # compiled code passes us by; attention in it is told when the session ends
+            self.compiled = self.compiled or getattr(func, "__name__", "") in _ATTENDS
             return func(*args, **kwargs)
         if not scope.sessions():
             return func(*args, **kwargs)

@@ -10,6 +10,7 @@ kernel's own output confirms it.
 import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 import torch
@@ -157,7 +158,7 @@ class _Call:
     def seen(self, result: tuple[torch.Tensor, torch.Tensor | None], exact: bool) -> Seen:
         """The weights of this call, proved; worked out once for all recordings that listen."""
         if exact not in self._cached:
-            with torch.no_grad():
+            with torch.no_grad(), _same_numbers(self.query.device):
                 self._cached[exact] = self._seen(result, exact)
         return self._cached[exact]
 
@@ -246,3 +247,12 @@ class _Call:
     def _causal(self) -> bool:
         asked = self.kwargs.get("is_causal")
         return bool(getattr(self.module, "is_causal", True) if asked is None else asked)
+
+
+def _same_numbers(device: torch.device) -> AbstractContextManager[None]:
+    """Afterwards the stream of random numbers is where it was: a kernel run again may draw some of its own accord."""
+    devices = [] if device.type == "cpu" else [device]
+    forked: AbstractContextManager[None] = torch.random.fork_rng(
+        devices, device_type=device.type if devices else "cuda"
+    )
+    return forked

@@ -75,7 +75,7 @@ class _Sequence:
         first, *later = self.run.forwards
 
         def chunk(one: Pass) -> bool:
-            return one.prefix is not None and one.side.past > 0 and _full(first) and not _full(one)
+            return one.prefix is not None and one.side.past > 0 and first.has_all_tokens and not one.has_all_tokens
 
         return [first, *takewhile(chunk, later)] if self.run.generated is not None else [first]
 
@@ -83,7 +83,7 @@ class _Sequence:
     def prompt(self) -> int:
         """How many positions the prompt has, padding included."""
         if self.run.drafted_from is not None:
-            return self.run.drafted_from
+            return self.run.drafted_from + self.run.forwards[0].beyond
         return self.prefill[-1].side.past + (self.prefill[-1].side.new or 0)
 
     @cached_property
@@ -94,7 +94,7 @@ class _Sequence:
             return None
         returned: list[int] = generated.sequences[self.number].tolist()
         first = self.run.forwards[0].prefix
-        if first is None or not _full(self.run.forwards[0]):
+        if first is None or not self.run.forwards[0].has_all_tokens:
             return returned
         # A model's own generate() may strip the prompt off again: what the rows had read tells.
         start: list[int] = first[self.item * (len(first) // self.items)].tolist()
@@ -114,7 +114,8 @@ class _Sequence:
         if self.run.drafted_from is None or self.tokens is None or one.prefix is None:
             return None
         read = zip(one.prefix[0].tolist(), self.tokens[:-1], strict=False)  # the last token was put out, never read
-        return sum(self._real(sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], read))))
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], read))
+        return sum(self._real(one.beyond + same))
 
     def _rows_that_read(self, tokens: list[int], prefix: torch.Tensor) -> list[int]:
         """The rows of this sequence's input, in a pass, that had read the beginning of ``tokens``."""
@@ -144,7 +145,7 @@ class _Sequence:
         end = next((place + 1 for place, token in enumerate(new) if token in generated.ends), None)
         if end is not None:
             return end
-        while new and generated.pad is not None and new[-1] == generated.pad:
+        while new and generated.ends and new[-1] == generated.pad:  # nothing is filled up where nothing ends
             new.pop()
         return len(new)
 
@@ -422,8 +423,3 @@ class _Sequence:
 def _place(call: AttentionCall) -> dict[str, Any]:
     """Which map of the model a call is, as an :class:`AttentionMap` says it."""
     return {name: getattr(call, name) for name in ("stack", "layer", "index", "kind", "module")}
-
-
-def _full(one: Pass) -> bool:
-    """Whether ``generate()`` had all tokens of the pass at hand: not for chunks, nor for a prompt of embeddings."""
-    return one.prefix is not None and one.prefix.shape[1] == one.side.past + (one.side.new or 0)

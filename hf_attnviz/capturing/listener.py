@@ -115,7 +115,7 @@ class Listener:
                 if one.side.mask is None and not self.two_sided:
                     one.side = replace(one.side, mask=mask)
             if self.two_sided:
-                if session.run.source.mask is None:
+                if session.run.source.mask is None and not session.run.is_aside(one):
                     session.run.source = replace(session.run.source, mask=one.side.mask)
                 one.side = Side()  # the decoder's own hook says what it reads
             session.contexts.append(_context(session, self.model, args, kwargs))
@@ -239,7 +239,7 @@ class Listener:
         if torch.compiler.is_compiling():
             return
         session = scope.session_of(self.recording)
-        if session is not None:
+        if session is not None and not (session.current is not None and session.run.is_aside(session.current)):
             session.run.source = _side(named_arguments(module, args, kwargs))
 
     def _read_target(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

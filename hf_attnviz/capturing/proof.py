@@ -67,7 +67,7 @@ def prove(
     if not bool(value.isfinite().all()):  # 0 · inf is no number: such a V proves nothing, its finite part does
         value = torch.where(value.isfinite(), value, torch.zeros_like(value))
         output = kernel(value)
-    bound = tolerance(value)
+    bound = tolerance(value, output.dtype)
     tried: list[str] = []
     truth = identity_weights(kernel, value) if exact else None
     masked = 0 if attends is None else int((~attends).sum())
@@ -84,19 +84,23 @@ def prove(
         if truth is None:
             return Proved(weights, error, bound, "consistent", way, masked)
         deviation = _largest((weights.to(truth.dtype) - truth).abs().amax(-1), attends)
-        exact_bound = tolerance(torch.ones_like(value[..., :1, :1]))
+        exact_bound = tolerance(torch.ones_like(value[..., :1, :1]), output.dtype)
         if float(deviation) <= exact_bound:
             return Proved(weights, deviation, exact_bound, "exact", way, masked)
         tried.append(f"{way}: off by {float(deviation):.2g} from the kernel on identity")
     raise ProofError(f"no weights agree with what the kernel put out (allowed: {bound:.2g}). Tried: {'; '.join(tried)}")
 
 
-def tolerance(value: torch.Tensor) -> float:
-    """How far weights · V may be from the kernel's output: rounding of the dtype, at the size of V."""
+def tolerance(value: torch.Tensor, output: torch.dtype | None = None) -> float:
+    """How far weights · V may be from the kernel's output: rounding of the dtype, at the size of V.
+
+    Under autocast the output is coarser than V, and says in which dtype the kernel worked.
+    """
     largest = float(value.detach().abs().max()) if value.numel() else 0.0
-    if value.dtype in (torch.float32, torch.float64):
+    eps = max(torch.finfo(dtype).eps for dtype in (value.dtype, output or value.dtype))
+    if eps <= torch.finfo(torch.float32).eps:
         return 1e-5 * max(1.0, largest)
-    return 2 * torch.finfo(value.dtype).eps * largest
+    return 2 * eps * largest
 
 
 def consistency(
@@ -105,7 +109,8 @@ def consistency(
     """The largest deviation of weights · V from ``output`` (a scalar; infinite where either is not a number)."""
     precise = torch.promote_types(value.dtype, torch.float32)
     grouped = value.to(precise).repeat_interleave(weights.shape[1] // value.shape[1], dim=1)
-    expected = weights.to(precise) @ grouped
+    with torch.autocast(value.device.type, enabled=False):
+        expected = weights.to(precise) @ grouped
     deviation = (expected - output.to(precise).transpose(1, 2)).abs()
     return _largest(deviation.amax(-1), attends)
 

@@ -171,6 +171,16 @@ class Pass:
     loops: "dict[Place, Loop]" = field(default_factory=dict)
     _blocks: dict[str, list[Context]] = field(default_factory=dict)
 
+    @property
+    def beyond(self) -> int:
+        """How many positions are read by its end beyond the tokens that ``generate()`` had at hand for it."""
+        return self.side.past + (self.side.new or 0) - (0 if self.prefix is None else self.prefix.shape[1])
+
+    @property
+    def has_all_tokens(self) -> bool:
+        """Whether ``generate()`` had all tokens of it at hand: not for chunks, nor for a prompt of embeddings."""
+        return self.prefix is not None and self.beyond == 0
+
     def layer(self, group: str, context: Context, own: int | None) -> int:
         """The layer number of a call: the block's own, or the running number where one module serves many blocks."""
         blocks = self._blocks.setdefault(group, [])
@@ -232,12 +242,12 @@ class Run:
 
     @property
     def forwards(self) -> Sequence[Pass]:
-        """The passes that were forwards of the target itself.
+        """The passes that were forwards of the target itself."""
+        return [one for one in self.passes if one.step >= 0 and not self.is_aside(one)]
 
-        Where ``generate()`` made its passes ready, others are asides (the other half of classifier-free guidance).
-        """
-        own = [one for one in self.passes if one.step >= 0]
-        return [one for one in own if one.prefix is not None] or own
+    def is_aside(self, one: Pass) -> bool:
+        """Whether ``generate()``, which makes its passes ready, ran this one aside: the other half of guidance."""
+        return one.prefix is None and any(other.prefix is not None for other in self.passes)
 
     def side(self, stack: str, one: Pass) -> Side:
         """What the blocks of a stack read in a pass; an empty side for images, sound and what is not known."""

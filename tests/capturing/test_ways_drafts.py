@@ -10,6 +10,7 @@ import torch
 from transformers import GenerationConfig
 
 import hf_attnviz as av
+from tests.capturing.extra_models import byte_level, word_piece
 from tests.capturing.ways import assert_decoder_is_one_pass, decoder
 from tests.models import ids, tiny
 
@@ -114,6 +115,18 @@ def test_a_drafter_that_shares_blocks_with_the_model_is_not_heard() -> None:
     assert len(recording.calls) == 2 * len(recording.runs[0].forwards)
 
 
+def test_a_drafter_with_a_tokenizer_of_its_own() -> None:
+    tokenizer, other = byte_level(), word_piece()
+    model, reference = (decoder("llama", backend, vocab_size=len(tokenizer)) for backend in ("sdpa", "eager"))
+    drafter = decoder("llama", vocab_size=len(other))
+    prompt = tokenizer("a small dog sat on the cat, a small dog", return_tensors="pt")["input_ids"]
+    options = {"assistant_model": drafter, "tokenizer": tokenizer, "assistant_tokenizer": other}
+    recording = run(model, {"input_ids": prompt}, options)
+    tokens = recording.runs[0].generated.sequences[0].tolist()  # type: ignore[union-attr]
+    assert rejected(recording) > 0
+    assert_decoder_is_one_pass(recording.trace, reference, tokens[:-1])
+
+
 @pytest.mark.parametrize("drafter", ["near", "the same"])
 def test_an_end_inside_a_draft_ends_the_map(drafter: str) -> None:
     model, reference = decoder("llama"), decoder("llama", "eager")
@@ -141,6 +154,21 @@ def test_a_padded_prompt_and_the_vectors() -> None:
         assert (one.steps, one.produced, one.positions) == (other.steps, other.produced, other.positions)
         torch.testing.assert_close(one.query_vectors, other.query_vectors, atol=1e-4, rtol=0)
         torch.testing.assert_close(one.key_vectors, other.key_vectors, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("seed", [0, 2], ids=["right", "wrong"])
+def test_a_prompt_of_embeddings(seed: int) -> None:
+    model, reference = decoder("llama"), decoder("llama", "eager")
+    embedded = model.get_input_embeddings()(ids(1, 6, seed)).detach()
+    recording = run(model, {"inputs_embeds": embedded}, {"prompt_lookup_num_tokens": 2, "max_matching_ngram_size": 1})
+    new = recording.runs[0].generated.sequences[0].tolist()  # type: ignore[union-attr]
+    with torch.no_grad():
+        whole = torch.tensor([ids(1, 6, seed)[0].tolist() + new[:-1]])
+        expected = reference(whole, output_attentions=True).attentions
+    for found, wanted in zip(recording.trace.decoder, expected, strict=True):
+        torch.testing.assert_close(found.weights, wanted[0], atol=2e-5, rtol=0)
+        assert found.steps == (0,) * 6 + tuple(range(1, NEW))
+        assert found.produced == (None,) * 5 + tuple(map(str, new))
 
 
 def test_rows_from_the_start_are_kept_and_rows_from_the_end_are_refused() -> None:

@@ -21,7 +21,15 @@ WINDOWED: dict[str, tuple[str, str, dict[str, Any]]] = {
             "layer_types": ["sliding_attention", "full_attention"],
         },
     ),
-}
+    "llama4": (
+        "Llama4TextConfig",
+        "Llama4ForCausalLM",
+        {
+            "head_dim": 8, "intermediate_size_mlp": 37, "moe_layers": [], "no_rope_layers": [1, 1],
+            "attention_chunk_size": WINDOW, "layer_types": ["chunked_attention", "full_attention"],
+        },
+    ),
+}  # fmt: skip
 
 
 def decoder(name: str, backend: str = "sdpa", noise: float = 0.0, **changes: Any) -> Any:
