@@ -128,7 +128,7 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "align": {"projection_dim": 80},
     "kosmos-2.5": {"latent_query_num": 4},
     "gemma3n": {"audio_soft_tokens_per_image": 8, "vision_soft_tokens_per_image": 16, "vision_config.vocab_offset": 128, "audio_config.vocab_offset": 144, "image_token_id": 130, "audio_token_id": 146},
-    "omdet-turbo": {"encoder_in_channels": [32, 64, 128], "apply_layernorm_after_vision_backbone": False, "text_projection_in_dim": WIDTH, "text_projection_out_dim": 32, "class_embed_dim": 32, "vision_features_channels": [256] * 3},
+    "omdet-turbo": {"encoder_in_channels": [32, 64, 128], "apply_layernorm_after_vision_backbone": False, "text_projection_in_dim": WIDTH, "text_projection_out_dim": 32, "class_embed_dim": 32, "decoder_hidden_dim": WIDTH, "d_model": WIDTH, "vision_features_channels": [WIDTH] * 3},
     "fast_vlm": {"vision_config.hidden_size": 256},
     "vibevoice": {"audio_config.num_filters": 2, "semantic_model_config.num_filters": 2},
     "chameleon": {"vq_config.num_embeddings": 8, "vq_config.base_channels": 32, "vq_config.channel_multiplier": [1, 1, 2], "vq_config.latent_channels": WIDTH, "image_token_id": 150},
