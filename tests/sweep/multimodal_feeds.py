@@ -29,9 +29,6 @@ def mask_of(name: str) -> Any:
     return lambda model, made: made | {f"{name}_mask": torch.ones(1, made[name].shape[-1], dtype=torch.long)}
 
 
-# Windows of two by two patches, and one layer that looks at the whole image.
-
-
 _NAVIT: Final = {
     "pixel_values": normal(1, 3, 8, 8 * 16), "target_sizes": sizes(4, 4),
     "pixel_values_videos": normal(1, 3, 8, 8 * 16), "target_sizes_videos": sizes(4, 4),
@@ -40,7 +37,8 @@ _PATCHES: Final = normal(1, 16, 3 * 8 * 8)  # four by four patches of eight by e
 _CUTS: Final = normal(16, 3, 8, 8)
 _SHAPES: Final = {"pixel_values": _PATCHES, "pixel_attention_mask": ones(1, 16), "spatial_shapes": sizes(4, 4)}
 _MLLAMA: Final = {
-    "pixel_values": normal(1, 1, 4, 3, 32, 32), "aspect_ratio_ids": torch.tensor([[6]]), "aspect_ratio_mask": ones(1, 1, 4),
+    "pixel_values": normal(1, 1, 4, 3, 32, 32), "aspect_ratio_ids": torch.tensor([[6]]),
+    "aspect_ratio_mask": ones(1, 1, 4),
 }  # fmt: skip
 
 
@@ -79,7 +77,7 @@ def heard(model: Any, made: dict[str, Any]) -> dict[str, Any]:
 
 
 def seen_and_heard(model: Any, made: dict[str, Any]) -> dict[str, Any]:
-    """A picture as a whole and as its one crop (two by two places and their line ends, twice), and twelve frames of sound."""
+    """A picture as a whole and as its one crop (two by two places and line ends, twice), and twelve frames of sound."""
     marks = [model.config.vision_config.image_token_id] * 13 + [model.config.audio_config.audio_token_id] * 12
     ids = torch.cat([made["input_ids"][:, :3], torch.tensor([marks]), made["input_ids"][:, 3:]], dim=1)
     return {

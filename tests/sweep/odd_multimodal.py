@@ -8,13 +8,15 @@ from tests.sweep import multimodal_feeds
 from tests.sweep.rows import Feed, of
 from tests.sweep.shrink import WIDTH
 
+# Windows of two by two patches, and one layer that looks at the whole image.
 _WINDOWS: Final = {"window_size": 16, "fullatt_block_indexes": [1]}
 _TILES: Final = {"image_grid_pinpoints": [[32, 32], [64, 64]]}
 
 _SOFT: Final = {"mm_tokens_per_image": 4}  # of sixteen patches
 _FOUR_WIDE: Final = {"audio_config.intermediate_size": 4 * WIDTH}  # the projector reads four frames at once
 _LLAMA4_VISION: Final = {
-    "intermediate_size": 4 * WIDTH, "projector_input_dim": WIDTH, "projector_output_dim": WIDTH, "vision_output_dim": WIDTH,
+    "intermediate_size": 4 * WIDTH, "projector_input_dim": WIDTH, "projector_output_dim": WIDTH,
+    "vision_output_dim": WIDTH,
 }  # fmt: skip
 _SAM_DOWN: Final = {"image_size": 128, "window_size": 4, "global_attn_indexes": [1], "downsample_channels": [32, WIDTH]}
 
@@ -92,7 +94,6 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "mllama_vision_model": {"vision_output_dim": 6 * WIDTH},
     "molmo2_vision": {"num_position_embeddings": 16},
     "molmo2_adapter": {"vision_feature_layer": [0, 1]},
-    "neomme": {},
     "shieldgemma2": _SOFT | {"yes_token_index": 20, "no_token_index": 21},
     "siglip2_text_model": {"projection_size": WIDTH},
     "tvp": {"visual_prompt_size": 4, "num_frames": 2, "max_img_size": 64},
