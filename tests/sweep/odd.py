@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import torch
 from transformers import CONFIG_MAPPING
+from transformers.models.esmfold2.modeling_esmfold2 import EsmFold2AtomInputs
 
 from tests.sweep import odd_audio, odd_vision
 from tests.sweep.rows import Feed, adding, boxes, normal, of, ones, only, tokens
@@ -28,6 +29,26 @@ _SERIES_FEED: Final = only(
     future_values=normal(1, 6), future_time_features=normal(1, 6, 2),
 )  # fmt: skip
 
+
+def _atoms(model: Any) -> EsmFold2AtomInputs:
+    """Two atoms for each of six residues."""
+    return EsmFold2AtomInputs(
+        ref_pos=torch.randn(1, 12, 3), ref_charge=torch.zeros(1, 12), atom_attention_mask=torch.ones(1, 12, dtype=torch.bool),
+        ref_element=torch.randint(1, 20, (1, 12)), ref_atom_name_chars=torch.randint(1, 60, (1, 12, 4)),
+        ref_space_uid=torch.arange(12)[None] // 2, atom_to_token=torch.arange(12)[None] // 2,
+    )  # fmt: skip
+
+
+def _residues(model: Any) -> torch.Tensor:
+    return torch.arange(6)[None]
+
+
+_FOLD: Final = only(
+    **dict.fromkeys(("token_index", "residue_index"), _residues), res_type=tokens(1, 6, below=20),
+    **dict.fromkeys(("asym_id", "sym_id", "entity_id", "mol_type"), tokens(1, 6, below=1)),
+    token_bonds=lambda model: torch.zeros(1, 6, 6, 1), attention_mask=ones(1, 6, dtype=torch.bool), input_ids=tokens(1, 6, below=20),
+    atom_inputs=_atoms,
+)  # fmt: skip
 _ASSISTANT_FEED: Final = only(
     inputs_embeds=normal(1, 8, 2 * WIDTH), output_hidden_states=True, position_ids=lambda model: torch.arange(8)[None],
     shared_kv_states=lambda model: {
@@ -96,6 +117,12 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "dbrx": {"attn_config.rope_theta": 10000.0, "attn_config.clip_qkv": 8.0},
     "diffusion_gemma_text": {"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 96},
     "esm": {"vocab_size": 160, "mask_token_id": 32, "pad_token_id": 1},
+    "esmfold2": {
+        "single_inputs_size": WIDTH + 67, "char_vocab_size": 64, "atom_feature_dim": 389, "num_loops": 1,
+        "folding_trunk_num_hidden_layers": 2, "parcae_num_coda_layers": 1, "vocab_size": 160,
+        **{f"{part}atom_encoder.num_uid_rope_pairs": 4 for part in ("", "structure_head.diffusion_module.")},
+        **{f"{part}atom_encoder.num_spatial_rope_pairs_per_axis": 1 for part in ("", "structure_head.diffusion_module.")},
+    },
     "pix2struct_text_model": {"initializer_range": 0.02},
     "qwen3_omni_moe_talker_text": {"shared_expert_intermediate_size": 96},
     "qwen4_exp_text": {
@@ -174,6 +201,7 @@ FEEDS: Final[dict[str, Feed]] = {
     ),
     "gemma4_assistant": _ASSISTANT_FEED,
     "gemma4_unified_assistant": _ASSISTANT_FEED,
+    "esmfold2": _FOLD,
     "perceiver": only(inputs=normal(1, 12, WIDTH)),
     # decisions and series
     "decision_transformer": only(
