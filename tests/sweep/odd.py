@@ -33,7 +33,8 @@ _SERIES_FEED: Final = only(
 def _atoms(model: Any) -> EsmFold2AtomInputs:
     """Two atoms for each of six residues."""
     return EsmFold2AtomInputs(
-        ref_pos=torch.randn(1, 12, 3), ref_charge=torch.zeros(1, 12), atom_attention_mask=torch.ones(1, 12, dtype=torch.bool),
+        ref_pos=torch.randn(1, 12, 3), ref_charge=torch.zeros(1, 12),
+        atom_attention_mask=torch.ones(1, 12, dtype=torch.bool),
         ref_element=torch.randint(1, 20, (1, 12)), ref_atom_name_chars=torch.randint(1, 60, (1, 12, 4)),
         ref_space_uid=torch.arange(12)[None] // 2, atom_to_token=torch.arange(12)[None] // 2,
     )  # fmt: skip
@@ -43,11 +44,12 @@ def _residues(model: Any) -> torch.Tensor:
     return torch.arange(6)[None]
 
 
+_ATOM_PARTS: Final = ("", "structure_head.diffusion_module.")
 _FOLD: Final = only(
     **dict.fromkeys(("token_index", "residue_index"), _residues), res_type=tokens(1, 6, below=20),
     **dict.fromkeys(("asym_id", "sym_id", "entity_id", "mol_type"), tokens(1, 6, below=1)),
-    token_bonds=lambda model: torch.zeros(1, 6, 6, 1), attention_mask=ones(1, 6, dtype=torch.bool), input_ids=tokens(1, 6, below=20),
-    atom_inputs=_atoms,
+    token_bonds=lambda model: torch.zeros(1, 6, 6, 1), attention_mask=ones(1, 6, dtype=torch.bool),
+    input_ids=tokens(1, 6, below=20), atom_inputs=_atoms,
 )  # fmt: skip
 _ASSISTANT_FEED: Final = only(
     inputs_embeds=normal(1, 8, 2 * WIDTH), output_hidden_states=True, position_ids=lambda model: torch.arange(8)[None],
@@ -120,8 +122,8 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "esmfold2": {
         "single_inputs_size": WIDTH + 67, "char_vocab_size": 64, "atom_feature_dim": 389, "num_loops": 1,
         "folding_trunk_num_hidden_layers": 2, "parcae_num_coda_layers": 1, "vocab_size": 160,
-        **{f"{part}atom_encoder.num_uid_rope_pairs": 4 for part in ("", "structure_head.diffusion_module.")},
-        **{f"{part}atom_encoder.num_spatial_rope_pairs_per_axis": 1 for part in ("", "structure_head.diffusion_module.")},
+        **{f"{part}atom_encoder.num_uid_rope_pairs": 4 for part in _ATOM_PARTS},
+        **{f"{part}atom_encoder.num_spatial_rope_pairs_per_axis": 1 for part in _ATOM_PARTS},
     },
     "pix2struct_text_model": {"initializer_range": 0.02},
     "qwen3_omni_moe_talker_text": {"shared_expert_intermediate_size": 96},

@@ -98,7 +98,9 @@ def _derive(config: Any) -> None:
     if not dataclasses.is_dataclass(config):
         return
     known = {field.name for field in dataclasses.fields(config) if field.init}
-    fields = {name: value for name, value in vars(config).items() if name in known}
+    now = vars(config)
+    also = type(config).attribute_map  # a field may keep its value under another name
+    fields = {name: now.get(also.get(name, name), value) for name, value in now.items() if name in known}
     try:
         fresh = type(config)(**{name: copy.deepcopy(one) for name, one in fields.items() if not name.startswith("_")})
     except Exception:  # a field has no place among its arguments any more: what was worked out before stays
