@@ -11,7 +11,6 @@ from tests.sweep import odd, odd_multimodal
 from tests.sweep.feed import complete, feed
 from tests.sweep.shrink import shrink
 
-
 CONFIGS = odd.CONFIGS | odd_multimodal.CONFIGS
 CLASSES = odd.CLASSES | odd_multimodal.CLASSES
 MAKERS = odd.MAKERS | odd_multimodal.MAKERS
@@ -85,7 +84,7 @@ def redraw(model: torch.nn.Module, seed: int = 0) -> None:
         for name, parameter in model.named_parameters():
             if not parameter.is_floating_point() or not parameter.numel() or name.endswith(("alpha", "beta")):
                 continue  # of nothing, or what a model divides by
-            if sum(side > 1 for side in parameter.shape) > 1:  # not one number for each channel
+            if parameter.dim() > 1:
                 embeds = "embed" in ".".join(name.split(".")[-2:]) and parameter.dim() < 4
                 experts = parameter.dim() == 3 and id(parameter) not in convolved and parameter.shape[-2] > 1
                 fan = parameter.shape[-2] if experts else parameter[0].numel()

@@ -52,20 +52,22 @@ _KINDS: Final = {
 
 
 def complete(model: Any, made: dict[str, Any]) -> dict[str, Any]:
-    """The same inputs with as many placeholders among the words as the model's tower makes of the image, video or sound."""
+    """The same inputs with as many placeholders among the words as the model's towers make of what they read."""
     names = inspect.signature(model.forward).parameters
     ids = made.get("input_ids")
     if ids is None:
         return made
     spread = torch.zeros_like(ids)
     for kind, (sources, mark) in _KINDS.items():
-        tower = next((getattr(part, f"get_{kind}_features") for part in model.modules() if hasattr(part, f"get_{kind}_features")), None)
+        name = f"get_{kind}_features"
+        tower = next((getattr(part, name) for part in model.modules() if hasattr(part, name)), None)
         token = number(model.config, f"{kind}_token_id", f"{kind}_token_index")
         if tower is None or token is None or not set(sources.split("|")) & set(made) or bool((ids == token).any()):
             continue
         count = features(tower, made)
         own = "audio" if kind == "audio" else "vision"
-        start, end = ([one] if (one := number(model.config, f"{own}_{which}_token_id")) else [] for which in ("start", "end"))
+        ends = (number(model.config, f"{own}_{which}_token_id") for which in ("start", "end"))
+        start, end = ([] if one is None else [one] for one in ends)
         ids = torch.cat([ids[:, :3], torch.tensor([start + [token] * count + end]), ids[:, 3:]], 1)
         marks = [0] * len(start) + [mark] * count + [0] * len(end)
         spread = torch.cat([spread[:, :3], torch.tensor([marks]), spread[:, 3:]], 1)
@@ -97,7 +99,9 @@ def number(config: Any, *names: str, default: Any = None) -> Any:
     """The first of the names that the configuration, or its vision or audio part, knows."""
     whole = getattr(config, "vlm_config", None) or config
     parts = [config, whole]
-    parts += [getattr(whole, part, None) for part in ("vision_config", "audio_config", "backbone_config", "text_config")]
+    parts += [
+        getattr(whole, part, None) for part in ("vision_config", "audio_config", "backbone_config", "text_config")
+    ]
     for part in parts:
         for name in names:
             value = getattr(part, name, None)

@@ -5,11 +5,11 @@ from typing import Any, Final
 
 import torch
 from transformers import CONFIG_MAPPING
+from transformers.models.esmfold2.modeling_esmfold2 import EsmFold2AtomInputs
 
 from tests.sweep import odd_audio, odd_vision
 from tests.sweep.rows import Feed, adding, boxes, normal, of, ones, only, tokens
 from tests.sweep.shrink import HEAD_SIZE, WIDTH
-
 
 _HYBRID: Final = ["linear_attention", "full_attention"]
 _ZAMBA: Final = {"layers_block_type": ["linear_attention", "hybrid", "hybrid"], "num_hidden_layers": 3}
@@ -29,6 +29,28 @@ _SERIES_FEED: Final = only(
     future_values=normal(1, 6), future_time_features=normal(1, 6, 2),
 )  # fmt: skip
 
+
+def _atoms(model: Any) -> EsmFold2AtomInputs:
+    """Two atoms for each of six residues."""
+    return EsmFold2AtomInputs(
+        ref_pos=torch.randn(1, 12, 3), ref_charge=torch.zeros(1, 12),
+        atom_attention_mask=torch.ones(1, 12, dtype=torch.bool),
+        ref_element=torch.randint(1, 20, (1, 12)), ref_atom_name_chars=torch.randint(1, 60, (1, 12, 4)),
+        ref_space_uid=torch.arange(12)[None] // 2, atom_to_token=torch.arange(12)[None] // 2,
+    )  # fmt: skip
+
+
+def _residues(model: Any) -> torch.Tensor:
+    return torch.arange(6)[None]
+
+
+_ATOM_PARTS: Final = ("", "structure_head.diffusion_module.")
+_FOLD: Final = only(
+    **dict.fromkeys(("token_index", "residue_index"), _residues), res_type=tokens(1, 6, below=20),
+    **dict.fromkeys(("asym_id", "sym_id", "entity_id", "mol_type"), tokens(1, 6, below=1)),
+    token_bonds=lambda model: torch.zeros(1, 6, 6, 1), attention_mask=ones(1, 6, dtype=torch.bool),
+    input_ids=tokens(1, 6, below=20), atom_inputs=_atoms,
+)  # fmt: skip
 _ASSISTANT_FEED: Final = only(
     inputs_embeds=normal(1, 8, 2 * WIDTH), output_hidden_states=True, position_ids=lambda model: torch.arange(8)[None],
     shared_kv_states=lambda model: {
@@ -66,12 +88,24 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     # widths that must agree
     "gemma4_assistant": _SHARED,
     "gemma4_unified_assistant": _SHARED,
-    "blt": {"encoder_hash_byte_group_vocab": 500, "global_config.encoder_cross_output_size": 2 * WIDTH, "decoder_config.hidden_size_global": WIDTH},
+    "blt": {
+        "local_attention_window_len": 4, "encoder_hash_byte_group_vocab": 500,
+        "global_config.encoder_cross_output_size": 2 * WIDTH, "decoder_config.hidden_size_global": WIDTH,
+    },
     "blt_global_transformer": {"encoder_cross_output_size": 2 * WIDTH},
     "blt_local_decoder": {"hidden_size_global": WIDTH},
     "longcat_flash": {"head_dim": HEAD_SIZE // 2, "zero_expert_num": 2},
     "kolibri1": {"n_routed_experts": 4, "num_experts": 4},
+    # windows and blocks smaller than the text
+    "big_bird": {"block_size": 1, "num_random_blocks": 1},
+    "bigbird_pegasus": {"block_size": 1, "num_random_blocks": 1},
+    "canine": {"local_transformer_stride": 4},
+    "doge": {"keep_window_size": 4},
     "gpt_neo": {"window_size": 4},
+    "longt5": {"global_block_size": 4},
+    "minimax": {"block_size": 4},
+    "minimax_m3_vl_text": {"index_block_size": 4, "index_topk_blocks": 2},
+    "pegasus_x": {"block_size": 4},
     "llama4_text": {"attention_chunk_size": 4},
     "reformer": {
         "axial_pos_embds_dim": (16, 48), "axial_pos_shape": (4, 4), "attn_layers": ["local", "lsh"],
@@ -85,6 +119,12 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "dbrx": {"attn_config.rope_theta": 10000.0, "attn_config.clip_qkv": 8.0},
     "diffusion_gemma_text": {"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 96},
     "esm": {"vocab_size": 160, "mask_token_id": 32, "pad_token_id": 1},
+    "esmfold2": {
+        "single_inputs_size": WIDTH + 67, "char_vocab_size": 64, "atom_feature_dim": 389, "num_loops": 1,
+        "folding_trunk_num_hidden_layers": 2, "parcae_num_coda_layers": 1, "vocab_size": 160,
+        **{f"{part}atom_encoder.num_uid_rope_pairs": 4 for part in _ATOM_PARTS},
+        **{f"{part}atom_encoder.num_spatial_rope_pairs_per_axis": 1 for part in _ATOM_PARTS},
+    },
     "pix2struct_text_model": {"initializer_range": 0.02},
     "qwen3_omni_moe_talker_text": {"shared_expert_intermediate_size": 96},
     "qwen4_exp_text": {
@@ -116,14 +156,16 @@ MAKERS: Final[dict[str, Callable[[], Any]]] = {
     "time_series_transformer": of("time_series_transformer", **_SERIES),
     "gemma4_assistant": lambda: CONFIG_MAPPING["gemma4_assistant"](
         text_config=CONFIG_MAPPING["gemma4_text"](
-            hidden_size_per_layer_input=0, vocab_size_per_layer_input=0, use_double_wide_mlp=False, enable_moe_block=False,
-            num_hidden_layers=4, num_kv_shared_layers=4, **_ASSISTANT,
+            hidden_size_per_layer_input=0, vocab_size_per_layer_input=0, use_double_wide_mlp=False,
+            enable_moe_block=False, num_hidden_layers=4, num_kv_shared_layers=4, **_ASSISTANT,
         )
     ),
     "gemma4_unified_assistant": lambda: CONFIG_MAPPING["gemma4_unified_assistant"](
         text_config=CONFIG_MAPPING["gemma4_unified_text"](num_hidden_layers=4, num_kv_shared_layers=4, **_ASSISTANT)
     ),
-    "step3p5": of("step3p5", layer_types=["full_attention", "sliding_attention"], sliding_window=512, num_hidden_layers=2),
+    "step3p5": of(
+        "step3p5", layer_types=["full_attention", "sliding_attention"], sliding_window=512, num_hidden_layers=2
+    ),
     "dots3_note_text": of(
         "dots3_note_text", layer_types=["indexed_attention", "sliding_attention"], num_hidden_layers=2, head_dim=16,
         qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=16, swa_num_attention_heads=4, swa_num_key_value_heads=4,
@@ -148,7 +190,9 @@ FEEDS: Final[dict[str, Feed]] = {
     "lilt": adding(bbox=boxes),
     "qwen3_omni_moe_talker_code_predictor": only(inputs_embeds=normal(1, 12, WIDTH)),
     "qwen3_omni_moe_talker_text": only(inputs_embeds=normal(1, 12, WIDTH)),
-    "muse_glimmer_assistant": only(noise_embeds=normal(1, 4, WIDTH), context_hidden_states=normal(1, 8, 2 * WIDTH), attention_mask=ones(1, 12)),
+    "muse_glimmer_assistant": only(
+        noise_embeds=normal(1, 4, WIDTH), context_hidden_states=normal(1, 8, 2 * WIDTH), attention_mask=ones(1, 12)
+    ),
     "jev": adding(
         marks=lambda model: torch.tensor([[5, 11]]), num_options=lambda model: torch.tensor([[2, 3]]),
         question_type_ids=lambda model: torch.tensor([[0, 1]]),
@@ -159,6 +203,7 @@ FEEDS: Final[dict[str, Feed]] = {
     ),
     "gemma4_assistant": _ASSISTANT_FEED,
     "gemma4_unified_assistant": _ASSISTANT_FEED,
+    "esmfold2": _FOLD,
     "perceiver": only(inputs=normal(1, 12, WIDTH)),
     # decisions and series
     "decision_transformer": only(
@@ -170,7 +215,9 @@ FEEDS: Final[dict[str, Feed]] = {
     "time_series_transformer": _SERIES_FEED,
     "patchtst": only(past_values=normal(1, 32, 1)),
     "patchtsmixer": only(past_values=normal(1, 32, 1)),
-    "timesfm": only(past_values=normal(1, 128), past_values_padding=tokens(1, 128, below=1), freq=tokens(1, 1, below=1)),
+    "timesfm": only(
+        past_values=normal(1, 128), past_values_padding=tokens(1, 128, below=1), freq=tokens(1, 1, below=1)
+    ),
     "timesfm2_5": only(past_values=normal(1, 128)),
     **odd_audio.FEEDS,
     **odd_vision.FEEDS,
@@ -181,7 +228,8 @@ _NO_FILE: Final = "transformers has no modelling file of this type; its weights 
 # type -> why it is not built: what is missing here, or that it is no model
 NOT_BUILT: Final[dict[str, str]] = {
     "t5_gemma_module": "the configuration of a side of t5gemma: its module is a part, no model of its own",
-    **dict.fromkeys(["glmga", "internlm3", "iquestcoder", "pp_chart2table", "pp_chart2table_vision", "layoutxlm"], _NO_FILE),
+    **dict.fromkeys(["glmga", "internlm3", "iquestcoder", "layoutxlm"], _NO_FILE),
+    **dict.fromkeys(["pp_chart2table", "pp_chart2table_vision"], _NO_FILE),
     **odd_audio.NOT_BUILT,
     **odd_vision.NOT_BUILT,
 }

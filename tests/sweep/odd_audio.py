@@ -9,14 +9,18 @@ from transformers.models.bark import BarkSemanticConfig
 from tests.sweep.rows import Feed, adding, mels, normal, ones, only, tokens, wave
 from tests.sweep.shrink import WIDTH
 
-
 _MIMI: Final[dict[str, Any]] = {
     "num_filters": 8, "upsample_groups": 64, "codebook_dim": 32, "vector_quantization_hidden_dimension": 32,
     "codebook_size": 64,
 }  # fmt: skip
 _POCKET: Final[dict[str, Any]] = {"num_filters": 8, "upsample_groups": 64}
 _ENCODEC: Final[dict[str, Any]] = {"num_filters": 8, "codebook_dim": WIDTH, "codebook_size": 64}
-_DAC: Final[dict[str, Any]] = {"encoder_hidden_size": 8, "decoder_hidden_size": 64, "hidden_size": 128, "codebook_size": 64}
+_DAC: Final[dict[str, Any]] = {
+    "encoder_hidden_size": 8, "decoder_hidden_size": 64, "hidden_size": 128, "codebook_size": 64,
+}  # fmt: skip
+_DIT: Final[dict[str, Any]] = {
+    "look_ahead_layers": (1,), "look_backward_layers": (0,), "enc_channels": (32, 32, 32, 32, 96),
+}  # fmt: skip
 
 
 _CLAP: Final = {"patch_embeds_hidden_size": 16, "hidden_size": 128, "num_attention_heads": (2, 4, 4, 4)}
@@ -57,9 +61,9 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "pocket_tts_audio_tokenizer": _POCKET,
     "pocket_tts_audio_tokenizer_decoder": _POCKET,
     "pocket_tts_audio_tokenizer_encoder": _POCKET,
-    "qwen2_5_omni_token2wav": {"dit_config.look_ahead_layers": (1,), "dit_config.look_backward_layers": (0,), "dit_config.enc_channels": (32, 32, 32, 32, 96)},
+    "qwen2_5_omni_token2wav": _inside("dit_config", _DIT),
     "univnet": {"model_hidden_channels": 8},
-    "qwen2_5_omni_dit": {"look_ahead_layers": (1,), "look_backward_layers": (0,), "enc_channels": (32, 32, 32, 32, 96)},
+    "qwen2_5_omni_dit": _DIT,
     "vibevoice_acoustic_tokenizer": {"num_filters": 4},
     "vibevoice_acoustic_tokenizer_decoder": {"num_filters": 4},
     "vibevoice_acoustic_tokenizer_encoder": {"num_filters": 4},
@@ -111,7 +115,9 @@ FEEDS: Final[dict[str, Feed]] = {
     "audioflamingo3_encoder": adding(input_features_mask=ones(1, 512)),
     "clap_audio_model": adding(input_features=normal(1, 1, 64, 64)),
     "fun_asr_nano_encoder": mels(20, 560, input_features_mask=ones(1, 20)),
-    "gemma3n_audio": only(audio_mel=normal(1, 64, 128), audio_mel_mask=lambda model: torch.zeros(1, 64, dtype=torch.bool)),
+    "gemma3n_audio": only(
+        audio_mel=normal(1, 64, 128), audio_mel_mask=lambda model: torch.zeros(1, 64, dtype=torch.bool)
+    ),
     "gemma4_audio": mels(96, 128),
     "inkling_audio": only(audio_input_ids=tokens(1, 6, 80)),
     "qwen2_5_omni_audio_encoder": only(

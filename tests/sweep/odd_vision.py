@@ -9,14 +9,14 @@ from transformers import CONFIG_MAPPING
 from tests.sweep.rows import Feed, adding, image, normal, of, ones, only
 from tests.sweep.shrink import WIDTH
 
-
 _EFFICIENT: Final[dict[str, Any]] = {
     "width_coefficient": 0.25, "depth_coefficient": 1.0, "num_block_repeats": (1,) * 7,
     "in_channels": (32, 16, 24, 40, 80, 112, 192), "out_channels": (16, 24, 40, 80, 112, 192, 320), "hidden_dim": 320,
 }  # fmt: skip
 _HIERA: Final[dict[str, Any]] = {
-    "hidden_size": 16, "image_size": [64, 64], "blocks_per_stage": [1, 2, 1, 1], "embed_dim_per_stage": [16, 32, 64, 128],
-    "num_attention_heads_per_stage": [1, 2, 4, 4], "window_size_per_stage": [4, 4, 2, 2], "global_attention_blocks": [2],
+    "hidden_size": 16, "image_size": [64, 64], "blocks_per_stage": [1, 2, 1, 1],
+    "embed_dim_per_stage": [16, 32, 64, 128], "num_attention_heads_per_stage": [1, 2, 4, 4],
+    "window_size_per_stage": [4, 4, 2, 2], "global_attention_blocks": [2],
 }  # fmt: skip
 _SAM2: Final[dict[str, Any]] = {
     "backbone_channel_list": [128, 64, 32, 16], "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
@@ -35,9 +35,11 @@ _INTRACLASS: Final[dict[str, list[Any]]] = {  # kernel, stride, padding
         for length, k in (("longratio", 7), ("midratio", 5), ("shortratio", 3))
     },
 }  # fmt: skip
-_READING: Final[dict[str, int]] = {
-    f"reading_order_config.{name}_token_id": place for place, name in enumerate(("start", "pad", "end", "pred"))
-}
+_READING: Final[dict[str, Any]] = {
+    "class_thresholds": [0.5] * 25, "class_order": [0] * 25, "reading_order_config.max_2d_position_embeddings": 1024,
+    "reading_order_config.start_token_id": 0, "reading_order_config.pad_token_id": 1,
+    "reading_order_config.end_token_id": 2, "reading_order_config.pred_token_id": 3,
+}  # fmt: skip
 _PAIR: Final = image(64, 64, frames=2)
 
 
@@ -47,10 +49,6 @@ def _resnet(key: str) -> Callable[[], Any]:
     return lambda: CONFIG_MAPPING[key](
         use_timm_backbone=False, backbone_config=CONFIG_MAPPING["resnet"](out_features=stages)
     )
-
-
-def _lcnet() -> Any:
-    return CONFIG_MAPPING["pp_lcnet_v4"](out_features=["stage1", "stage2", "stage3", "stage4"])
 
 
 def _flattened(model: Any) -> torch.Tensor:
@@ -68,7 +66,6 @@ def _shape(height: int, width: int) -> Callable[[Any], torch.Tensor]:
     return lambda model: torch.tensor([[height, width]])
 
 
-_MINICPM: Final = adding(pixel_values=normal(1, 3, 8, 128), target_sizes=_shape(4, 4))
 _LEVELS: Final = only(
     vision_features=lambda model: [torch.randn(1, WIDTH, 4, 4)], text_features=normal(1, 6, WIDTH),
     vision_pos_embeds=lambda model: [torch.randn(1, WIDTH, 4, 4)],
@@ -78,7 +75,8 @@ _QUERIES: Final = only(
     spatial_shapes=_shape(4, 4),
 )  # fmt: skip
 _MASKS: Final = only(
-    decoder_queries=normal(1, 8, WIDTH), encoder_hidden_states=normal(1, 16, WIDTH), prompt_features=normal(1, 6, WIDTH),
+    decoder_queries=normal(1, 8, WIDTH), encoder_hidden_states=normal(1, 16, WIDTH),
+    prompt_features=normal(1, 6, WIDTH),
     backbone_features=lambda model: [torch.randn(1, WIDTH, side, side) for side in (16, 8, 4)],
 )  # fmt: skip
 
@@ -92,21 +90,25 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "levit": {"patch_size": 16, "image_size": 128},
     "lw_detr_vit": {"num_windows": 4, "num_windows_side": 2},
     "llama4_vision_model": {
-        "intermediate_size": 4 * WIDTH, "projector_input_dim": WIDTH, "projector_output_dim": WIDTH, "vision_output_dim": WIDTH,
+        "intermediate_size": 4 * WIDTH, "projector_input_dim": WIDTH, "projector_output_dim": WIDTH,
+        "vision_output_dim": WIDTH,
     },
     "molmo2_vision": {"num_position_embeddings": 16},
-    "pp_doclayout_v2": {"class_thresholds": [0.5] * 25, "class_order": [0] * 25, "reading_order_config.max_2d_position_embeddings": 1024, **_READING},
+    "pp_doclayout_v2": _READING,
     "pp_doclayout_v3": {"x4_feat_dim": 16},
     "pp_formulanet": {"vision_config.output_channels": 256},
     "pp_formulanet_vision": {"output_channels": 256},
     "pp_lcnet_v4": _LCNET,
-    "pp_ocrv5_server_det": {"kernel_list": [3, 2, 2], "scale_factor_list": [1, 2, 4, 8], "intraclass_block_config": _INTRACLASS},
-    "pp_ocrv6_medium_det": _OCR | {"intraclass_block_config": _INTRACLASS},
-    "pp_ocrv6_small_det": _OCR | {"layer_list_out_channels": (96, 96, 192, 384)},
+    "pp_ocrv5_server_det": {
+        "kernel_list": [3, 2, 2], "scale_factor_list": [1, 2, 4, 8], "intraclass_block_config": _INTRACLASS,
+    },
     "pp_ocrv6_small_rec": _OCR,
     "pp_ocrv6_tiny_rec": _OCR,
     "slanext": {"vision_config.output_channels": 256},
-    "lightglue": {"intermediate_size": 2 * WIDTH, "descriptor_dim": WIDTH, "keypoint_detector_config.descriptor_decoder_dim": WIDTH},
+    "lightglue": {
+        "intermediate_size": 2 * WIDTH, "descriptor_dim": WIDTH,
+        "keypoint_detector_config.descriptor_decoder_dim": WIDTH,
+    },
     "superglue": {"keypoint_detector_config.descriptor_decoder_dim": WIDTH},
     "minicpm_ocr_vision": {"insert_layer_id": 0},
     "minicpmv4_6_vision": {"insert_layer_id": 0},
@@ -121,7 +123,9 @@ CONFIGS: Final[dict[str, dict[str, Any]]] = {
     "seggpt": {"image_size": (64, 32), "merge_index": 0},
     "textnet": {"stem_out_channels": 8},
     "unlimited_ocr_vision": {"sam_config.downsample_channels": (WIDTH, WIDTH)},
-    "vitmatte": {"backbone_config.patch_size": 16, "backbone_config.num_channels": 4, "fusion_hidden_sizes": [32, 16, 8, 8]},
+    "vitmatte": {
+        "backbone_config.patch_size": 16, "backbone_config.num_channels": 4, "fusion_hidden_sizes": [32, 16, 8, 8],
+    },
     "zoedepth": {"bottleneck_features": WIDTH},
 }  # fmt: skip
 
@@ -133,9 +137,6 @@ MAKERS: Final[dict[str, Callable[[], Any]]] = {
         "efficientloftr", hidden_size=WIDTH, out_features=[16, 16, 32, WIDTH], stage_num_blocks=[1, 1, 1, 2],
         num_attention_heads=8,
     ),
-    **{
-        f"pp_ocrv6_{size}_det": of(f"pp_ocrv6_{size}_det", backbone_config=_lcnet) for size in ("small", "medium")
-    },
     "lw_detr": of("lw_detr", projector_scale_factors=[1.0]),
     "uvdoc": lambda: CONFIG_MAPPING["uvdoc"](
         backbone_config=CONFIG_MAPPING["uvdoc_backbone"](out_features=[f"stage{stage}" for stage in range(1, 7)])
@@ -153,9 +154,6 @@ FEEDS: Final[dict[str, Feed]] = {
     "inkling2_vision": adding(pixel_values=normal(16, 64, 3)),
     "kimi_k25_vision": adding(pixel_values=normal(16, 3, 8, 8)),
     "lightglue": _PAIR,
-    "minicpm_ocr_vision": _MINICPM,
-    "minicpmv4_6_vision": _MINICPM,
-    "minicpmv4_7_vision": _MINICPM,
     "mllama_vision_model": only(
         pixel_values=normal(1, 1, 4, 3, 32, 32), aspect_ratio_ids=lambda model: torch.tensor([[6]]),
         aspect_ratio_mask=ones(1, 1, 4),
@@ -211,11 +209,12 @@ NOT_BUILT: Final[dict[str, str]] = {
     **dict.fromkeys(["chameleon_vqgan", "emu3_vqgan", "glm_image_vqmodel"], _NO_FORWARD),
     **dict.fromkeys(
         [
-            "edgetam_mask_decoder", "edgetam_prompt_encoder", "edgetam_video_mask_decoder", "edgetam_video_prompt_encoder",
-            "sam2_mask_decoder", "sam2_prompt_encoder", "sam2_video_mask_decoder", "sam2_video_prompt_encoder",
-            "sam3_geometry_encoder", "sam3_lite_text_geometry_encoder", "sam3_tracker_mask_decoder",
-            "sam3_tracker_prompt_encoder", "sam3_tracker_video_mask_decoder", "sam3_tracker_video_prompt_encoder",
-            "sam_hq_mask_decoder", "sam_hq_prompt_encoder", "sam_mask_decoder", "sam_prompt_encoder", "sapiens2_head",
+            "edgetam_mask_decoder", "edgetam_prompt_encoder", "edgetam_video_mask_decoder",
+            "edgetam_video_prompt_encoder", "sam2_mask_decoder", "sam2_prompt_encoder", "sam2_video_mask_decoder",
+            "sam2_video_prompt_encoder", "sam3_geometry_encoder", "sam3_lite_text_geometry_encoder",
+            "sam3_tracker_mask_decoder", "sam3_tracker_prompt_encoder", "sam3_tracker_video_mask_decoder",
+            "sam3_tracker_video_prompt_encoder", "sam_hq_mask_decoder", "sam_hq_prompt_encoder", "sam_mask_decoder",
+            "sam_prompt_encoder", "sapiens2_head",
         ],
         _PIECE,
     ),

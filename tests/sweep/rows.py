@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
-
 Feed = Callable[[Any, dict[str, Any]], dict[str, Any]]
 
 

@@ -4,6 +4,7 @@ All widths become one width and all head sizes one head size, so that whatever h
 does. What a family needs beyond that stands in ``odd.py``, as data.
 """
 
+import contextlib
 import copy
 import dataclasses
 import re
@@ -31,17 +32,20 @@ _SIZES: Final[tuple[tuple[str, int], ...]] = (
     (r"num_queries|num_object_queries", 8),
     (r"upsample_initial_channel|output_channels|vit_dim|adapter_(in|out)_dim|adapter_input_size", WIDTH),
     (r"num_pos_feats", WIDTH // 2),
-    (r"(moe_)?(n_|num_)?(shared|local|routed)?_?experts?(_per_tok|_per_token)|moe_top_?k|.*top_k|moe_k|num_selected_experts", 2),
+    (r"(moe_)?(n_|num_)?(shared|local|routed)?_?experts?(_per_tok|_per_token)|moe_top_?k|.*top_k|moe_k", 2),
+    (r"num_selected_experts", 2),
     (r".*(num_|n_)(routed_|local_)?experts|moe_num_experts|expert_num", 4),
     (r"n_group|topk_group|num_expert_group", 1),
     (r".*lora_rank|time_step_rank", 16),
-    (r".*(intermediate_size|ffn_dim|d_ff|mlp_dim|ffn_hidden_size|d_inner|feedforward_dim|dim_feedforward|intermediate_dim|inner_dim)", 96),
+    (r".*(intermediate_size|ffn_dim|d_ff|mlp_dim|ffn_hidden_size|d_inner|feedforward_dim)", 96),
+    (r".*(dim_feedforward|intermediate_dim|inner_dim)", 96),
     (r"(num_|n_)?(max_)?(position_embeddings|positions)|max_.*positions?.*|n_ctx|max_seq_len|n_positions", 256),
     (r"num_position_embeddings", 64),
     (r".*image_size|crop_size|max_img_size", 32),
     (r"sliding_window(_size)?", 4),
-    (r"(.*_)?(hidden_size|d_model|n_embd|embed_dim|embedding_dim|hidden_dim|embedding_size|projection_dim|proj_dim)", WIDTH),
-    (r"dim|emb_dim|query_dim|output_dim|out_hidden_size|d_latents|model_in_dim|attention_dim|.*_hidden_size.*|latent_dim", WIDTH),
+    (r"(.*_)?(hidden_size|d_model|n_embd|embed_dim|embedding_dim|hidden_dim|embedding_size)", WIDTH),
+    (r"(.*_)?(projection_dim|proj_dim)|.*_hidden_size.*", WIDTH),
+    (r"dim|emb_dim|query_dim|output_dim|out_hidden_size|d_latents|model_in_dim|attention_dim|latent_dim", WIDTH),
     (r"linear_(key|value)_head_dim", HEAD_SIZE),
     (r"(attention_)?window_size|attention_window|index_topk", 4),
     (r"local_attention", 8),  # to both sides
@@ -94,7 +98,9 @@ def _derive(config: Any) -> None:
     if not dataclasses.is_dataclass(config):
         return
     known = {field.name for field in dataclasses.fields(config) if field.init}
-    fields = {name: value for name, value in vars(config).items() if name in known}
+    now = vars(config)
+    also = type(config).attribute_map  # a field may keep its value under another name
+    fields = {name: now.get(also.get(name, name), value) for name, value in now.items() if name in known}
     try:
         fresh = type(config)(**{name: copy.deepcopy(one) for name, one in fields.items() if not name.startswith("_")})
     except Exception:  # a field has no place among its arguments any more: what was worked out before stays
@@ -185,10 +191,8 @@ def _few(values: list[Any], count: int) -> list[Any]:
 
 
 def _set(config: Any, name: str, value: Any) -> None:
-    try:
+    with contextlib.suppress(AttributeError, NotImplementedError):  # worked out from other numbers
         setattr(config, name, value)
-    except (AttributeError, NotImplementedError):
-        pass  # worked out from other numbers
 
 
 def _number(name: str, value: int, specials: _Specials) -> int:
@@ -233,9 +237,8 @@ def _narrow(width: int) -> int:
 
 def _dict(name: str, value: dict[str, Any]) -> dict[str, Any]:
     new = dict(value)
-    for section in ("mrope_section",):
-        if section in new and new[section]:
-            new[section] = [2, 3, 3] if len(new[section]) == 3 else new[section]
+    if len(new.get("mrope_section") or ()) == 3:
+        new["mrope_section"] = [2, 3, 3]
     for key, inner in new.items():
         if isinstance(inner, dict):
             new[key] = _dict(key, inner)
