@@ -99,4 +99,5 @@ def _stack(name: str, module: nn.Module, target: nn.Module) -> str:
         causal = getattr(config, "is_decoder", False) or type(target).__name__.endswith("ForCausalLM")
     if causal:
         return "decoder"
-    return STACK_OF_INPUT.get(getattr(target, "main_input_name", ""), "encoder")
+    main = getattr(target, "main_input_name", "")
+    return STACK_OF_INPUT.get(main if isinstance(main, str) else main[0], "encoder")

@@ -74,11 +74,13 @@ class Probe:
         values: the names of the layers inside that make its values ``[batch, position, head · size]``.
         heads: the name of the number of heads.
         batch_first: False where the values come as ``[position, batch, …]``.
+        output: the layer inside that reads what the values were mixed to; None where that is what the module gives.
     """
 
     values: tuple[str, ...]
     heads: str
     batch_first: bool = True
+    output: str | None = None
 
 
 # A class whose weights stand in windows, chunks or hash buckets -> how to read them at the positions of the sequence.
@@ -87,6 +89,10 @@ PROBES: Final[dict[str, Probe]] = {
     "LEDEncoderSelfAttention": Probe(("value", "value_global"), "num_heads", batch_first=False),
     "LSHSelfAttention": Probe(("value",), "num_attention_heads"),
     "LocalSelfAttention": Probe(("value",), "num_attention_heads"),
+    "LongT5LocalAttention": Probe(("v",), "n_heads", output="o"),
+    "BigBirdBlockSparseAttention": Probe(("value",), "num_attention_heads"),
+    "BigBirdPegasusBlockSparseAttention": Probe(("value",), "num_attention_heads"),
+    "InformerProbSparseAttention": Probe(("v_proj",), "num_heads", output="out_proj"),
 }
 
 _LINEAR: Final = Text("linear attention", "线性注意力")
@@ -111,8 +117,22 @@ OTHER_MIXERS: Final[dict[str, Text]] = {
     r"PatchTSMixer.*Attention": Text("a gate on features", "特征门控"),
 }
 
-# A class that multiplies a softmax of its own with something that is no set of values at other positions.
-NO_MAPS: Final = re.compile(r"(DeepseekV4|Glm5NextText|HYV4)DecoderLayer")  # streams of the residual, mixed in place
+_STREAMS: Final = Text("streams of the residual, mixed in place", "残差流在原处的混合")
+
+# A class that multiplies a softmax of its own with something that is no set of values at other positions -> over which
+# axis that softmax goes (None: any), and what it is.
+NO_MAPS: Final[dict[str, tuple[int | None, Text]]] = {
+    r"(DeepseekV4|Glm5NextText|HYV4)DecoderLayer": (None, _STREAMS),
+    r"ConvBertSelfAttention": (1, Text("a convolution whose kernel each position makes", "每个位置自生成卷积核的卷积")),
+    r"SwiftFormerEfficientAdditiveAttention": (None, _LINEAR),
+}
+
+
+def no_map(module: object, axis: int | None) -> Text | None:
+    """What a softmax over ``axis`` is in a module where it is no attention; None where it may be."""
+    name = type(module).__name__
+    rows = (row for pattern, row in NO_MAPS.items() if re.fullmatch(pattern, name))
+    return next((text for only, text in rows if only is None or only == axis), None)
 
 
 def other_mixer(module: object) -> Text | None:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from hf_attnviz.capturing import scope
-from hf_attnviz.capturing.families import ATTENDS
+from hf_attnviz.capturing.families import ATTENDS, no_map
 from hf_attnviz.capturing.gradients import UNFINISHED, Arrange, Gradient, Watched, hindrance, in_the_graph
 from hf_attnviz.capturing.origin import DIVIDE, MULTIPLY, SOFTMAX, Known, Origin, begun, one_axis
 from hf_attnviz.capturing.proof import Proved
@@ -262,8 +262,15 @@ class FunctionObserver(TorchFunctionMode):
     ) -> None:
         """Weights, as ``arrange`` reads them from an operand; ``unwatched`` says why it shows no gradient of theirs."""
         for session in _listeners():
+            module = session.contexts[-1].module
+            what = no_map(module, origin.axis)
+            if what is not None:
+                session.recording.note_other(session, module, what)
+                continue
             with torch.no_grad(), scope.deaf():
                 ordered = arrange(origin.undropped(operand).detach())
+            if origin.single and ordered.shape[-1] > 1:
+                continue  # ones for every key: that softmax was over something else
             whole = functools.partial(_batched, arrange, self._batch(ordered, origin, session))
             proved = Proved(
                 whole(origin.undropped(operand).detach()).clone(),
@@ -277,7 +284,7 @@ class FunctionObserver(TorchFunctionMode):
                 gradient = Gradient(unwatched or hindrance(dropout=origin.clean is not None, replaced=False))
                 gradient = gradient if gradient.reason else gradient.watch(operand, whole)
             seen = Seen(proved, implementation, gradient=gradient)
-            session.recording.receive(session, session.contexts[-1].module, functools.partial(_same, seen))
+            session.recording.receive(session, module, functools.partial(_same, seen))
 
     def _batch(self, weights: torch.Tensor, origin: Origin, session: scope.Session) -> int | None:
         """The batch in ``[batch · head, query, key]``, where something says how many heads."""

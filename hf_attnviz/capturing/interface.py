@@ -225,7 +225,8 @@ class _Call:
         return result
 
     def _shaped(self, output: torch.Tensor) -> torch.Tensor:
-        batch, heads, queries = self.query.shape[:3]
+        heads, queries = self.query.shape[1:3]
+        batch = max(len(self.query), len(self.key))  # one set of queries may serve a batch of keys
         return output.reshape(batch, queries, heads, -1)
 
     def _additive_mask(self) -> torch.Tensor | None:

@@ -20,7 +20,7 @@ from hf_attnviz.capturing.address import named_arguments
 from hf_attnviz.capturing.doors import Ours, stand_at
 from hf_attnviz.capturing.families import ATTENTION_CLASS, PROBES, other_mixer
 from hf_attnviz.capturing.function import FunctionObserver
-from hf_attnviz.capturing.probe import probed
+from hf_attnviz.capturing.probe import Again, probed
 from hf_attnviz.capturing.registry import extract_of, stated
 from hf_attnviz.capturing.runs import Generated, Run, Side
 from hf_attnviz.capturing.wrappers import uncompiled, untraced
@@ -191,7 +191,7 @@ class Listener:
         if session is not None:
             context = _context(session, module, args, kwargs)
             if id(module) in self._probes and not scope.is_deaf():
-                context.rng = torch.get_rng_state()
+                context.again = Again.of(args, kwargs)
             session.contexts.append(context)
         elif id(module) in self._attending and scope.hears(self.recording) and torch._C._current_graph_task_id() == -1:
             # not while gradients flow back: checkpointing then runs blocks again, whose maps are recorded already
@@ -227,8 +227,8 @@ class Listener:
         """Record what a user has registered for this call of a module, or what a probe reads of it."""
         context = session.context(module)
         probe = self._probes.get(id(module))
-        if probe is not None and context.rng is not None and not scope.is_deaf():
-            see = functools.partial(probed, module, probe, context.args, context.kwargs, context.rng, output)
+        if probe is not None and context.again is not None and not scope.is_deaf():
+            see = functools.partial(probed, module, probe, context.again, output)
             self.recording.receive(session, module, see)
         extract, context.extract = context.extract, None
         if extract is not None and self.recording.wants(module):

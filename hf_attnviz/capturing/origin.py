@@ -33,6 +33,7 @@ class Origin:
             softmax, and how it is read as weights.
         stage: ``"weights"``, or how far a softmax that is written out by hand has come.
         root: what the steps of one such softmax have in common.
+        axis: the axis that the softmax goes over; None where that is not known.
         routes: the softmax is over the features of a linear layer: more likely a gate or a router than attention.
     """
 
@@ -41,7 +42,13 @@ class Origin:
     factor: tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]] | None = None
     stage: str = "weights"
     root: Any = None
+    axis: int | None = None
     routes: bool = False
+
+    @property
+    def single(self) -> bool:
+        """The softmax is over one entry: all it gives is 1."""
+        return self.axis is not None and self.shape[self.axis] == 1
 
     def undropped(self, tensor: torch.Tensor) -> torch.Tensor:
         """``tensor``, which comes from here, as it would be without dropout."""
@@ -86,7 +93,8 @@ def begun(
     """The origin of what a function gave, where it is a softmax or a step of one; else None."""
     given = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
     if name in SOFTMAX:
-        return Origin(result.shape)
+        axis = one_axis(args, kwargs)
+        return Origin(result.shape, axis=None if axis is None else axis % result.dim())
     if name in _LOG_SOFTMAX:
         return Origin(result.shape, stage="log")
     if name == "logsumexp" and given:

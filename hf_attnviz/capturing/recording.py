@@ -10,7 +10,7 @@ from torch import nn
 
 from hf_attnviz.capturing import scope
 from hf_attnviz.capturing.address import Address, addresses, is_cross, model_name
-from hf_attnviz.capturing.families import NO_MAPS, PROBES
+from hf_attnviz.capturing.families import PROBES
 from hf_attnviz.capturing.gradients import FROZEN, Gradient
 from hf_attnviz.capturing.join import traces_of
 from hf_attnviz.capturing.listener import Listener
@@ -361,10 +361,8 @@ def attach(
 
 
 def _closed(model: nn.Module) -> frozenset[int]:
-    """Modules in which the observers are to see nothing: those that a probe reads, and softmaxes that are no maps."""
-    probed = (part for one in model.modules() if type(one).__name__ in PROBES for part in one.modules())
-    mixing = (one for one in model.modules() if NO_MAPS.fullmatch(type(one).__name__))
-    return frozenset(map(id, (*probed, *mixing)))
+    """Modules in which the observers are to see nothing, for a probe reads them."""
+    return frozenset(id(part) for one in model.modules() if type(one).__name__ in PROBES for part in one.modules())
 
 
 def _axes(count: int) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
+    from hf_attnviz.capturing.probe import Again
     from hf_attnviz.capturing.recording import Recording
     from hf_attnviz.capturing.runs import Pass, Run
 
@@ -30,7 +31,7 @@ class Context:
         attended: whether any attention was seen in it or inside it.
         mixed: whether anything ran in it that could have been attention: a product, a softmax.
         extract: what a user has registered for the module: it states the attention, and the observers are silent.
-        rng: the state of the random numbers before, for a module that is to run again.
+        again: for a module that is to run again: its arguments, and the state of the random numbers, as they were.
     """
 
     module: nn.Module
@@ -40,7 +41,7 @@ class Context:
     attended: bool = False
     mixed: bool = False
     extract: Callable[..., Any] | None = None
-    rng: torch.Tensor | None = None
+    again: "Again | None" = None
 
 
 @dataclass(eq=False)

@@ -237,8 +237,12 @@ NOT_BUILT: Final[dict[str, str]] = {
 # type -> how many softmaxes went into a product there that is no look at other positions, and so no map
 NO_MAPS: Final[dict[str, int]] = {
     "deepseek_v4": 4,  # streams of the residual, mixed in place
+    "glm5_next": 4,
     "glm5_next_text": 4,
+    "convbert": 2,  # a convolution whose kernel each position makes
 }
 
 # type -> how many layers attend there whose kernels do not show it (windows by strides, hash buckets)
-PROBED: Final[dict[str, int]] = {"longformer": 2}
+PROBED: Final[dict[str, int]] = {
+    "big_bird": 2, "bigbird_pegasus": 6, "informer": 6, "led": 6, "longformer": 2, "longt5": 6, "reformer": 2,
+}  # fmt: skip

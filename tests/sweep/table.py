@@ -77,7 +77,8 @@ def last_line(rows: Sequence[Row], seconds: float) -> str:
     forward = [row for row in rows if row["stage"] == "ran"]
     attending = [row for row in forward if ran(row)]
     return (
-        f"{len(forward)} of {len(rows)} types ran forward ({len(rows) - len(forward)} not built), {len(attending)} attend: "
+        f"{len(forward)} of {len(rows)} types ran forward ({len(rows) - len(forward)} not built), "
+        f"{len(attending)} attend: "
         f"{sum(map(exact, attending))} of {sum(map(ran, attending))} maps captured and exact, "
         f"{sum(row['identical'] for row in forward)} of {len(forward)} outputs identical, "
         f"{sum(row['unchanged'] for row in forward)} of {len(forward)} models unchanged, "

@@ -1,4 +1,4 @@
-"""An independent witness of how much attention runs in a plain forward: it counts kernels of torch, far below our hooks.
+"""An independent witness of how much attention runs in a plain forward: it counts torch's kernels, below all hooks.
 
 It shares no code and no mechanism with the package: it stands in torch's dispatcher, where ``softmax`` is
 ``aten::_softmax`` and a product ``aten::bmm``, and follows the memory of what a softmax gave.
