@@ -42,7 +42,7 @@ class Again:
     def continues(self, module: nn.Module) -> bool:
         """Whether a cache holds values from earlier runs."""
         caches = [value for value in (*self.args, *self.kwargs.values()) if _is_cache(value)]
-        return any(int(cache.get_seq_length(getattr(module, "layer_idx", 0) or 0)) > 0 for cache in caches)
+        return any((cache.get_seq_length(getattr(module, "layer_idx", 0) or 0) or 0) > 0 for cache in caches)
 
 
 def _is_cache(value: Any) -> bool:
