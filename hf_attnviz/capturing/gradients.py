@@ -7,7 +7,8 @@ differ from those of the plain run by rounding, and by nothing else. Rows that m
 kernel gives them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -103,13 +104,13 @@ def agreed(
         kernel: runs the kernel, for an output of the same shape.
         value: V as it ran, for the size of the rounding.
     """
-    if attends is not None and not bool(attends.all()):
-        own = kernel()
-        output = torch.where(attends.transpose(1, 2)[..., None], output, own)
     with torch.no_grad():
-        truth = kernel()
-        off = float((output - truth).abs().max()) if output.numel() else 0.0
-    bound = 2 * tolerance(value)  # both outputs are rounded
+        truth = kernel().detach()
+    output = output.to(truth.dtype)
+    if attends is not None and not bool(attends.all()):
+        output = torch.where(attends.transpose(1, 2)[..., None], output, kernel())
+    off = float((output.detach() - truth).abs().max()) if output.numel() else 0.0
+    bound = 2 * tolerance(value.to(truth.dtype))  # both outputs are rounded
     wrong = "" if off <= bound else f"the eager function gives another output than the kernel (off by {off:.2g})"
     return output, truth, wrong
 
@@ -152,13 +153,24 @@ def in_the_graph(given: Mapping[str, Any], truth: torch.Tensor) -> tuple[torch.T
     def four(weights: torch.Tensor) -> torch.Tensor:
         return shaped(weights).transpose(1, 2)
 
-    with scope.deaf():
-        output, weights = _explicit({**given, "query": led_by_gradient(given["query"], given["key"])})
+    query = led_by_gradient(given["query"], given["key"])
+    with scope.deaf(), precisely(query) as dtype:
+        new = {"query": query.to(dtype)} | {name: given[name].to(dtype) for name in ("key", "value")}
+        output, weights = _explicit({**given, **new})
+        output = shaped(output)
         attends = attending_rows(given.get("attn_mask"))
-        output, _, gradient.reason = agreed(shaped(output), attends, lambda: shaped(truth), given["value"])
+        output, _, gradient.reason = agreed(output, attends, lambda: shaped(truth), given["value"])
     if gradient.reason:
         return truth, Watched(gradient)
-    return output.transpose(1, 2).reshape(truth.shape), Watched(gradient.watch(weights, four), weights.detach())
+    gradient.watch(weights, lambda flowing: four(flowing).to(truth.dtype))
+    return output.transpose(1, 2).reshape(truth.shape), Watched(gradient, weights.detach().to(truth.dtype))
+
+
+@contextmanager
+def precisely(query: torch.Tensor) -> Iterator[torch.dtype]:
+    """The precision in which a kernel works inside, whatever it reads and writes; in it, nothing is cast by itself."""
+    with torch.autocast(query.device.type, enabled=False):
+        yield torch.promote_types(query.dtype, torch.float32)
 
 
 def led_by_gradient(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from torch import nn
 from transformers.modeling_utils import AttentionInterface
 
 from hf_attnviz.capturing import scope
-from hf_attnviz.capturing.gradients import Gradient, agreed, hindrance, led_by_gradient
+from hf_attnviz.capturing.gradients import Gradient, agreed, hindrance, led_by_gradient, precisely
 from hf_attnviz.capturing.proof import Candidate, attending_rows, prove
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.errors import CaptureError
@@ -123,8 +123,13 @@ class _Call:
             result = self._as_it_is()
             return result, result
         query = led_by_gradient(self.query, self.key)
-        output, weights = self._run(eager, self.value, self._additive_mask() if replaced else self.mask, query)
-        return self._agreed(output, weights) if replaced else self._watch((output, weights), (output, weights))
+        if not replaced:
+            result = self._run(eager, self.value, self.mask, query=query)
+            return self._watch(result, result)
+        with precisely(query) as dtype:
+            query, key, value = (tensor.to(dtype) for tensor in (query, self.key, self.value))
+            output, weights = self._run(eager, value, self._additive_mask(), query=query, key=key)
+        return self._agreed(output, weights)
 
     def _as_it_is(self) -> Result:
         result: Result = self.function(self.module, *self.args, **self.kwargs)
@@ -148,7 +153,7 @@ class _Call:
         if self._watched is None:
             self._gradient.reason = "the eager function returned no weights"
         else:
-            self._gradient.watch(self._watched)
+            self._gradient.watch(self._watched, lambda gradient: gradient.to(self.query.dtype))
         return result, truth
 
     def seen(self, result: tuple[torch.Tensor, torch.Tensor | None], exact: bool) -> Seen:
@@ -185,7 +190,7 @@ class _Call:
         heads, queries = self.query.shape[1:3]
         if self._watched is not None:
             watched = self._watched
-            yield _FORWARD, lambda: watched.detach().clone()
+            yield _FORWARD, lambda: watched.detach().to(self.query.dtype, copy=True)
         if (
             isinstance(returned, torch.Tensor)
             and returned.dim() == 4
@@ -207,9 +212,9 @@ class _Call:
         return self._shaped(self._run(self.function, value, self.mask)[0])
 
     def _run(
-        self, function: AttentionFunction, value: torch.Tensor, mask: Any, query: torch.Tensor | None = None
+        self, function: AttentionFunction, value: torch.Tensor, mask: Any, **others: torch.Tensor
     ) -> tuple[torch.Tensor, Any]:
-        new = {"query": self.query if query is None else query, "value": value, "attention_mask": mask}
+        new = {"value": value, "attention_mask": mask} | others
         args = [new.get(name, old) for name, old in zip(_NAMES, self.args, strict=False)] + list(self.args[4:])
         kwargs = {name: new.get(name, old) for name, old in self.kwargs.items()}
         if mask is not None and len(args) < len(_NAMES):
