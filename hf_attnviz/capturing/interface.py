@@ -125,36 +125,43 @@ class _Call:
         query = led_by_gradient(self.query, self.key)
         if not replaced:
             result = self._run(eager, self.value, self.mask, query=query)
-            return self._watch(result, result)
-        with precisely(query) as dtype:
-            query, key, value = (tensor.to(dtype) for tensor in (query, self.key, self.value))
-            output, weights = self._run(eager, value, self._additive_mask(), query=query, key=key)
-        return self._agreed(output, weights)
+            self._watch(result[1])
+            return result, result
+        try:
+            return self._replaced(eager, query)
+        except Exception as problem:  # a twin that cannot run here, or gives something else: the kernel goes on
+            self._gradient.reason = str(problem)
+            result = self._as_it_is()
+            return result, result
 
     def _as_it_is(self) -> Result:
         result: Result = self.function(self.module, *self.args, **self.kwargs)
         return result
 
-    def _agreed(self, output: torch.Tensor, weights: torch.Tensor | None) -> tuple[Result, Result]:
-        shape = output.shape
-        shaped, truth, wrong = agreed(
-            self._shaped(output), attending_rows(self.mask), lambda: self._shaped(self._as_it_is()[0]), self.value
+    def _replaced(self, eager: AttentionFunction, query: torch.Tensor) -> tuple[Result, Result]:
+        """The eager function's output, its weights watched, with whatever else the kernel returns; and the kernel's."""
+        with precisely(query) as dtype:
+            value, query, key = (tensor.to(dtype) for tensor in (self.value, query, self.key))
+            output, weights = self._run(eager, value, self._additive_mask(), query=query, key=key)
+        with torch.no_grad():
+            truth = self._as_it_is()
+        shaped = agreed(
+            self._shaped(output),
+            self._shaped(truth[0]),
+            attending_rows(self.mask),
+            lambda: self._shaped(self._as_it_is()[0]),
+            self.value,
         )
-        if wrong:
-            assert self._gradient is not None
-            self._gradient.reason = wrong
-            result = self._as_it_is()
-            return result, result
-        return self._watch((shaped.reshape(shape), weights), (truth, None))
+        self._watch(weights)
+        return (shaped.reshape(truth[0].shape), truth[1]), truth
 
-    def _watch(self, result: Result, truth: Result) -> tuple[Result, Result]:
+    def _watch(self, weights: torch.Tensor | None) -> None:
         assert self._gradient is not None
-        self._watched = result[1]
-        if self._watched is None:
+        self._watched = weights
+        if weights is None:
             self._gradient.reason = "the eager function returned no weights"
         else:
-            self._gradient.watch(self._watched, lambda gradient: gradient.to(self.query.dtype))
-        return result, truth
+            self._gradient.watch(weights, lambda gradient: gradient.to(self.query.dtype))
 
     def seen(self, result: tuple[torch.Tensor, torch.Tensor | None], exact: bool) -> Seen:
         """The weights of this call, proved; worked out once for all recordings that listen."""
