@@ -50,9 +50,7 @@ class _Door(Ours):
         self.module, self.name = weakref.ref(module), name
         self.arounds: list[Around] = []
         self.method = getattr(module, name)
-        functools.update_wrapper(
-            self, self.method, updated=()
-        )  # its signature, too, is what the model's own code reads
+        functools.update_wrapper(self, self.method, updated=())  # the model's own code reads its signature
         module.__dict__[name] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -64,7 +62,7 @@ class _Door(Ours):
             own: Callable[..., Any] = copy.deepcopy(self.own, memo)
             return own
         module = self.module()
-        return types.MethodType(getattr(type(module), self.name), memo[id(module)])
+        return types.MethodType(getattr(type(module), self.name), copy.deepcopy(module, memo))
 
     def leave(self) -> None:
         """Put back what was there, unless somebody has put something else there in the meantime."""

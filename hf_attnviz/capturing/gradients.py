@@ -7,7 +7,8 @@ differ from those of the plain run by rounding, and by nothing else. Rows that m
 kernel gives them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ import torch
 
 from hf_attnviz.capturing import scope
 from hf_attnviz.capturing.proof import attending_rows, tolerance
-from hf_attnviz.errors import NotKeptError
+from hf_attnviz.errors import NotKeptError, ProofError
 
 Arrange = Callable[[torch.Tensor], torch.Tensor]
 
@@ -92,27 +93,30 @@ def hindrance(*, dropout: bool, replaced: bool) -> str:
 
 def agreed(
     output: torch.Tensor,
+    truth: torch.Tensor,
     attends: torch.Tensor | None,
     kernel: Callable[[], torch.Tensor],
     value: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor, str]:
-    """The output to go on with, the kernel's own, and why the first is not to be used, or nothing.
+) -> torch.Tensor:
+    """The output to go on with: that of the explicit function, when it is the kernel's.
 
     Args:
         output: what the explicit function gave, ``[batch, query, head, size]``.
+        truth: what the kernel gave.
         attends: ``[batch or 1, head or 1, query]``, False for rows that may attend to nothing; None when all may.
-        kernel: runs the kernel, for an output of the same shape.
+        kernel: runs the kernel with gradients, for the rows that may attend to nothing.
         value: V as it ran, for the size of the rounding.
+
+    Raises:
+        ProofError: the two differ by more than rounding.
     """
+    output, truth = output.to(truth.dtype), truth.detach()
     if attends is not None and not bool(attends.all()):
-        own = kernel()
-        output = torch.where(attends.transpose(1, 2)[..., None], output, own)
-    with torch.no_grad():
-        truth = kernel()
-        off = float((output - truth).abs().max()) if output.numel() else 0.0
-    bound = 2 * tolerance(value)  # both outputs are rounded
-    wrong = "" if off <= bound else f"the eager function gives another output than the kernel (off by {off:.2g})"
-    return output, truth, wrong
+        output = torch.where(attends.transpose(1, 2)[..., None], output, kernel())
+    off = float((output.detach() - truth).abs().max()) if output.numel() else 0.0
+    if not off <= 2 * tolerance(value.to(truth.dtype)):  # both outputs are rounded
+        raise ProofError(f"the eager function gives another output than the kernel (off by {off:.2g})")
+    return output
 
 
 def _explicit(given: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -153,13 +157,26 @@ def in_the_graph(given: Mapping[str, Any], truth: torch.Tensor) -> tuple[torch.T
     def four(weights: torch.Tensor) -> torch.Tensor:
         return shaped(weights).transpose(1, 2)
 
-    with scope.deaf():
-        output, weights = _explicit({**given, "query": led_by_gradient(given["query"], given["key"])})
+    query = led_by_gradient(given["query"], given["key"])
+    with scope.deaf(), precisely(query) as dtype:
+        new = {"query": query.to(dtype)} | {name: given[name].to(dtype) for name in ("key", "value")}
+        output, weights = _explicit({**given, **new})
+        output = shaped(output)
         attends = attending_rows(given.get("attn_mask"))
-        output, _, gradient.reason = agreed(shaped(output), attends, lambda: shaped(truth), given["value"])
-    if gradient.reason:
-        return truth, Watched(gradient)
-    return output.transpose(1, 2).reshape(truth.shape), Watched(gradient.watch(weights, four), weights.detach())
+        try:
+            output = agreed(output, shaped(truth), attends, lambda: shaped(truth), given["value"])
+        except ProofError as problem:
+            gradient.reason = str(problem)
+            return truth, Watched(gradient)
+    gradient.watch(weights, lambda flowing: four(flowing).to(truth.dtype))
+    return output.transpose(1, 2).reshape(truth.shape), Watched(gradient, weights.detach().to(truth.dtype))
+
+
+@contextmanager
+def precisely(query: torch.Tensor) -> Iterator[torch.dtype]:
+    """The precision in which a kernel works inside, whatever it reads and writes; in it, nothing is cast by itself."""
+    with torch.autocast(query.device.type, enabled=False):
+        yield torch.promote_types(query.dtype, torch.float32)
 
 
 def led_by_gradient(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from torch import nn
 from transformers.modeling_utils import AttentionInterface
 
 from hf_attnviz.capturing import scope
-from hf_attnviz.capturing.gradients import Gradient, agreed, hindrance, led_by_gradient
+from hf_attnviz.capturing.gradients import Gradient, agreed, hindrance, led_by_gradient, precisely
 from hf_attnviz.capturing.proof import Candidate, attending_rows, prove
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.errors import CaptureError
@@ -127,33 +127,45 @@ class _Call:
             result = self._as_it_is()
             return result, result
         query = led_by_gradient(self.query, self.key)
-        output, weights = self._run(eager, self.value, self._additive_mask() if replaced else self.mask, query)
-        return self._agreed(output, weights) if replaced else self._watch((output, weights), (output, weights))
+        if not replaced:
+            result = self._run(eager, self.value, self.mask, query=query)
+            self._watch(result[1])
+            return result, result
+        try:
+            return self._replaced(eager, query)
+        except Exception as problem:  # a twin that cannot run here, or gives something else: the kernel goes on
+            self._gradient.reason = str(problem)
+            result = self._as_it_is()
+            return result, result
 
     def _as_it_is(self) -> Result:
         result: Result = self.function(self.module, *self.args, **self.kwargs)
         return result
 
-    def _agreed(self, output: torch.Tensor, weights: torch.Tensor | None) -> tuple[Result, Result]:
-        shape = output.shape
-        shaped, truth, wrong = agreed(
-            self._shaped(output), attending_rows(self.mask), lambda: self._shaped(self._as_it_is()[0]), self.value
+    def _replaced(self, eager: AttentionFunction, query: torch.Tensor) -> tuple[Result, Result]:
+        """The eager function's output, its weights watched, with whatever else the kernel returns; and the kernel's."""
+        with precisely(query) as dtype:
+            value, query, key = (tensor.to(dtype) for tensor in (self.value, query, self.key))
+            output, weights = self._run(eager, value, self._additive_mask(), query=query, key=key)
+        with torch.no_grad():
+            truth = self._as_it_is()
+        shaped = agreed(
+            self._shaped(output),
+            self._shaped(truth[0]),
+            attending_rows(self.mask),
+            lambda: self._shaped(self._as_it_is()[0]),
+            self.value,
         )
-        if wrong:
-            assert self._gradient is not None
-            self._gradient.reason = wrong
-            result = self._as_it_is()
-            return result, result
-        return self._watch((shaped.reshape(shape), weights), (truth, None))
+        self._watch(weights)
+        return (shaped.reshape(truth[0].shape), truth[1]), truth
 
-    def _watch(self, result: Result, truth: Result) -> tuple[Result, Result]:
+    def _watch(self, weights: torch.Tensor | None) -> None:
         assert self._gradient is not None
-        self._watched = result[1]
-        if self._watched is None:
+        self._watched = weights
+        if weights is None:
             self._gradient.reason = "the eager function returned no weights"
         else:
-            self._gradient.watch(self._watched)
-        return result, truth
+            self._gradient.watch(weights, lambda gradient: gradient.to(self.query.dtype))
 
     def seen(self, result: tuple[torch.Tensor, torch.Tensor | None], exact: bool) -> Seen:
         """The weights of this call, proved; worked out once for all recordings that listen."""
@@ -189,7 +201,7 @@ class _Call:
         heads, queries = self.query.shape[1:3]
         if self._watched is not None:
             watched = self._watched
-            yield _FORWARD, lambda: watched.detach().clone()
+            yield _FORWARD, lambda: watched.detach().to(self.query.dtype, copy=True)
         if (
             isinstance(returned, torch.Tensor)
             and returned.dim() == 4
@@ -211,9 +223,9 @@ class _Call:
         return self._shaped(self._run(self.function, value, self.mask)[0])
 
     def _run(
-        self, function: AttentionFunction, value: torch.Tensor, mask: Any, query: torch.Tensor | None = None
+        self, function: AttentionFunction, value: torch.Tensor, mask: Any, **others: torch.Tensor
     ) -> tuple[torch.Tensor, Any]:
-        new = {"query": self.query if query is None else query, "value": value, "attention_mask": mask}
+        new = {"value": value, "attention_mask": mask} | others
         args = [new.get(name, old) for name, old in zip(_NAMES, self.args, strict=False)] + list(self.args[4:])
         kwargs = {name: new.get(name, old) for name, old in self.kwargs.items()}
         if mask is not None and len(args) < len(_NAMES):

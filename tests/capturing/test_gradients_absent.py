@@ -135,6 +135,41 @@ def test_an_eager_function_that_disagrees_is_not_run_as_the_forward(monkeypatch:
         recording.calls[0].gradient  # noqa: B018
 
 
+def test_an_eager_function_that_cannot_run_leaves_the_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError("not here")
+
+    model, expected = tiny("bert"), tiny("bert", "eager")
+    truth = expected(ids(1, 5), output_attentions=True).attentions[0]
+    plain = model(ids(1, 5)).last_hidden_state
+    monkeypatch.setattr(transformers.models.bert.modeling_bert, "eager_attention_forward", broken)
+    with av.capture(model, gradients=True) as recording:
+        out = model(ids(1, 5)).last_hidden_state
+        out.sum().backward()
+    assert torch.equal(out, plain)
+    torch.testing.assert_close(recording.calls[0].weights, truth, atol=2e-5, rtol=0)
+    with pytest.raises(av.errors.NotKeptError, match="not here"):
+        recording.calls[0].gradient  # noqa: B018
+
+
+def test_the_model_gets_back_what_its_kernel_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that returns something of its own beside the output goes on returning it."""
+    returned: list[Any] = []
+    attention = transformers.models.bert.modeling_bert.BertSelfAttention
+
+    def told(*args: Any, **kwargs: Any) -> Any:
+        result = forward(*args, **kwargs)
+        returned.append(result[1])
+        return result
+
+    forward = attention.forward
+    monkeypatch.setattr(attention, "forward", told)
+    model = tiny("bert")
+    with av.capture(model, gradients=True):
+        model(ids(1, 5)).last_hidden_state.sum().backward()
+    assert returned == [None, None]
+
+
 def test_weights_that_are_not_those_used_have_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The eager function's output is right, and what it returns as weights is something else."""
     home = transformers.models.bert.modeling_bert

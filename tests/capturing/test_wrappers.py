@@ -81,6 +81,14 @@ def test_lora_seen_from_every_side(how: str) -> None:
     assert len(recording.runs) == 1
 
 
+def test_the_doctor_proves_an_adapted_model() -> None:
+    diagnosis = av.doctor(lora("llama"), {"input_ids": ids(2, 5)})
+    assert diagnosis.ok, diagnosis
+    assert [finding.module for finding in diagnosis.findings] == [
+        f"base_model.model.model.layers.{layer}.self_attn" for layer in (0, 1)
+    ]
+
+
 def test_lora_on_an_encoder_decoder_with_beams() -> None:
     model, reference = lora("t5", task_type="SEQ_2_SEQ_LM"), lora("t5", "eager", task_type="SEQ_2_SEQ_LM")
     inputs = padded([6, 4], "right")
@@ -191,9 +199,10 @@ def test_data_parallel_on_several_devices_is_refused() -> None:
         av.capture(wrapped)
 
 
-def test_distributed_data_parallel(tmp_path: Path) -> None:
+def test_distributed_data_parallel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not torch.distributed.is_available():
         pytest.skip("this torch has no torch.distributed")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
         wrapped = nn.parallel.DistributedDataParallel(tiny("gpt2"))
