@@ -96,12 +96,14 @@ class Listener:
             return following(*args, **kwargs)
         given = named_arguments(self.model, args, kwargs)
         with self._session(given.get("past_key_values")) as session:
-            session.current = one = session.run.begin_pass()
+            outer, one = session.current, session.run.begin_pass()
+            session.current = one
             one.batch = next((len(a) for a in given.values() if isinstance(a, torch.Tensor) and a.dim()), None)
             one.side = _side(given)
             upcoming, session.upcoming = session.upcoming, None
             if upcoming is not None:
                 one.prefix, mask = upcoming
+                one.step = len(session.run.forwards) - 1  # asides are no steps
                 if one.side.mask is None and not self.two_sided:
                     one.side = replace(one.side, mask=mask)
             if self.two_sided:
@@ -113,6 +115,7 @@ class Listener:
                 output = following(*args, **kwargs)
             finally:
                 session.leave(self.model)
+                session.current = outer
             _remember(session.run, getattr(output, "past_key_values", None))
             return output
 
