@@ -96,8 +96,8 @@ class Listener:
             return following(*args, **kwargs)
         given = named_arguments(self.model, args, kwargs)
         with self._session(given.get("past_key_values")) as session:
-            outer, one = session.current, session.run.begin_pass()
-            session.current = one
+            outer = session.current
+            session.current = one = session.run.begin_pass()
             one.batch = next((len(a) for a in given.values() if isinstance(a, torch.Tensor) and a.dim()), None)
             one.side = _side(given)
             upcoming, session.upcoming = session.upcoming, None
