@@ -104,6 +104,7 @@ class Listener:
             return following(*args, **kwargs)
         given = named_arguments(self.model, args, kwargs)
         with self._session(given.get("past_key_values")) as session:
+            outer = session.current
             session.current = one = session.run.begin_pass()
             first = next((a for a in given.values() if isinstance(a, torch.Tensor) and a.dim()), None)
             one.batch = None if first is None else first.size(0)
@@ -112,6 +113,7 @@ class Listener:
             upcoming, session.upcoming = session.upcoming, None
             if upcoming is not None:
                 one.prefix, mask = upcoming
+                one.step = len(session.run.forwards) - 1  # asides are no steps
                 if one.side.mask is None and not self.two_sided:
                     one.side = replace(one.side, mask=mask)
             if self.two_sided:
@@ -124,6 +126,7 @@ class Listener:
                 self._hear(session, self.model, output)
             finally:
                 session.leave(self.model)
+                session.current = outer
             _remember(session.run, getattr(output, "past_key_values", None))
             return output
 

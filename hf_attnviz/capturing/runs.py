@@ -261,7 +261,9 @@ class Run:
         return self.passes[-1]
 
     def prologue(self) -> Pass:
-        """The pass for what runs before the first forward (the encoder, inside ``generate()``)."""
-        if not self.passes:
+        """The pass for what ``generate()`` runs between forwards: before those that it makes ready (the encoder), one
+        of its own, for an aside may have come first (what language is it?)."""
+        ready = [one for one in self.passes if one.prefix is not None]
+        if not ready and (not self.passes or self.passes[-1].step >= 0):
             self.passes.append(Pass(-1))
-        return self.passes[-1]
+        return ready[-1] if ready else self.passes[-1]

@@ -12,7 +12,7 @@ import torch
 
 import hf_attnviz as av
 from tests.capturing.ways import assert_decoder_is_one_pass, assert_packed, decoder, packed, read
-from tests.models import padded, tiny
+from tests.models import ids, padded, tiny
 
 # torch's own: transformers asks for a compiled mask, the compiler imports what is old, uncompiled is slow.
 pytestmark = [
@@ -39,7 +39,8 @@ def captured(model: Any, inputs: dict[str, Any]) -> av.Recording:
         plain = model(**inputs)
         with av.capture(model) as recording:
             seen = model(**inputs)
-    assert torch.equal(plain[0], seen[0])
+        after = model(**inputs)
+    assert torch.equal(plain[0], seen[0]) and torch.equal(plain[0], after[0])
     assert {(call.implementation, call.way) for call in recording.calls} == {("flex_attention", "kernel on identity")}
     return recording
 
@@ -87,6 +88,23 @@ def test_packed_documents_do_not_see_each_other() -> None:
     inputs = {"input_ids": tokens, "position_ids": positions, "use_cache": False}
     recording = captured(make("llama", "flex_attention"), inputs)
     assert_packed(recording.trace, make("llama", "eager"), tokens, [4, 6, 3])
+
+
+@pytest.mark.usefixtures("uncompiled")
+@pytest.mark.parametrize("kind", ["numbers", "truth"])
+def test_a_mask_of_four_axes(kind: str) -> None:
+    """Flex adds such a mask to the scores, also one of truth values, which then leans by one and hides nothing."""
+    seen = torch.ones(7, 7, dtype=torch.bool).tril()[None, None]
+    lowest = torch.finfo(torch.float32).min
+    mask = seen if kind == "truth" else torch.where(seen, torch.zeros(()), lowest)
+    model, tokens = make("bert", "flex_attention"), ids(1, 7)
+    with torch.no_grad():
+        plain = model(tokens, attention_mask=mask).last_hidden_state
+        with av.capture(model, keep=["maps", "vectors"]) as recording:
+            assert torch.equal(model(tokens, attention_mask=mask).last_hidden_state, plain)
+    for call in recording.calls:
+        by_hand = (call.query @ call.key.mT + mask).softmax(-1)
+        torch.testing.assert_close(call.weights, by_hand, atol=2e-5, rtol=0)
 
 
 @pytest.mark.usefixtures("uncompiled")

@@ -8,6 +8,7 @@ import transformers
 from transformers import DynamicCache
 
 import hf_attnviz as av
+from tests.capturing.test_families import whisper
 from tests.capturing.test_generate import without_padding
 from tests.capturing.ways import assert_decoder_is_one_pass, decoder, read
 from tests.models import ids, padded, tiny
@@ -98,6 +99,34 @@ def test_the_other_half_of_guidance_has_a_source_of_its_own() -> None:
             for found, wanted in zip(stack, maps, strict=True):
                 rows = min(found.weights.shape[1], wanted.shape[2])  # one may end before the other
                 torch.testing.assert_close(found.weights[:, :rows], wanted[0, :, :rows], atol=2e-5, rtol=0)
+
+
+def test_a_language_found_first_is_an_aside() -> None:
+    """Whisper runs itself once to hear which language it is, and then its encoder again for the transcript."""
+    model, reference = whisper(), whisper(attn_implementation="eager")
+    known = {"is_multilingual": True, "lang_to_id": {"<|en|>": 5, "<|de|>": 6}, "task_to_id": {"transcribe": 7}}
+    for name, value in (known | {"no_timestamps_token_id": 9, "decoder_start_token_id": 1}).items():
+        setattr(model.generation_config, name, value)
+    features = torch.randn(2, 8, 32, generator=torch.Generator().manual_seed(0))
+    options = {"max_new_tokens": 4, "do_sample": False}
+    plain = model.generate(features, **options)
+    with av.capture(model) as recording:
+        assert torch.equal(model.generate(features, **options), plain)
+    assert [one.step for one in recording.runs[0].forwards] == [0, 1, 2, 3]
+    for item, trace in enumerate(recording.traces):
+        tokens = torch.tensor([trace.decoder.queries.ids])
+        assert tokens[0, 0] == 1 and tokens[0, 1] in (5, 6) and tokens[0, 2] == 9
+        assert tokens[0, 3:].tolist() == plain[item, :-1].tolist()
+        with torch.no_grad():
+            out = reference(features[item : item + 1], decoder_input_ids=tokens, output_attentions=True)
+        for stack, maps in (
+            (trace.encoder, out.encoder_attentions),
+            (trace.decoder, out.decoder_attentions),
+            (trace.cross, out.cross_attentions),
+        ):
+            assert stack.layers == tuple(range(len(maps)))
+            for found, wanted in zip(stack, maps, strict=True):
+                torch.testing.assert_close(found.weights, wanted[0], atol=2e-5, rtol=0)
 
 
 def test_a_pad_token_that_was_put_out_is_a_token_where_nothing_ends() -> None:
