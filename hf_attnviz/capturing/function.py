@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from hf_attnviz.capturing import scope
-from hf_attnviz.capturing.families import ATTENDS
+from hf_attnviz.capturing.families import ATTENDS, SLICED
 from hf_attnviz.capturing.origin import DIVIDE, MULTIPLY, SOFTMAX, Known, Origin, begun, one_axis
 from hf_attnviz.capturing.proof import Proved, attending_rows, prove
 from hf_attnviz.capturing.runs import Pass
 from hf_attnviz.capturing.seen import Seen
+from hf_attnviz.errors import CaptureError
 
 _PRODUCT: Final = frozenset({"matmul", "__matmul__", "__rmatmul__", "bmm", "baddbmm", "mm", "mv"})
 _RESIZE: Final = frozenset({"__getitem__", "narrow", "expand", "expand_as"})
@@ -248,6 +249,11 @@ class FunctionObserver(TorchFunctionMode):
 
     def _receive(self, weights: torch.Tensor, origin: Origin, implementation: str) -> None:
         for session in _listeners():
+            if SLICED in type(getattr(session.contexts[-1].module, "processor", None)).__name__:
+                raise CaptureError(
+                    "attention is computed in slices of the batch, which cannot be put together; expected it whole. "
+                    "Turn slicing off: pipe.disable_attention_slicing()"
+                )
             found = self._batched(weights.detach().clone(), origin, session)
             proved = Proved(found, torch.zeros(()), 0.0, "exact", "operand of the product with the values")
             seen = Seen(proved, implementation)

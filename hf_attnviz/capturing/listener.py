@@ -8,7 +8,7 @@ about, so they get a door instead of a hook, and are run apart from the observer
 import contextlib
 import functools
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from hf_attnviz.capturing.address import named_arguments
 from hf_attnviz.capturing.doors import stand_at
 from hf_attnviz.capturing.families import ATTENTION_CLASS, DRAFTING
 from hf_attnviz.capturing.function import FunctionObserver
+from hf_attnviz.capturing.pipeline import TextsRead
 from hf_attnviz.capturing.registry import extract_of, stated
 from hf_attnviz.capturing.runs import Generated, Run, Side
 from hf_attnviz.errors import CaptureError
@@ -36,7 +37,7 @@ class Listener:
     def __init__(self, recording: "Recording") -> None:
         self.recording, self.model = recording, recording.model
         self.two_sided = bool(getattr(getattr(self.model, "config", None), "is_encoder_decoder", False))
-        self._attending = _attending(self.model)
+        self._attending, self._texts = _attending(self.model), TextsRead()
         with contextlib.ExitStack() as undo:  # whatever fails half-way, everything already put on comes off
             self._open(undo)
             self._undo = undo.pop_all()
@@ -58,6 +59,8 @@ class Listener:
             elif module is not self.model and not _plain(module):
                 undo.callback(module.register_forward_pre_hook(self._enter_module, with_kwargs=True).remove)
                 undo.callback(module.register_forward_hook(self._leave_module, always_call=True).remove)
+        for reader in self.recording.readers:
+            undo.callback(reader.register_forward_hook(self._texts.note, with_kwargs=True).remove)
         for side, reads in (("get_encoder", self._read_source), ("get_decoder", self._read_target)):
             part = getattr(self.model, side)() if self.two_sided and hasattr(self.model, side) else None
             if isinstance(part, nn.Module):
@@ -95,18 +98,21 @@ class Listener:
     def _forward(self, following: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if scope.is_deaf():
             return following(*args, **kwargs)
-        given = named_arguments(self.model, args, kwargs)
+        given = _spread(named_arguments(self.model, args, kwargs))
         with self._session(given.get("past_key_values")) as session:
             session.current = one = session.run.begin_pass()
             first = next((a for a in given.values() if isinstance(a, torch.Tensor) and a.dim()), None)
             one.batch = None if first is None else first.size(0)
-            one.second = None if first is None or first.dim() < 2 or first.is_nested else first.size(1)
+            if first is not None and first.dim() >= 2 and not first.is_nested:  # two axes of numbers: a batch of one
+                one.second = 1 if first.dim() == 2 and first.is_floating_point() else first.size(1)
             one.side = _side(given)
             upcoming, session.upcoming = session.upcoming, None
             if upcoming is not None:
                 one.prefix, mask = upcoming
                 if one.side.mask is None and not self.two_sided:
                     one.side = replace(one.side, mask=mask)
+            if self.recording.readers:
+                session.run.source = Side(ids=self._texts.ids_of(given.get("encoder_hidden_states")))
             if self.two_sided:
                 if session.run.source.mask is None:
                     session.run.source = replace(session.run.source, mask=one.side.mask)
@@ -243,9 +249,7 @@ def _plain(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.nn.") and extract_of(module) is None
 
 
-def _padded(
-    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _padded(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments as the slow way takes them: nested tensors padded, and their padding masked."""
     nested = next((a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor) and a.is_nested), None)
     if nested is None:
@@ -279,6 +283,12 @@ def _attending(model: nn.Module) -> set[int]:
 
     modules = [m for m in model.modules() if m is not model and named(m)]
     return {id(m) for m in modules if not any(named(part) for part in list(m.modules())[1:])}
+
+
+def _spread(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments, and what stands in those that are dictionaries: a model may read a whole batch as one."""
+    inside = {name: part for value in given.values() if isinstance(value, Mapping) for name, part in value.items()}
+    return {str(name): part for name, part in inside.items()} | given
 
 
 def _side(given: dict[str, Any]) -> Side:

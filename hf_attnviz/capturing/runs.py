@@ -135,7 +135,8 @@ class Pass:
         step: the number of the forward in its run; -1 before the first.
         side: what the decoder, or the only tower that reads tokens, read.
         batch: how many rows the forward had, or None.
-        second: the second size of what it read: the batch, where inputs stand time first; or None.
+        second: the second size of what it read: the batch, where inputs stand time first, or None; 1 for a sequence of
+            vectors without a batch.
         prefix: the tokens that ``generate()`` had for each row ``[batch, length]``, or None.
     """
 
