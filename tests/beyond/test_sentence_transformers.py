@@ -16,6 +16,7 @@ from tests.models import ENDS, SMALL, tiny
 sentence_transformers = pytest.importorskip("sentence_transformers")
 modules = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
 
+TOKENIZER = word_piece()  # one for all: training it again may give the pieces other numbers
 SENTENCES = ["the cat sat on the mat", "a small model reads small words", "the dog"]
 
 
@@ -24,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny BERT with its tokenizer, saved as a model is."""
     path = tmp_path_factory.mktemp("bert")
     tiny("bert").save_pretrained(path)
-    word_piece().save_pretrained(path)
+    TOKENIZER.save_pretrained(path)
     return path
 
 
@@ -47,12 +48,11 @@ def test_sentences(folder: Path, batch_size: int) -> None:
     with av.capture(model) as recording:
         seen = model.encode(SENTENCES, batch_size=batch_size)
     assert np.array_equal(plain, seen)
-    tokenizer = word_piece()
     by_text = {trace.encoder.keys.texts: trace for trace in recording.traces}
     assert len(by_text) == len(recording.traces) == len(SENTENCES)
     for sentence in SENTENCES:  # encode() reads the longest ones first, so they are found by what they say
-        inputs = tokenizer(sentence, return_tensors="pt")
-        trace = by_text[av.trace_text(tiny("bert"), sentence, processor=tokenizer).encoder.keys.texts]
+        inputs = TOKENIZER(sentence, return_tensors="pt")
+        trace = by_text[av.trace_text(tiny("bert"), sentence, processor=TOKENIZER).encoder.keys.texts]
         truth = torch.cat(eager_maps(folder, inputs))
         assert trace.encoder.layers == (0, 1)
         torch.testing.assert_close(trace.encoder.stacked(), truth, atol=1e-5, rtol=0)
@@ -62,7 +62,7 @@ def test_pairs_of_a_cross_encoder(tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = transformers.BertConfig(**SMALL | {"max_position_embeddings": 64, "num_labels": 1} | ENDS)
     transformers.BertForSequenceClassification(config).save_pretrained(tmp_path)
-    word_piece().save_pretrained(tmp_path)
+    TOKENIZER.save_pretrained(tmp_path)
     model = sentence_transformers.CrossEncoder(str(tmp_path), device="cpu")
     pairs = [("the cat sat", "the dog slept on the mat"), ("small words", "a mat")]
     plain = model.predict(pairs)
@@ -73,7 +73,7 @@ def test_pairs_of_a_cross_encoder(tmp_path: Path) -> None:
         assert [segment.kind for segment in trace.encoder.keys.segments] == [
             "special", "text", "special", "text", "special",
         ]  # fmt: skip
-        inputs = word_piece()(*pair, return_tensors="pt")
+        inputs = TOKENIZER(*pair, return_tensors="pt")
         truth = torch.cat(eager_maps(tmp_path, inputs, transformers.AutoModelForSequenceClassification))
         torch.testing.assert_close(trace.encoder.stacked(), truth, atol=1e-5, rtol=0)
 
