@@ -16,6 +16,7 @@ from hf_attnviz.capturing.families import (
     CROSS_NAMES,
     ORDER,
     STACK_OF_INPUT,
+    STACK_OF_PACKAGE,
     STACK_OF_SEGMENT,
 )
 
@@ -138,4 +139,5 @@ def _stack(name: str, module: nn.Module, target: nn.Module) -> str:
         causal = getattr(config, "is_decoder", False) or type(target).__name__.endswith("ForCausalLM")
     if causal:
         return "decoder"
-    return STACK_OF_INPUT.get(getattr(target, "main_input_name", ""), "encoder")
+    package = type(target).__module__.partition(".")[0]
+    return STACK_OF_INPUT.get(getattr(target, "main_input_name", ""), STACK_OF_PACKAGE.get(package, "encoder"))

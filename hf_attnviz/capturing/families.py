@@ -29,6 +29,9 @@ STACK_OF_INPUT: Final[dict[str, str]] = {
     "input_values": "audio",
 }
 
+# The package that a model comes from -> the stack of a model that says nothing else.
+STACK_OF_PACKAGE: Final[dict[str, str]] = {"timm": "vision"}
+
 # Stacks that read something other than tokens.
 TOWERS: Final = frozenset({"vision", "audio"})
 
