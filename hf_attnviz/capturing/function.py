@@ -230,8 +230,11 @@ class FunctionObserver(TorchFunctionMode):
                 continue
             source = origin.undropped(source)
             weights = source[..., 0] if source.shape[-1] == 1 or source.stride(-1) == 0 else None
-            if weights is not None and result.shape[-1] > 1 and _attends(source, other, origin):
-                self._found.put(result, replace(origin, weights=weights))
+            if weights is None or result.shape[-1] == 1:
+                continue
+            shared = source.dim() > 3 and (other.dim() < 3 or (source.shape[-3] > 1 and other.shape[-3] == 1))
+            if shared or _is_alone(source, other, origin):
+                self._found.put(result, replace(origin, weights=weights, alone=not shared))
                 return True
         return False
 
@@ -242,10 +245,12 @@ class FunctionObserver(TorchFunctionMode):
             return
         self._found.forget(product)
         weights, axis = origin.weights, axis % product.dim()
-        if weights.dim() == 2 and axis < 2:  # one query for each row of the batch: [batch, key], or time first
-            self._receive((weights if axis == 1 else weights.T)[:, None, None], origin, "softmax + multiply and sum")
-        elif axis == product.dim() - 2:
-            self._receive(weights, origin, "softmax + multiply and sum")
+        if origin.alone and axis < weights.dim():  # [batch, key], [batch, head, key], or in another order
+            weights = weights.movedim(axis, -1).unsqueeze(-2)
+            weights = weights if weights.dim() > 3 else weights[:, None]
+        elif axis != product.dim() - 2:
+            return
+        self._receive(weights, origin, "softmax + multiply and sum")
 
     def _receive(self, weights: torch.Tensor, origin: Origin, implementation: str) -> None:
         for session in _listeners():
@@ -274,14 +279,13 @@ class FunctionObserver(TorchFunctionMode):
         return weights.reshape(batch, -1, *weights.shape[1:]) if batch and rows % batch == 0 else weights[:, None]
 
 
-def _attends(weights: torch.Tensor, values: torch.Tensor, origin: Origin) -> bool:
-    """Whether weights ``[…, key, 1]`` that multiply values may be attention, and not a gate or a router.
+def _is_alone(weights: torch.Tensor, values: torch.Tensor, origin: Origin) -> bool:
+    """Whether weights ``[…, key, 1]`` that multiply values of just that shape may be attention with one query.
 
-    Queries share their values; where each row of the batch has one query, as beside an RNN, the shapes do not tell.
+    So it is beside an RNN; but a gate or a router looks alike. With more axes than batch and key only a name tells.
     """
-    if weights.dim() >= 4:
-        return values.dim() < 3 or (weights.shape[-3] > 1 and values.shape[-3] == 1)
-    return weights.shape[:2] == values.shape[:2] and (not origin.routes or _in_attention())
+    same = weights.shape[:-1] == values.shape[:-1]
+    return same and (_in_attention() or (weights.dim() == 3 and not origin.routes))
 
 
 def _in_attention() -> bool:

@@ -30,6 +30,7 @@ class Origin:
         shape: the shape that the softmax gave.
         clean: what the tensor would be without dropout, once there was some.
         weights: for a product with values that is not summed, or not divided, yet: the weights in it.
+        alone: those weights have no axis of queries.
         stage: ``"weights"``, or how far a softmax that is written out by hand has come.
         root: what the steps of one such softmax have in common.
         routes: the softmax is over the features of a linear layer: more likely a gate or a router than attention.
@@ -38,6 +39,7 @@ class Origin:
     shape: torch.Size
     clean: torch.Tensor | None = None
     weights: torch.Tensor | None = None
+    alone: bool = False
     stage: str = "weights"
     root: Any = None
     routes: bool = False
@@ -55,6 +57,7 @@ class Known(Generic[Fact]):
 
     def __init__(self) -> None:
         self._facts: dict[int, tuple[weakref.ref[torch.Tensor], Fact]] = {}
+        self._many = _MANY
 
     def __bool__(self) -> bool:
         return bool(self._facts)
@@ -66,8 +69,9 @@ class Known(Generic[Fact]):
 
     def put(self, tensor: torch.Tensor, fact: Fact) -> None:
         """Remember something of a tensor."""
-        if len(self._facts) > _MANY:
+        if len(self._facts) > self._many:
             self._facts = {key: entry for key, entry in self._facts.items() if entry[0]() is not None}
+            self._many = max(_MANY, 2 * len(self._facts))  # where gradients are wanted, much stays alive
         self._facts[id(tensor)] = (weakref.ref(tensor), fact)
 
     def forget(self, tensor: object) -> None:

@@ -152,6 +152,22 @@ def test_a_single_sequence_without_a_batch(way: str) -> None:
     torch.testing.assert_close(seen, (query @ states.T).softmax(-1), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("order", ["heads first", "keys first"])
+def test_one_query_of_many_heads(order: str) -> None:
+    class HeadsAttention(nn.Module):
+        def forward(self, query: torch.Tensor, states: torch.Tensor) -> torch.Tensor:  # [batch, head, (key,) size]
+            weights = (query.unsqueeze(2) * states).sum(-1).softmax(-1)
+            if order == "heads first":
+                return (weights.unsqueeze(-1) * states).sum(2)
+            return (weights.transpose(1, 2).unsqueeze(-1) * states.transpose(1, 2)).sum(1)
+
+    query, states = torch.randn(BATCH, 2, SIZE), torch.randn(BATCH, 2, KEYS, SIZE)
+    with av.capture(HeadsAttention()) as recording:
+        recording.model(query, states)
+    truth = torch.einsum("bhd,bhkd->bhk", query, states).softmax(-1)[:, :, None]
+    torch.testing.assert_close(recording.calls[0].weights, truth, atol=1e-6, rtol=0)
+
+
 class Routed(nn.Module):
     """A mixture of experts over flattened tokens: to the shapes it looks like attention with one query."""
 
