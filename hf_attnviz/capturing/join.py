@@ -225,6 +225,8 @@ class _Sequence:
         if ids is None:
             return None
         tokens = ids[self._source_row(len(ids))].tolist()
+        if tokens and min(tokens) < 0:
+            return None  # hidden states that no text encoder was seen to make
         real = self.source_real if self.source_real and len(self.source_real) == len(tokens) else [True] * len(tokens)
         return label_tokens([token for token, kept in zip(tokens, real, strict=True) if kept], self.tokenizer)
 

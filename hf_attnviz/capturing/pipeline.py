@@ -67,12 +67,15 @@ class TextsRead:
             self._calls = [*self._calls, (ids.detach().cpu(), states)][-_REMEMBERED:]
 
     def ids_of(self, hidden: Any) -> torch.Tensor | None:
-        """The ids ``[batch, position]`` behind hidden states ``[batch, position, size]``; None where one is unknown."""
+        """The ids ``[batch, position]`` behind hidden states ``[batch, position, size]``; -1 where a row is unknown (an
+        empty prompt may be all zeros), None where all are."""
         if not isinstance(hidden, torch.Tensor) or hidden.dim() != 3:
             return None
         rows = [self._row(row) for row in hidden.detach()]
-        known = [row for row in rows if row is not None]
-        return torch.stack(known) if known and len(known) == len(rows) else None
+        unknown = torch.full(hidden.shape[1:2], -1)
+        return (
+            torch.stack([unknown if row is None else row for row in rows]) if any(r is not None for r in rows) else None
+        )
 
     def _row(self, row: torch.Tensor) -> torch.Tensor | None:
         for ids, states in reversed(self._calls):

@@ -32,50 +32,79 @@ def redrawn(model: Any, seed: int = 0) -> Any:
     return model.eval()
 
 
-def unet() -> Any:
+def unet(**options: Any) -> Any:
+    blocks = {
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "cross_attention_dim": 16,
+        "attention_head_dim": 4,
+    }
     return redrawn(
         diffusers.UNet2DConditionModel(
-            sample_size=LATENT,
-            block_out_channels=(8, 16),
-            layers_per_block=1,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            cross_attention_dim=16,
-            attention_head_dim=4,
+            sample_size=LATENT, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, **blocks | options
+        )
+    )
+
+
+def tokenizer() -> Any:
+    made = clip_like()
+    made.model_max_length, made.pad_token = TOKENS, made.eos_token
+    return made
+
+
+def text_encoder(model_class: Any, words: int) -> Any:
+    size = {"hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    config = transformers.CLIPTextConfig(
+        vocab_size=words, max_position_embeddings=TOKENS, projection_dim=16, **size, **ends
+    )
+    return redrawn(model_class(config))
+
+
+def vae() -> Any:
+    return redrawn(
+        diffusers.AutoencoderKL(
+            block_out_channels=(8,),
             norm_num_groups=4,
+            down_block_types=("DownEncoderBlock2D",),
+            up_block_types=("UpDecoderBlock2D",),
         )
     )
 
 
 def text_to_image() -> Any:
-    tokenizer = clip_like()
-    tokenizer.model_max_length, tokenizer.pad_token = TOKENS, tokenizer.eos_token
-    text = transformers.CLIPTextConfig(
-        hidden_size=16,
-        intermediate_size=20,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        vocab_size=len(tokenizer),
-        max_position_embeddings=TOKENS,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
-    vae = diffusers.AutoencoderKL(
-        block_out_channels=(8,),
-        norm_num_groups=4,
-        down_block_types=("DownEncoderBlock2D",),
-        up_block_types=("UpDecoderBlock2D",),
-    )
+    words = tokenizer()
     pipe = diffusers.StableDiffusionPipeline(
-        vae=redrawn(vae),
-        text_encoder=redrawn(transformers.CLIPTextModel(text)),
-        tokenizer=tokenizer,
+        vae=vae(),
+        text_encoder=text_encoder(transformers.CLIPTextModel, len(words)),
+        tokenizer=words,
         unet=unet(),
         scheduler=diffusers.DDIMScheduler(num_train_timesteps=10, clip_sample=False),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def text_to_image_with_two_readers() -> Any:
+    """As SDXL has them: their next to last hidden states side by side, and zeros for the empty prompt."""
+    words = tokenizer()
+    pipe = diffusers.StableDiffusionXLPipeline(
+        vae=vae(),
+        text_encoder=text_encoder(transformers.CLIPTextModel, len(words)),
+        text_encoder_2=text_encoder(transformers.CLIPTextModelWithProjection, len(words)),
+        tokenizer=words,
+        tokenizer_2=words,
+        unet=unet(
+            cross_attention_dim=32,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=64,
+        ),
+        scheduler=diffusers.DDIMScheduler(num_train_timesteps=10, clip_sample=False),
+        add_watermarker=False,
     )
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -104,6 +133,16 @@ def test_text_to_image() -> None:
     assert [text for text in texts if "<|" not in text] == PROMPT.split()
     assert not [text for text in empty.cross.keys.texts if "<|" not in text]
     assert not [hook for part in (pipe.unet, pipe.text_encoder) for m in part.modules() for hook in m._forward_hooks]
+
+
+def test_hidden_states_that_nobody_read_have_no_words() -> None:
+    pipe = text_to_image_with_two_readers()
+    plain = paint(pipe)
+    with av.capture(pipe) as recording:
+        assert torch.equal(paint(pipe), plain)
+    empty, prompt = recording.traces[-2:]
+    assert [text for text in prompt.cross.keys.texts if "<|" not in text] == PROMPT.split()
+    assert empty.cross.keys.texts == tuple(map(str, range(TOKENS)))
 
 
 def attention_by_hand(module: Any, hidden: torch.Tensor, context: torch.Tensor | None) -> torch.Tensor:
