@@ -19,6 +19,9 @@ _LOG_SOFTMAX: Final = frozenset({"log_softmax", "special_log_softmax"})
 _EXP: Final = frozenset({"exp", "exp_"})
 _SUBTRACT: Final = frozenset({"sub", "subtract", "__sub__"})
 _INVERSE: Final = frozenset({"reciprocal", "__rtruediv__", "__rdiv__"})
+_STEPS: Final = SOFTMAX | MULTIPLY | DIVIDE | _LOG_SOFTMAX | _EXP | _SUBTRACT | _INVERSE | {
+    "logsumexp", "sum", "normalize"
+}  # fmt: skip
 _MANY: Final = 256  # remembered tensors after which the dead ones are swept out
 
 
@@ -87,9 +90,11 @@ def begun(
     known: Callable[[object], Origin | None],
 ) -> Origin | None:
     """The origin of what a function gave, where it is a softmax or a step of one; else None."""
-    given = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
+    if name not in _STEPS:
+        return None  # nearly every function is none of these
     if name in SOFTMAX:
         return Origin(result.shape)
+    given = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
     if name in _LOG_SOFTMAX:
         return Origin(result.shape, stage="log")
     if name == "logsumexp" and given:
