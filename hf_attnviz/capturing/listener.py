@@ -56,6 +56,8 @@ class Listener:
         for module in self.model.modules():
             if isinstance(module, _TORCH_ATTENTION) and extract_of(module) is None:
                 undo.callback(stand_at(module, "forward", _Apart(self.recording, module)))
+            elif isinstance(module, _TORCH_ATTENTION) and module is not self.model:
+                undo.callback(stand_at(module, "forward", functools.partial(self._through, module)))
             elif module is not self.model and not _plain(module):
                 undo.callback(module.register_forward_pre_hook(self._enter_module, with_kwargs=True).remove)
                 undo.callback(module.register_forward_hook(self._leave_module, always_call=True).remove)
@@ -160,6 +162,21 @@ class Listener:
             mask = _matrix(kwargs.get("attention_mask"))
             session.upcoming = (None if prefix is None else prefix.cpu().clone(), mask)
         return following(*args, **kwargs)
+
+    def _through(
+        self, module: nn.Module, following: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """The door of a registered layer of torch: a hook would switch the faster way off for those around it."""
+        session = scope.session_of(self.recording)
+        if session is None:
+            return following(*args, **kwargs)
+        session.contexts.append(_context(session, module, args, kwargs))
+        try:
+            output = following(*args, **kwargs)
+            self._hear(session, module, output)
+            return output
+        finally:
+            session.leave(module)
 
     # ---- hooks
 
