@@ -7,6 +7,7 @@ about, so they get a door instead of a hook, and are run apart from the observer
 
 import contextlib
 import functools
+import re
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -18,7 +19,7 @@ from torch import nn
 from hf_attnviz.capturing import interface, scope
 from hf_attnviz.capturing.address import named_arguments
 from hf_attnviz.capturing.doors import stand_at
-from hf_attnviz.capturing.families import ATTENTION_CLASS, DRAFTING
+from hf_attnviz.capturing.families import ATTENDS, ATTENTION_CLASS, DRAFTING
 from hf_attnviz.capturing.function import FunctionObserver
 from hf_attnviz.capturing.pipeline import TextsRead
 from hf_attnviz.capturing.registry import extract_of, stated
@@ -37,7 +38,8 @@ class Listener:
     def __init__(self, recording: "Recording") -> None:
         self.recording, self.model = recording, recording.model
         self.two_sided = bool(getattr(getattr(self.model, "config", None), "is_encoder_decoder", False))
-        self._attending, self._texts = _attending(self.model), TextsRead()
+        self._attending, self._texts = _attending(self.model, ATTENTION_CLASS), TextsRead()
+        self._named = _attending(self.model, ATTENDS)
         with contextlib.ExitStack() as undo:  # whatever fails half-way, everything already put on comes off
             self._open(undo)
             self._undo = undo.pop_all()
@@ -184,7 +186,7 @@ class Listener:
         session = scope.session_of(self.recording)
         if session is not None:
             session.contexts.append(_context(session, module, args, kwargs))
-        elif id(module) in self._attending and not scope.is_deaf() and torch._C._current_graph_task_id() == -1:
+        elif id(module) in self._named and not scope.is_deaf() and torch._C._current_graph_task_id() == -1:
             # not while gradients flow back: checkpointing then runs blocks again, whose maps are recorded already
             self.recording.note_outside(module)
 
@@ -292,11 +294,11 @@ def _compare(replayed: Any, output: Any) -> None:
         raise CaptureError(f"the fast and the slow way of this layer differ by {float(deviation):.2g}")
 
 
-def _attending(model: nn.Module) -> set[int]:
+def _attending(model: nn.Module, name: re.Pattern[str]) -> set[int]:
     """The modules that attend themselves, by their class' name: those without another such module inside."""
 
     def named(module: nn.Module) -> bool:
-        return ATTENTION_CLASS.search(type(module).__name__) is not None or extract_of(module) is not None
+        return name.search(type(module).__name__) is not None or extract_of(module) is not None
 
     modules = [m for m in model.modules() if m is not model and named(m)]
     return {id(m) for m in modules if not any(named(part) for part in list(m.modules())[1:])}

@@ -117,6 +117,23 @@ def test_a_step_called_from_outside_is_a_run_of_its_own() -> None:
         assert torch.equal(call.weights[:, 0, 0], used)
 
 
+def test_a_decoding_method_of_the_models_own_is_not_silently_empty() -> None:
+    class Attn(Attention):
+        pass
+
+    class WithMethod(Translator):
+        def translate(self, input_ids: torch.Tensor) -> torch.Tensor:
+            states, last = self.encoder(self.embedding(input_ids))
+            return self.attention(last[0], states)
+
+    model = WithMethod(make=Attn).eval()
+    with pytest.raises(av.errors.CaptureError, match=r"attention ran outside forward\(\)"), av.capture(model):
+        model.translate(pair()[0])
+    with av.capture(model.attention) as recording:
+        model.translate(pair()[0])
+    assert torch.equal(recording.calls[0].weights[:, 0, 0], model.attention.used[-1])
+
+
 def test_time_first_inputs_are_no_heads() -> None:
     """Six sequences of three positions, time first: six rows are six sequences, not three of two heads."""
 
