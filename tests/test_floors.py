@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"*"},
 }
 ONLY_IN = {  # an outside package -> the only places that may know it
-    "transformers": {"hf_attnviz/capturing", "hf_attnviz/zoo"},
+    "transformers": {"hf_attnviz/capturing", "hf_attnviz/zoo", "apps/compare_with_peers.py"},
     "gradio": {"apps"},
     "bertviz": {"hf_attnviz/views"},
     "typer": {"hf_attnviz/cli.py"},

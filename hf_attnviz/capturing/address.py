@@ -3,14 +3,22 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from hf_attnviz.capturing.families import CROSS_INPUTS, CROSS_NAMES, STACK_OF_INPUT, STACK_OF_SEGMENT
+from hf_attnviz.capturing.families import (
+    ATTENTION_CLASS,
+    CROSS_INPUTS,
+    CROSS_NAMES,
+    ORDER,
+    STACK_OF_INPUT,
+    STACK_OF_PACKAGE,
+    STACK_OF_SEGMENT,
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,40 @@ def addresses(target: nn.Module, whole: nn.Module | None = None) -> dict[int, Ad
         # One list: its own index, so that a hybrid model keeps its numbering. Lists in lists: a running number.
         layer = None if not indices else indices[0] if len(indices) == 1 else numbers[pattern][indices]
         found[id(module)] = Address(names[id(module)], _stack(name, module, target), layer)
+    if not _of_transformers(target):  # those number their own blocks
+        found |= _numbered([(found[id(module)], places[name], id(module)) for name, module in modules.items()], modules)
     return found
+
+
+def _numbered(
+    known: Sequence[tuple[Address, tuple[str, tuple[int, ...]], int]], modules: Mapping[str, nn.Module]
+) -> dict[int, Address]:
+    """Attending modules of one stack that stand in several lists of blocks: the lists are numbered on and on."""
+    stacks: dict[str, dict[tuple[str, tuple[int, ...]], list[tuple[Address, int]]]] = {}
+    for address, place, key in known:
+        if address.layer is not None and ATTENTION_CLASS.search(type(modules[address.module]).__name__):
+            stacks.setdefault(address.stack, {}).setdefault(place, []).append((address, key))
+    new: dict[int, Address] = {}
+    for blocks in stacks.values():
+        if len({pattern for pattern, _ in blocks}) > 1:
+            for number, place in enumerate(sorted(blocks, key=lambda place: _turn(place[0]))):
+                new |= {key: replace(address, layer=number) for address, key in blocks[place]}
+    return new
+
+
+def _of_transformers(target: nn.Module) -> bool:
+    return hasattr(getattr(target, "config", None), "model_type")
+
+
+def _turn(pattern: str) -> int:
+    return next((turn for turn, name in enumerate(ORDER) if pattern.startswith(name)), len(ORDER))
+
+
+def is_joint(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], shape: torch.Size) -> bool:
+    """Whether the two sequences of a call attend as one: as many queries, and keys, as both have together."""
+    given = [value for value in named_arguments(module, args, kwargs).values() if isinstance(value, torch.Tensor)]
+    lengths = [value.shape[1] for value in given if value.dim() == 3 and not value.is_nested]
+    return shape[-1] == shape[-2] and any(lengths[0] + other == shape[-1] for other in lengths[1:])
 
 
 def model_name(model: nn.Module) -> str:
@@ -87,7 +128,7 @@ def _is_block_list(parent: nn.Module, outer: Sequence[int]) -> bool:
 def _stack(name: str, module: nn.Module, target: nn.Module) -> str:
     parts = name.split(".")
     config = getattr(target, "config", None)
-    if config is None or getattr(config, "is_encoder_decoder", False):
+    if not _of_transformers(target) or getattr(config, "is_encoder_decoder", False):
         for part in parts:
             if part in ("encoder", "decoder"):
                 return part
@@ -100,4 +141,5 @@ def _stack(name: str, module: nn.Module, target: nn.Module) -> str:
     if causal:
         return "decoder"
     main = getattr(target, "main_input_name", "")
-    return STACK_OF_INPUT.get(main if isinstance(main, str) else main[0], "encoder")
+    package = type(target).__module__.partition(".")[0]
+    return STACK_OF_INPUT.get(main if isinstance(main, str) else main[0], STACK_OF_PACKAGE.get(package, "encoder"))

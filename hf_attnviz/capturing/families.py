@@ -32,6 +32,9 @@ STACK_OF_INPUT: Final[dict[str, str]] = {
     "input_values": "audio",
 }
 
+# The package that a model comes from -> the stack of a model that says nothing else.
+STACK_OF_PACKAGE: Final[dict[str, str]] = {"timm": "vision"}
+
 # Stacks that read something other than tokens.
 TOWERS: Final = frozenset({"vision", "audio"})
 
@@ -52,6 +55,16 @@ CROSS_NAMES: Final = ("crossattention", "cross_attn", "cross_attention", "encode
 
 # A class whose name ends like this attends; when it runs and no attention is seen in it, that is told.
 ATTENTION_CLASS: Final = re.compile(r"Attention(s|\d|Block|Layer|Module)?$")
+
+# Parts of a pipeline that paint, in the order in which they are tried, and parts that read the text for them.
+PAINTERS: Final = ("unet", "transformer")
+READERS: Final = ("text_encoder", "text_encoder_2", "text_encoder_3")
+
+# Lists of blocks that come one after another, whatever the order in which a model names them.
+ORDER: Final = ("down_blocks", "mid_block", "up_blocks")
+
+# A processor of attention whose class is named like this cuts the batch into slices that nobody can put together.
+SLICED: Final = "SlicedAttn"
 
 # A class whose name holds this attends by hand, also where shapes alone could mean a gate or soft embeddings.
 ATTENDS: Final = re.compile(r"att(entio)?n|attend", re.IGNORECASE)

@@ -18,13 +18,14 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from hf_attnviz.capturing import scope
-from hf_attnviz.capturing.families import ATTENDS, no_map
+from hf_attnviz.capturing.families import ATTENDS, SLICED, no_map
 from hf_attnviz.capturing.gradients import UNFINISHED, Arrange, Gradient, Watched, hindrance, in_the_graph
 from hf_attnviz.capturing.origin import DIVIDE, MULTIPLY, SOFTMAX, Known, Origin, begun, one_axis
 from hf_attnviz.capturing.proof import Proved
 from hf_attnviz.capturing.runs import Pass
 from hf_attnviz.capturing.sdpa import SDPA, named, sdpa_seen
 from hf_attnviz.capturing.seen import Seen
+from hf_attnviz.errors import CaptureError
 
 _PRODUCT: Final = frozenset({"matmul", "__matmul__", "__rmatmul__", "bmm", "baddbmm", "mm", "mv"})
 _RESIZE: Final = frozenset({"__getitem__", "narrow", "expand", "expand_as"})
@@ -239,8 +240,11 @@ class FunctionObserver(TorchFunctionMode):
             if origin is None or origin.factor is not None or origin.stage != "weights" or source.dim() < 3:
                 continue
             single = source.shape[-1] == 1 or source.stride(-1) == 0
-            if single and result.shape[-1] > 1 and _attends(source, other, origin):
-                self._found.put(result, replace(origin, factor=(source, _first_of_last)))
+            if not single or result.shape[-1] == 1:
+                continue
+            shared = source.dim() > 3 and (other.dim() < 3 or (source.shape[-3] > 1 and other.shape[-3] == 1))
+            if shared or _is_alone(source, other, origin):
+                self._found.put(result, replace(origin, factor=(source, _first_of_last), alone=not shared))
                 return True
         return False
 
@@ -251,11 +255,12 @@ class FunctionObserver(TorchFunctionMode):
             return
         self._found.forget(product)
         (operand, arrange), axis = origin.factor, axis % product.dim()
-        alone = operand.dim() == 3 and axis < 2  # one query for each row of the batch: [batch, key], or time first
-        if alone or axis == product.dim() - 2:
-            whole = functools.partial(_one_query, arrange, time_first=axis == 0) if alone else arrange
-            why = UNFINISHED if operand.shape[-1] > 1 else ""
-            self._receive(operand, whole, origin, "softmax + multiply and sum", why)
+        if origin.alone and axis < operand.dim() - 1:  # [batch, key], [batch, head, key], or in another order
+            arrange = functools.partial(_one_query, arrange, axis)
+        elif axis != product.dim() - 2:
+            return
+        why = UNFINISHED if operand.shape[-1] > 1 else ""
+        self._receive(operand, arrange, origin, "softmax + multiply and sum", why)
 
     def _receive(
         self, operand: torch.Tensor, arrange: Arrange, origin: Origin, implementation: str, unwatched: str = ""
@@ -267,6 +272,11 @@ class FunctionObserver(TorchFunctionMode):
             if what is not None:
                 session.recording.note_other(session, module, what)
                 continue
+            if SLICED in type(getattr(module, "processor", None)).__name__:
+                raise CaptureError(
+                    "attention is computed in slices of the batch, which cannot be put together; expected it whole. "
+                    "Turn slicing off: pipe.disable_attention_slicing()"
+                )
             with torch.no_grad(), scope.deaf():
                 ordered = arrange(origin.undropped(operand).detach())
             if origin.single and ordered.shape[-1] > 1:
@@ -327,20 +337,19 @@ def _first_of_last(weights: torch.Tensor) -> torch.Tensor:
     return weights[..., 0]
 
 
-def _one_query(arrange: Arrange, weights: torch.Tensor, time_first: bool) -> torch.Tensor:
-    """Weights ``[batch, key]`` (or time first) as ``[batch, head, query, key]`` with one head and one query."""
-    found = arrange(weights)
-    return (found.T if time_first else found)[:, None, None]
+def _one_query(arrange: Arrange, axis: int, weights: torch.Tensor) -> torch.Tensor:
+    """Weights without an axis of queries, keys along ``axis``, as ``[batch, head, query, key]`` with one query."""
+    found = arrange(weights).movedim(axis, -1).unsqueeze(-2)
+    return found if found.dim() > 3 else found[:, None]
 
 
-def _attends(weights: torch.Tensor, values: torch.Tensor, origin: Origin) -> bool:
-    """Whether weights ``[…, key, 1]`` that multiply values may be attention, and not a gate or a router.
+def _is_alone(weights: torch.Tensor, values: torch.Tensor, origin: Origin) -> bool:
+    """Whether weights ``[…, key, 1]`` that multiply values of just that shape may be attention with one query.
 
-    Queries share their values; where each row of the batch has one query, as beside an RNN, the shapes do not tell.
+    So it is beside an RNN; but a gate or a router looks alike. With more axes than batch and key only a name tells.
     """
-    if weights.dim() >= 4:
-        return values.dim() < 3 or (weights.shape[-3] > 1 and values.shape[-3] == 1)
-    return weights.shape[:2] == values.shape[:2] and (not origin.routes or _in_attention())
+    same = weights.shape[:-1] == values.shape[:-1]
+    return same and (_in_attention() or (weights.dim() == 3 and not origin.routes))
 
 
 def _in_attention() -> bool:

@@ -45,8 +45,8 @@ def _batch(run: Run) -> int:
     if first.side.ids is not None:
         return len(first.side.ids)
     sizes = {len(call.rows.weights) for call in first.calls}
-    found = next((size for size in (first.batch, first.second) if size in sizes), None)  # or they stand time first
-    return found or (min(sizes) if len(sizes) == 1 and (1 in sizes or first.batch is None) else first.batch or 1)
+    known = [size for size in (first.batch, first.second) if size is not None]  # the second one where time is first
+    return next((size for size in known if size in sizes), known[0] if known else min(sizes))
 
 
 @dataclass(eq=False)
@@ -247,6 +247,8 @@ class _Sequence:
         if ids is None:
             return None
         tokens = ids[self._source_row(len(ids))].tolist()
+        if tokens and min(tokens) < 0:
+            return None  # hidden states that no text encoder was seen to make
         real = self.source_real if self.source_real and len(self.source_real) == len(tokens) else [True] * len(tokens)
         return label_tokens([token for token, kept in zip(tokens, real, strict=True) if kept], self.tokenizer)
 
@@ -386,12 +388,12 @@ class _Sequence:
         return labels.at(places)
 
     def _key_labels(self, call: AttentionCall, width: int, turns: bool) -> Labels:
-        two_sided_cross = call.kind == "cross" and self.run.two_sided
-        labels = self._source_labels if two_sided_cross else self._side_labels(call.stack)
+        of_source = call.kind == "cross" and (self.run.two_sided or self.run.source.ids is not None)
+        labels = self._source_labels if of_source else self._side_labels(call.stack)
         # What was put out last was never read, so a generation has one label more than keys.
         extra = 1 if self.run.generated is not None and call.kind == "self" and call.stack != "encoder" else 0
         fits = labels is not None and width <= len(labels) <= width + extra
-        if labels is None or not fits or not (call.tokens or two_sided_cross or turns):
+        if labels is None or not fits or not (call.tokens or of_source or turns):
             return Labels.plain(map(str, range(width)), "latent")
         return labels[:width]
 

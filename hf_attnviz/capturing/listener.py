@@ -7,8 +7,9 @@ about, so they get a door instead of a hook, and are run apart from the observer
 
 import contextlib
 import functools
+import re
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,9 @@ from torch import nn
 from hf_attnviz.capturing import interface, scope
 from hf_attnviz.capturing.address import named_arguments
 from hf_attnviz.capturing.doors import Ours, stand_at
-from hf_attnviz.capturing.families import ATTENTION_CLASS, PROBES, other_mixer
+from hf_attnviz.capturing.families import ATTENDS, ATTENTION_CLASS, PROBES, other_mixer
 from hf_attnviz.capturing.function import FunctionObserver
+from hf_attnviz.capturing.pipeline import TextsRead
 from hf_attnviz.capturing.probe import Again, probed
 from hf_attnviz.capturing.registry import extract_of, stated
 from hf_attnviz.capturing.runs import Generated, Run, Side
@@ -38,7 +40,8 @@ class Listener:
     def __init__(self, recording: "Recording") -> None:
         self.recording, self.model = recording, recording.model
         self.two_sided = bool(getattr(getattr(self.model, "config", None), "is_encoder_decoder", False))
-        self._attending = _attending(self.model)
+        self._attending, self._texts = _attending(self.model, ATTENTION_CLASS), TextsRead()
+        self._named = _attending(self.model, ATTENDS)
         self._others = {id(m): text for m in self.model.modules() if (text := other_mixer(m)) is not None}
         self._probes = {id(m): PROBES[type(m).__name__] for m in self.model.modules() if type(m).__name__ in PROBES}
         with contextlib.ExitStack() as undo:  # whatever fails half-way, everything already put on comes off
@@ -60,9 +63,13 @@ class Listener:
         for module in self.model.modules():
             if isinstance(module, _TORCH_ATTENTION) and extract_of(module) is None:
                 undo.callback(stand_at(module, "forward", _Apart(self.recording, module)))
+            elif isinstance(module, _TORCH_ATTENTION) and module is not self.model:
+                undo.callback(stand_at(module, "forward", functools.partial(self._through, module)))
             elif module is not self.model and not _plain(module):
                 undo.callback(module.register_forward_pre_hook(Ours(self._enter_module), with_kwargs=True).remove)
                 undo.callback(module.register_forward_hook(Ours(self._leave_module), always_call=True).remove)
+        for reader in self.recording.readers:
+            undo.callback(reader.register_forward_hook(Ours(self._texts.note), with_kwargs=True).remove)
         for side, reads in (("get_encoder", self._read_source), ("get_decoder", self._read_target)):
             part = getattr(self.model, side)() if self.two_sided and hasattr(self.model, side) else None
             if isinstance(part, nn.Module):
@@ -102,13 +109,14 @@ class Listener:
     def _forward(self, following: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not scope.hears(self.recording):
             return following(*args, **kwargs)
-        given = named_arguments(self.model, args, kwargs)
+        given = _spread(named_arguments(self.model, args, kwargs))
         with self._session(given.get("past_key_values")) as session:
             outer = session.current
             session.current = one = session.run.begin_pass()
             first = next((a for a in given.values() if isinstance(a, torch.Tensor) and a.dim()), None)
             one.batch = None if first is None else first.size(0)
-            one.second = None if first is None or first.dim() < 2 or first.is_nested else first.size(1)
+            if first is not None and first.dim() >= 2 and not first.is_nested:  # two axes of numbers: a batch of one
+                one.second = 1 if first.dim() == 2 and first.is_floating_point() else first.size(1)
             one.side = _side(given)
             upcoming, session.upcoming = session.upcoming, None
             if upcoming is not None:
@@ -116,6 +124,8 @@ class Listener:
                 one.step = len(session.run.forwards) - 1  # asides are no steps
                 if one.side.mask is None and not self.two_sided:
                     one.side = replace(one.side, mask=mask)
+            if self.recording.readers:
+                session.run.source = Side(ids=self._texts.ids_of(given.get("encoder_hidden_states")))
             if self.two_sided:
                 if session.run.source.mask is None and not session.run.is_aside(one):
                     session.run.source = replace(session.run.source, mask=one.side.mask)
@@ -185,6 +195,21 @@ class Listener:
             session.run.problems.setdefault("generate", problem)
         return drafter
 
+    def _through(
+        self, module: nn.Module, following: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """The door of a registered layer of torch: a hook would switch the faster way off for those around it."""
+        session = scope.session_of(self.recording)
+        if session is None:
+            return following(*args, **kwargs)
+        session.contexts.append(_context(session, module, args, kwargs))
+        try:
+            output = following(*args, **kwargs)
+            self._hear(session, module, output)
+            return output
+        finally:
+            session.leave(module)
+
     # ---- hooks
 
     def _enter_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -196,7 +221,7 @@ class Listener:
             if id(module) in self._probes and not scope.is_deaf():
                 context.again = Again.of(args, kwargs)
             session.contexts.append(context)
-        elif id(module) in self._attending and scope.hears(self.recording) and torch._C._current_graph_task_id() == -1:
+        elif id(module) in self._named and scope.hears(self.recording) and torch._C._current_graph_task_id() == -1:
             # not while gradients flow back: checkpointing then runs blocks again, whose maps are recorded already
             self.recording.note_outside(module)
 
@@ -323,14 +348,20 @@ def _compare(replayed: Any, output: Any) -> None:
         raise CaptureError(f"the fast and the slow way of this layer differ by {float(deviation):.2g}")
 
 
-def _attending(model: nn.Module) -> set[int]:
+def _attending(model: nn.Module, name: re.Pattern[str]) -> set[int]:
     """The modules that attend themselves, by their class' name: those without another such module inside."""
 
     def named(module: nn.Module) -> bool:
-        return ATTENTION_CLASS.search(type(module).__name__) is not None or extract_of(module) is not None
+        return name.search(type(module).__name__) is not None or extract_of(module) is not None
 
     modules = [m for m in model.modules() if m is not model and named(m)]
     return {id(m) for m in modules if not any(named(part) for part in list(m.modules())[1:])}
+
+
+def _spread(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments, and what stands in those that are dictionaries: a model may read a whole batch as one."""
+    inside = {name: part for value in given.values() if isinstance(value, Mapping) for name, part in value.items()}
+    return {str(name): part for name, part in inside.items()} | given
 
 
 def _side(given: dict[str, Any]) -> Side:

@@ -19,6 +19,9 @@ _LOG_SOFTMAX: Final = frozenset({"log_softmax", "special_log_softmax"})
 _EXP: Final = frozenset({"exp", "exp_"})
 _SUBTRACT: Final = frozenset({"sub", "subtract", "__sub__"})
 _INVERSE: Final = frozenset({"reciprocal", "__rtruediv__", "__rdiv__"})
+_STEPS: Final = SOFTMAX | MULTIPLY | DIVIDE | _LOG_SOFTMAX | _EXP | _SUBTRACT | _INVERSE | {
+    "logsumexp", "sum", "normalize"
+}  # fmt: skip
 _MANY: Final = 256  # remembered tensors after which the dead ones are swept out
 
 
@@ -31,6 +34,7 @@ class Origin:
         clean: what the tensor would be without dropout, once there was some.
         factor: for a product with values that is not summed, or not divided, yet: the tensor in it that comes from a
             softmax, and how it is read as weights.
+        alone: those weights have no axis of queries.
         stage: ``"weights"``, or how far a softmax that is written out by hand has come.
         root: what the steps of one such softmax have in common.
         axis: the axis that the softmax goes over; None where that is not known.
@@ -40,6 +44,7 @@ class Origin:
     shape: torch.Size
     clean: torch.Tensor | None = None
     factor: tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tensor]] | None = None
+    alone: bool = False
     stage: str = "weights"
     root: Any = None
     axis: int | None = None
@@ -63,6 +68,7 @@ class Known(Generic[Fact]):
 
     def __init__(self) -> None:
         self._facts: dict[int, tuple[weakref.ref[torch.Tensor], Fact]] = {}
+        self._many = _MANY
 
     def __bool__(self) -> bool:
         return bool(self._facts)
@@ -74,8 +80,9 @@ class Known(Generic[Fact]):
 
     def put(self, tensor: torch.Tensor, fact: Fact) -> None:
         """Remember something of a tensor."""
-        if len(self._facts) > _MANY:
+        if len(self._facts) > self._many:
             self._facts = {key: entry for key, entry in self._facts.items() if entry[0]() is not None}
+            self._many = max(_MANY, 2 * len(self._facts))  # where gradients are wanted, much stays alive
         self._facts[id(tensor)] = (weakref.ref(tensor), fact)
 
     def forget(self, tensor: object) -> None:
@@ -91,10 +98,12 @@ def begun(
     known: Callable[[object], Origin | None],
 ) -> Origin | None:
     """The origin of what a function gave, where it is a softmax or a step of one; else None."""
-    given = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
+    if name not in _STEPS:
+        return None  # nearly every function is none of these
     if name in SOFTMAX:
         axis = one_axis(args, kwargs)
         return Origin(result.shape, axis=None if axis is None else axis % result.dim())
+    given = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
     if name in _LOG_SOFTMAX:
         return Origin(result.shape, stage="log")
     if name == "logsumexp" and given:

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 from hf_attnviz.capturing import scope
-from hf_attnviz.capturing.address import Address, addresses, is_cross, model_name
+from hf_attnviz.capturing.address import Address, addresses, is_cross, is_joint, model_name
 from hf_attnviz.capturing.families import PROBES
 from hf_attnviz.capturing.gradients import FROZEN, Gradient
 from hf_attnviz.capturing.join import traces_of
 from hf_attnviz.capturing.listener import Listener
 from hf_attnviz.capturing.loops import Loop, place_of, remember
+from hf_attnviz.capturing.pipeline import model_of, processor_of, readers_of
 from hf_attnviz.capturing.probe import unpadded
 from hf_attnviz.capturing.reducers import KeptRows, Maps, Reducer, Rows, Tile, reduced, reducers
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Run, Side
@@ -46,10 +47,10 @@ class Recording:
         last: int | None = None,
         exact: bool = False,
     ) -> None:
-        whole = _model_of(target)
+        whole, self.readers = model_of(target), readers_of(target)
         refuse_compiled(whole)
         self.model = unwrapped(whole)
-        self.processor = processor if processor is not None else _processor_of(target)
+        self.processor = processor if processor is not None else processor_of(target)
         self.reducers = _reducers(keep, queries)
         self.runs: list[Run] = []
         self.exact, self.gradients = exact, gradients
@@ -195,8 +196,9 @@ class Recording:
             group = "cross" if cross else address.stack
             layer = one.layer(group, context, address.layer) if before is None else before.call.layer
             if self._layers is None or layer in self._layers:
-                kind = "cross" if cross else "self"
                 side, seen = session.run.side(address.stack, one), see()
+                both = is_joint(module, context.args, context.kwargs, seen.proved.weights.shape)
+                kind = "cross" if cross and not both else "self"
                 before = before if before is not None and before.goes_on(seen.proved.weights) else None
                 one.calls.append(self._kept(seen, address, kind, layer, context.maps, one.step, side, before))
                 remember(one, place, one.calls[-1], seen.proved.weights, before)
@@ -318,7 +320,8 @@ def capture(
     blocks on one model in two threads or tasks hear their own runs only; threads that stand in no block are heard.
 
     Args:
-        target: an ``nn.Module``, a ``PreTrainedModel``, a transformers ``Pipeline``, or a wrapper around a model.
+        target: an ``nn.Module``, a ``PreTrainedModel``, a wrapper around one, a transformers ``Pipeline``, or a
+            pipeline of diffusers (the part that paints is captured, its text encoders tell what the keys are).
         processor: the tokenizer or processor that gives labels; default: the pipeline's. Without one labels are ids.
         keep: what to keep: ``"maps"``, ``"vectors"``, a reducer such as ``av.Rows([-1])``, or a list of them.
         layers: block indices to keep; None keeps all. Others run without any cost.
@@ -368,21 +371,6 @@ def _closed(model: nn.Module) -> frozenset[int]:
 def _axes(count: int) -> tuple[str, ...]:
     """Names for axes whose meaning only the model knows."""
     return tuple(f"own_{n}" for n in range(count))
-
-
-def _model_of(target: Any) -> nn.Module:
-    model = target if isinstance(target, nn.Module) else getattr(target, "model", None)
-    if not isinstance(model, nn.Module):
-        raise ArgumentError(
-            f"expected a torch module, a transformers model or a pipeline with a model; got {type(target).__name__}"
-        )
-    return model
-
-
-def _processor_of(target: Any) -> Any:
-    if isinstance(target, nn.Module):
-        return None
-    return getattr(target, "processor", None) or getattr(target, "tokenizer", None)
 
 
 def _reducers(keep: Keep, queries: Sequence[int] | None) -> tuple[Reducer[Any], ...]:

@@ -30,7 +30,8 @@ class AttentionCall:
         stack: where the block stands: ``"encoder"``, ``"decoder"``, ``"vision"`` …
         layer: the model's block index; where one module serves many blocks, the call's.
         index: which map of this module.
-        step: 0 for a plain pass or the prompt, then one for each further forward of the run.
+        step: 0 for a plain pass or the prompt, then one for each further forward of the run; beside an RNN, the turn of
+            the decoder's loop.
         implementation: the backend that ran.
         grade, way, masked_rows: the grade of the proof (``"stated"``: none, a user's own statement), how the weights
             were obtained, and how many rows could attend to nothing and were left out of it.
@@ -158,7 +159,8 @@ class Pass:
         step: the number of the forward in its run; -1 before the first.
         side: what the decoder, or the only tower that reads tokens, read.
         batch: how many rows the forward had, or None.
-        second: the second size of what it read: the batch, where inputs stand time first; or None.
+        second: the second size of what it read: the batch, where inputs stand time first, or None; 1 for a sequence of
+            vectors without a batch.
         prefix: the tokens that ``generate()`` had for each row ``[batch, length]``, or None.
     """
 

@@ -117,6 +117,23 @@ def test_a_step_called_from_outside_is_a_run_of_its_own() -> None:
         assert torch.equal(call.weights[:, 0, 0], used)
 
 
+def test_a_decoding_method_of_the_models_own_is_not_silently_empty() -> None:
+    class Attn(Attention):
+        pass
+
+    class WithMethod(Translator):
+        def translate(self, input_ids: torch.Tensor) -> torch.Tensor:
+            states, last = self.encoder(self.embedding(input_ids))
+            return self.attention(last[0], states)
+
+    model = WithMethod(make=Attn).eval()
+    with pytest.raises(av.errors.CaptureError, match=r"attention ran outside forward\(\)"), av.capture(model):
+        model.translate(pair()[0])
+    with av.capture(model.attention) as recording:
+        model.translate(pair()[0])
+    assert torch.equal(recording.calls[0].weights[:, 0, 0], model.attention.used[-1])
+
+
 def test_time_first_inputs_are_no_heads() -> None:
     """Six sequences of three positions, time first: six rows are six sequences, not three of two heads."""
 
@@ -150,6 +167,22 @@ def test_a_single_sequence_without_a_batch(way: str) -> None:
         recording.model(query, states)
     seen = torch.cat([call.weights[0, 0] for call in recording.calls])
     torch.testing.assert_close(seen, (query @ states.T).softmax(-1), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("order", ["heads first", "keys first"])
+def test_one_query_of_many_heads(order: str) -> None:
+    class HeadsAttention(nn.Module):
+        def forward(self, query: torch.Tensor, states: torch.Tensor) -> torch.Tensor:  # [batch, head, (key,) size]
+            weights = (query.unsqueeze(2) * states).sum(-1).softmax(-1)
+            if order == "heads first":
+                return (weights.unsqueeze(-1) * states).sum(2)
+            return (weights.transpose(1, 2).unsqueeze(-1) * states.transpose(1, 2)).sum(1)
+
+    query, states = torch.randn(BATCH, 2, SIZE), torch.randn(BATCH, 2, KEYS, SIZE)
+    with av.capture(HeadsAttention()) as recording:
+        recording.model(query, states)
+    truth = torch.einsum("bhd,bhkd->bhk", query, states).softmax(-1)[:, :, None]
+    torch.testing.assert_close(recording.calls[0].weights, truth, atol=1e-6, rtol=0)
 
 
 class Routed(nn.Module):

@@ -158,7 +158,7 @@ def test_the_observers_are_silent_inside() -> None:
     torch.testing.assert_close(recording.calls[1].weights, seen.calls[1].weights / 2)
 
 
-def test_the_model_itself_and_layers_of_torch_can_be_registered() -> None:
+def test_the_model_itself_and_layers_of_torch_can_be_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     alone, hidden = SigmoidAttention().eval(), torch.randn(2, 5, 32)
     with av.register_attention(SigmoidAttention, extract=weights_of), av.capture(alone) as recording:
@@ -170,11 +170,17 @@ def test_the_model_itself_and_layers_of_torch_can_be_registered() -> None:
         return found
 
     layer = nn.TransformerEncoderLayer(32, HEADS, 64, batch_first=True).train(False)
-    for module in (nn.Sequential(layer), nn.Sequential(nn.Linear(32, 32), layer)):
-        plain = module(hidden)
-        with av.register_attention(nn.MultiheadAttention, extract=by_torch), av.capture(module) as recording:
-            assert torch.equal(module(hidden), plain)
-        assert [c.grade for c in recording.calls] == ["stated"]
+    quick, calls = torch._transformer_encoder_layer_fwd, []
+    monkeypatch.setattr(torch, "_transformer_encoder_layer_fwd", lambda *args: calls.append(1) or quick(*args))
+    for grad in (True, False):  # without gradients torch takes its fast way, and a hook inside would switch it off
+        for module in (layer, nn.Sequential(nn.Linear(32, 32), layer)):
+            calls.clear()
+            with torch.set_grad_enabled(grad):
+                plain = module(hidden)
+                with av.register_attention(nn.MultiheadAttention, extract=by_torch), av.capture(module) as recording:
+                    assert torch.equal(module(hidden), plain)
+            assert [c.grade for c in recording.calls] == ["stated"]
+            assert len(calls) == (0 if grad else 2)
 
 
 def test_an_error_inside_is_told_and_disturbs_nothing() -> None:
