@@ -129,6 +129,8 @@ class _Sequence:
     def untold(self) -> int:
         """How many positions at the start have no token: embeddings, or a cache filled before, as by prefix tuning."""
         first = self.run.forwards[0].side
+        if self.run.drafted_from is not None:
+            return self.run.forwards[0].beyond  # what was read is no measure here: drafts may have been rejected
         if self.tokens is None or first.ids is None:
             read = max(one.side.past + (one.side.new or 0) for one in self.run.forwards)
             return first.past if self.tokens is None else max(0, read + 1 - len(self.tokens))
