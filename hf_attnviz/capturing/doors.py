@@ -10,18 +10,16 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
-
 Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 """Runs a call: gets the next in line, the arguments by place and by name; gives the result."""
 
 _MISSING = object()
 _lock = threading.RLock()
-_doors: "weakref.WeakKeyDictionary[nn.Module, dict[str, _Door]]" = weakref.WeakKeyDictionary()
+_doors: "weakref.WeakKeyDictionary[Any, dict[str, _Door]]" = weakref.WeakKeyDictionary()
 
 
 class _Door:
-    def __init__(self, module: nn.Module, name: str) -> None:
+    def __init__(self, module: Any, name: str) -> None:
         self.own = module.__dict__.get(name, _MISSING)
         self.arounds: list[Around] = []
         method = getattr(module, name)
@@ -44,7 +42,7 @@ class _Door:
         return arounds[0](following, args, kwargs)
 
 
-def stand_at(module: nn.Module, name: str, around: Around) -> Callable[[], None]:
+def stand_at(module: Any, name: str, around: Around) -> Callable[[], None]:
     """Let ``around`` run every call of ``module.name`` from now on; gives the function that ends it."""
     with _lock:
         doors = _doors.setdefault(module, {})

@@ -11,17 +11,21 @@ from itertools import takewhile
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.functional import pad
 
+from hf_attnviz.capturing.address import model_name
+from hf_attnviz.capturing.naming import Names, media, rate
+from hf_attnviz.capturing.positions import Positions
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Pass, Run, Side
 from hf_attnviz.errors import CaptureError, NotKeptError
-from hf_attnviz.labels import Labels, label_tokens
-from hf_attnviz.trace import AttentionMap, Trace
+from hf_attnviz.labels import Labels
+from hf_attnviz.trace import AttentionMap, Origin, Trace
 
 Part = tuple[Pass, AttentionCall]
 
 
-def traces_of(run: Run, processor: Any, model: str) -> tuple[Trace, ...]:
+def traces_of(run: Run, processor: Any, model: nn.Module) -> tuple[Trace, ...]:
     """The traces of a run, in the order in which its sequences were returned.
 
     Raises:
@@ -35,8 +39,10 @@ def traces_of(run: Run, processor: Any, model: str) -> tuple[Trace, ...]:
     generated = run.generated
     count = len(generated.sequences) if generated is not None else _batch(run)
     each = generated.each if generated is not None else 1
-    sequences = (_Sequence(run, number, count, each, tokenizer) for number in range(count))
-    return tuple(Trace(tuple(s.maps()), run.number, s.item, s.number % each, model) for s in sequences)
+    positions = Positions(model, media(run), rate(run, processor))
+    sequences = (_Sequence(run, number, count, each, tokenizer, positions) for number in range(count))
+    name = model_name(model)
+    return tuple(Trace(tuple(s.maps()), run.number, s.item, s.number % each, name, s.origin) for s in sequences)
 
 
 def _batch(run: Run) -> int:
@@ -55,6 +61,7 @@ class _Sequence:
     count: int
     each: int
     tokenizer: Any
+    positions: Positions
 
     @property
     def item(self) -> int:
@@ -63,6 +70,19 @@ class _Sequence:
     @property
     def items(self) -> int:
         return self.count // self.each
+
+    @cached_property
+    def names(self) -> Names:
+        """What stands at the positions."""
+        return Names(self, self.positions)
+
+    @property
+    def origin(self) -> Origin | None:
+        """Which piece of a pipeline's inputs this is, where a row is a piece, or all rows are the same one's."""
+        origins = self.run.origins
+        if len(origins) == 1:
+            return origins[0].of(self.item, self.items)
+        return origins[self.item].of(0, 1) if len(origins) == self.items else None
 
     # ---- which passes, and which row of them
 
@@ -179,10 +199,10 @@ class _Sequence:
             known = rows[-1].tolist() if self.passes[-1].side.past == 0 else torch.cat(rows).tolist()
         else:
             return None
-        real = self._real(len(known))
+        real = self.real(len(known))
         return [token for token, kept in zip(known, real, strict=True) if kept]
 
-    def _real(self, length: int) -> list[bool]:
+    def real(self, length: int) -> list[bool]:
         """Which of the positions read are no padding; positions after the mask are the tokens put out."""
         masks = [one for one in self.passes if one.side.mask is not None]
         if not masks:
@@ -192,39 +212,14 @@ class _Sequence:
         row: list[bool] = mask[self.row(masks[-1], len(mask), "attention_mask")].bool().tolist()
         return (row + [True] * length)[:length]
 
-    def _source_row(self, batch: int) -> int:
+    def source_row(self, batch: int) -> int:
         return self.item * (batch // self.items) if batch >= self.items else 0  # copies for beams stand together
 
     @cached_property
     def source_real(self) -> list[bool] | None:
         """Which positions of the encoder side are no padding; None when nothing says."""
         mask = self.run.source.mask
-        return None if mask is None else mask[self._source_row(len(mask))].bool().tolist()
-
-    @cached_property
-    def _own_labels(self) -> Labels | None:
-        if self.ids is None:
-            return None
-        known = [token for token in self.ids if token is not None]
-        unknown = len(self.ids) - len(known)  # a prompt of embeddings has no tokens
-        labels = label_tokens(known, self.tokenizer)
-        if not unknown:
-            return labels
-        return Labels.of(
-            [*(f"⟨{n}⟩" for n in range(unknown)), *labels.texts],
-            [*([None] * unknown), *labels.ids],
-            [*([None] * unknown), *labels.words],
-            [*(["latent"] * unknown), *labels.kinds],
-        )
-
-    @cached_property
-    def _source_labels(self) -> Labels | None:
-        ids = self.run.source.ids
-        if ids is None:
-            return None
-        tokens = ids[self._source_row(len(ids))].tolist()
-        real = self.source_real if self.source_real and len(self.source_real) == len(tokens) else [True] * len(tokens)
-        return label_tokens([token for token, kept in zip(tokens, real, strict=True) if kept], self.tokenizer)
+        return None if mask is None else mask[self.source_row(len(mask))].bool().tolist()
 
     # ---- maps
 
@@ -234,14 +229,58 @@ class _Sequence:
         for one in [one for one in self.run.passes if one.step < 0] + list(self.passes):
             for call in one.calls:
                 joined.setdefault((call.module, call.index, call.kind, call.layer), []).append((one, call))
-        maps = [self._map(parts) for parts in joined.values()]
+        maps = [found for parts in joined.values() for found in self._maps(parts)]
         order = list(dict.fromkeys(m.group for m in maps))
         return sorted(maps, key=lambda m: (order.index(m.group), m.layer))
 
+    def _maps(self, parts: list[Part]) -> list[AttentionMap]:
+        """The map of a module; several where a tower reads several pictures, or tiles of one, for this sequence."""
+        one, call = parts[0]
+        if call.layout != LAYOUT:
+            return [self._native(one, call, self._rows(one, call))]
+        share, vision = self.names.share, call.stack == "vision"
+        if self.positions.blockwise and vision:  # one picture after another, each in a call of its own
+            own = share.pieces if share is not None else range(len(self.positions.grids))
+            return [self._picture(one, call, 0, own.index(call.index), len(own))] if call.index in own else []
+        rows = self._rows(one, call)
+        if len(rows) == 1 and not vision:
+            return [self._map(parts)]
+        if len(rows) > 1 and self.names.tower(call, call.weights.shape[-1]) is None:
+            return [self._native(one, call, rows)]
+        return [self._picture(one, call, row, n, len(rows)) for n, row in enumerate(rows)]
+
+    def _rows(self, one: Pass, call: AttentionCall) -> Sequence[int]:
+        """The rows of a call that are this sequence's; several where a model makes several pieces of it."""
+        batch, share = len(call.weights), self.names.share
+        if share is not None and call.stack == "vision" and batch == share.total:
+            return share.pieces
+        known = (1, self.count, self.items, len(one.prefix) if one.prefix is not None else 1)
+        if batch in known or call.tokens or batch % self.items:
+            return [self.row(one, batch, call.module)]
+        each = batch // self.items
+        return range(self.item * each, (self.item + 1) * each)  # what is made of one row stands together
+
+    def _picture(self, one: Pass, call: AttentionCall, row: int, number: int, count: int) -> AttentionMap:
+        """The map of one picture, tile or sound, one of ``count`` that are this sequence's."""
+        weights, places = self._piece(one, call, row)
+        keys = self.names.piece(call, number, count)
+        whole = call.kind == "self" and places == list(range(len(keys)))
+        place = _place(call) | {"index": number if self.positions.blockwise else call.index * count + number}
+        queries, vectors = self._vectors([(one, call)], row)
+        return AttentionMap(
+            weights,
+            keys if whole else self.names.queries(call, places, keys),
+            keys,
+            **place,
+            steps=(0,) * len(places),
+            positions=tuple(places) if call.kind == "self" else None,
+            error=call.error,
+            query_vectors=queries,
+            key_vectors=vectors,
+        )
+
     def _map(self, parts: list[Part]) -> AttentionMap:
         call = parts[-1][1]
-        if call.layout != LAYOUT:
-            return self._native(*parts[0])
         read, rows, places = 0, [], []
         for one, part in parts:
             weights, at = self._piece(one, part)
@@ -256,13 +295,13 @@ class _Sequence:
             )
         width = max(part.shape[-1] for part in rows)
         filled = [pad(part, (0, width - part.shape[-1])) for part in rows]
-        keys = self._key_labels(call, width)
+        keys = self.names.keys(call, width)
         whole = call.kind == "self" and places == list(range(width))
         decodes = call.stack == "decoder" and (self.run.generated is not None or len(self.passes) > 1)
         queries, vectors = self._vectors(parts)
         return AttentionMap(
             filled[0] if len(filled) == 1 else torch.cat(filled, dim=1),
-            keys if whole else self._query_labels(call, places),
+            keys if whole else self.names.queries(call, places, keys),
             keys,
             **_place(call),
             steps=tuple(max(0, place - self._last_of_prompt) if decodes else 0 for place in places),
@@ -273,9 +312,9 @@ class _Sequence:
             key_vectors=vectors,
         )
 
-    def _native(self, one: Pass, call: AttentionCall) -> AttentionMap:
-        """A map in a layout of the model's own, as it is."""
-        weights = call.weights[self.row(one, len(call.weights), call.module)]
+    def _native(self, one: Pass, call: AttentionCall, rows: Sequence[int]) -> AttentionMap:
+        """A map in a layout of the model's own, as it is; with an axis more where it has several pieces."""
+        weights = call.weights[list(rows)] if len(rows) > 1 else call.weights[rows[0]]
         queries, keys = (Labels.plain(map(str, range(size)), "latent") for size in weights.shape[-2:])
         return AttentionMap(
             weights,
@@ -284,13 +323,13 @@ class _Sequence:
             **_place(call),
             steps=(0,) * len(queries),
             error=call.error,
-            layout=call.layout[1:],
+            layout=("piece", *call.layout[1:]) if len(rows) > 1 else call.layout[1:],
         )
 
-    def _piece(self, one: Pass, call: AttentionCall) -> tuple[torch.Tensor, list[int]]:
+    def _piece(self, one: Pass, call: AttentionCall, row: int | None = None) -> tuple[torch.Tensor, list[int]]:
         """The rows of this sequence in one call: weights ``[head, row, key]`` without padding, and their places."""
         kept = call.rows
-        row = self.row(one, len(kept.weights), call.module)
+        row = self.row(one, len(kept.weights), call.module) if row is None else row
         places = kept.positions[row].tolist()
         rows = [n for n, place in enumerate(places) if place >= 0]
         weights = kept.weights[row]
@@ -315,49 +354,32 @@ class _Sequence:
         read = side.past + side.new
         if keys != read and not side.cached:
             return None  # fewer or other keys than tokens, and no cache to explain it
-        real, dropped = self._real(read), max(0, read - keys)
+        real, dropped = self.real(read), max(0, read - keys)
         columns = [n - dropped for n in range(dropped, read) if real[n]]
         return None if len(columns) == keys and not dropped else (columns, sum(real[:dropped]))
 
     @cached_property
     def _last_of_prompt(self) -> int:
         """The place of the row that put out the first new token."""
-        return max(0, sum(self._real(self.prompt)) - 1)
+        return max(0, sum(self.real(self.prompt)) - 1)
 
     def _produced(self, places: Sequence[int]) -> tuple[str | None, ...]:
-        labels = self._own_labels
+        labels = self.names.own
         return tuple(
             labels.texts[place + 1] if labels is not None and self._last_of_prompt <= place < len(labels) - 1 else None
             for place in places
         )
 
-    def _query_labels(self, call: AttentionCall, places: Sequence[int]) -> Labels:
-        labels = self._side_labels(call.stack)
-        if not call.tokens or labels is None or any(place >= len(labels) for place in places):
-            return Labels.plain((str(place) for place in places), "latent")
-        return labels.at(places)
-
-    def _key_labels(self, call: AttentionCall, width: int) -> Labels:
-        two_sided_cross = call.kind == "cross" and self.run.two_sided
-        labels = self._source_labels if two_sided_cross else self._side_labels(call.stack)
-        # What was put out last was never read, so a generation has one label more than keys.
-        extra = 1 if self.run.generated is not None and call.kind == "self" and call.stack != "encoder" else 0
-        fits = labels is not None and width <= len(labels) <= width + extra
-        if labels is None or not fits or not (call.tokens or two_sided_cross):
-            return Labels.plain(map(str, range(width)), "latent")
-        return labels[:width]
-
-    def _side_labels(self, stack: str) -> Labels | None:
-        return self._source_labels if self.run.two_sided and stack == "encoder" else self._own_labels
-
-    def _vectors(self, parts: list[Part]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    def _vectors(
+        self, parts: list[Part], of: int | None = None
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Queries of the rows and keys of the columns; None where they were not kept."""
         if any("query" not in call.kept.get("vectors", ()) for _, call in parts):
             return None, None
         queries, keys, read, known = [], [], 0, 0
         for one, call in parts:
             kept = call.kept["vectors"]
-            row = self.row(one, len(kept["query"]), call.module)
+            row = self.row(one, len(kept["query"]), call.module) if of is None else of
             places = kept["positions"][row].tolist()
             queries.append(kept["query"][row][:, [n for n, place in enumerate(places) if place >= read]])
             read = max([read - 1, *places]) + 1

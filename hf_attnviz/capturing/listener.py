@@ -19,6 +19,7 @@ from hf_attnviz.capturing.address import named_arguments
 from hf_attnviz.capturing.doors import stand_at
 from hf_attnviz.capturing.families import ATTENTION_CLASS, DRAFTING
 from hf_attnviz.capturing.function import FunctionObserver
+from hf_attnviz.capturing.positions import media_of
 from hf_attnviz.capturing.runs import Generated, Run, Side
 from hf_attnviz.errors import CaptureError
 
@@ -44,6 +45,8 @@ class Listener:
         self._undo.close()
 
     def _open(self, undo: contextlib.ExitStack) -> None:
+        if self.recording.pieces is not None:
+            self.recording.pieces.open(undo)
         interface.install()
         undo.callback(interface.remove)
         undo.callback(stand_at(self.model, "forward", self._forward))
@@ -98,6 +101,7 @@ class Listener:
             session.current = one = session.run.begin_pass()
             one.batch = next((len(a) for a in given.values() if isinstance(a, torch.Tensor) and a.dim()), None)
             one.side = _side(given)
+            _note_media(session.run, given)
             upcoming, session.upcoming = session.upcoming, None
             if upcoming is not None:
                 one.prefix, mask = upcoming
@@ -176,7 +180,9 @@ class Listener:
     def _read_source(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         session = scope.session_of(self.recording)
         if session is not None:
-            session.run.source = _side(named_arguments(module, args, kwargs))
+            given = named_arguments(module, args, kwargs)
+            session.run.source = _side(given)
+            _note_media(session.run, given)
 
     def _read_target(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         session = scope.session_of(self.recording)
@@ -242,7 +248,16 @@ def _side(given: dict[str, Any]) -> Side:
         new = embedded.shape[1]
     length = getattr(cache, "get_seq_length", None)
     past = int(length()) if length is not None else 0
-    return Side(ids, _matrix(given.get("attention_mask")), past, new, cache is not None)
+    types = given.get("token_type_ids")
+    if isinstance(types, torch.Tensor) and types.dim() == 3:
+        types = types[..., 0]  # TAPAS: segment, column, row …
+    return Side(ids, _matrix(given.get("attention_mask")), past, new, cache is not None, _matrix(types))
+
+
+def _note_media(run: Run, given: dict[str, Any]) -> None:
+    media = media_of(given)
+    if media:
+        run.media.append(media)
 
 
 def _settings(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[str], Any]:

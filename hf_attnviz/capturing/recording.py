@@ -1,7 +1,7 @@
 """The recording: opened on a model or a pipeline, closed without a trace of itself."""
 
 from collections.abc import Callable, Sequence
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from hf_attnviz.capturing import scope
 from hf_attnviz.capturing.address import Address, addresses, is_cross, model_name
 from hf_attnviz.capturing.join import traces_of
 from hf_attnviz.capturing.listener import Listener
+from hf_attnviz.capturing.pieces import Pieces
 from hf_attnviz.capturing.reducers import Reducer, Rows, Tile, reduced, reducers
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Run, Side
 from hf_attnviz.capturing.seen import Seen
@@ -40,6 +41,7 @@ class Recording:
     ) -> None:
         self.model = _model_of(target)
         self.processor = processor if processor is not None else _processor_of(target)
+        self.pieces = None if isinstance(target, nn.Module) else Pieces(target)
         self.reducers = _reducers(keep, queries)
         self.runs: list[Run] = []
         self.exact = exact
@@ -128,7 +130,7 @@ class Recording:
 
     def new_run(self, two_sided: bool) -> Run:
         """A new run; with ``last=`` the oldest one is forgotten."""
-        run = Run(self._count, two_sided)
+        run = Run(self._count, two_sided, origins=self.pieces.now if self.pieces is not None else ())
         self._count += 1
         self.runs.append(run)
         if self._last is not None:
@@ -202,12 +204,13 @@ class Recording:
             bound=proved.bound,
             layout=LAYOUT if weights.dim() == 4 else ("batch", *_axes(weights.dim() - 3), "query", "key"),
             tokens=weights.dim() == 4 and weights.shape[-2] == side.new,
+            queries=weights.shape[-2],
         )
 
     def _traces_of(self, run: Run) -> tuple[Trace, ...]:
         if run.number not in self._traces:
             self._check(run)
-            self._traces[run.number] = traces_of(run, self.processor, model_name(self.model))
+            self._traces[run.number] = traces_of(run, self.processor, self.model)
         return self._traces[run.number]
 
     def _check(self, run: Run) -> None:
@@ -293,7 +296,11 @@ def _model_of(target: Any) -> nn.Module:
 def _processor_of(target: Any) -> Any:
     if isinstance(target, nn.Module):
         return None
-    return getattr(target, "processor", None) or getattr(target, "tokenizer", None)
+    processor, parts = getattr(target, "processor", None), ("tokenizer", "feature_extractor", "image_processor")
+    given = {name: getattr(target, name, None) for name in parts}
+    if processor is not None or (given["feature_extractor"] is None and given["image_processor"] is None):
+        return processor or given["tokenizer"]
+    return SimpleNamespace(**given)  # a pipeline may hold them apart
 
 
 def _reducers(keep: Keep, queries: Sequence[int] | None) -> tuple[Reducer[Any], ...]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import torch
 
 from hf_attnviz.capturing.families import TOWERS
+from hf_attnviz.capturing.pieces import Piece
 from hf_attnviz.capturing.reducers import KeptRows
 from hf_attnviz.capturing.scope import Context
 from hf_attnviz.errors import NotKeptError, listed
@@ -31,6 +32,7 @@ class AttentionCall:
             to nothing and were left out of it.
         layout: the axes of ``weights``.
         tokens: whether the rows are the positions of the sequence that was read, one each.
+        queries: how many rows ran, whichever of them were kept.
     """
 
     module: str
@@ -48,6 +50,7 @@ class AttentionCall:
     bound: float = float("nan")
     layout: tuple[str, ...] = LAYOUT
     tokens: bool = True
+    queries: int = 0
 
     @property
     def error(self) -> float:
@@ -105,6 +108,7 @@ class Side:
         past: how many positions a cache held before.
         new: how many positions were read, or None where that is not known.
         cached: whether a cache was in use.
+        types: which text of a pair each token belongs to, as the tokenizer says ``[batch, new]``, or None.
     """
 
     ids: torch.Tensor | None = None
@@ -112,6 +116,7 @@ class Side:
     past: int = 0
     new: int | None = None
     cached: bool = False
+    types: torch.Tensor | None = None
 
     def positions(self, batch: int, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The place of each row in its own sequence ``[batch, rows]`` (-1: padding), and each sequence's length."""
@@ -177,6 +182,8 @@ class Run:
         passes: the forwards, in order.
         source: what an encoder-decoder's encoder read.
         generated: what ``generate()`` returned, None for plain forwards.
+        media: what its forwards, and those of an encoder, were given of pictures and sound, one entry each.
+        origins: which pieces of a pipeline's inputs it read, one a row; none outside pipelines.
         problems: what went wrong, by module.
         failed: the model itself raised an error; such a run has no traces.
     """
@@ -186,6 +193,8 @@ class Run:
     passes: list[Pass] = field(default_factory=list)
     source: Side = field(default_factory=Side)
     generated: Generated | None = None
+    media: list[Mapping[str, Any]] = field(default_factory=list)
+    origins: Sequence[Piece] = ()
     problems: dict[str, Exception] = field(default_factory=dict)
     failed: bool = False
     done: bool = False
