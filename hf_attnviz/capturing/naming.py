@@ -104,7 +104,7 @@ class Names:
         return next((call.module for call in self.of.run.calls if call.stack == stack and call.kind == "self"), "")
 
     def tower(self, call: AttentionCall, length: int) -> Labels | None:
-        """What the keys of a map are, where they are patches or frames."""
+        """What the keys of a map are, where they are patches or frames, to be numbered."""
         module, stack = call.module, call.stack
         two_sided = self.of.run.two_sided
         if call.kind == "cross" and stack not in TOWERS:
@@ -137,7 +137,8 @@ class Names:
         extra = 1 if self.of.run.generated is not None and call.kind == "self" and call.stack != "encoder" else 0
         fits = labels is not None and width <= len(labels) <= width + extra
         if labels is None or not fits or not (call.tokens or two_sided_cross):
-            return self._both(call, width) or self.tower(call, width) or _latent(range(width))
+            found = self._both(call, width) or self.tower(call, width)
+            return _latent(range(width)) if found is None else numbered([found])[0]
         return labels[:width]
 
     def queries(self, call: AttentionCall, places: Sequence[int], keys: Labels) -> Labels:

@@ -43,11 +43,11 @@ def media_of(given: Mapping[str, Any]) -> dict[str, Any]:
 # ---- labels of one picture or one sound
 
 
-def patches(grid: Cell, order: Sequence[Cell] | None = None) -> Labels:
-    """Labels of a picture's patches, row by row or in the order given."""
+def patches(grid: Cell, order: Sequence[Cell] | None = None, part: int = 0) -> Labels:
+    """Labels of a picture's patches, row by row or in the order given; :func:`numbered` comes last."""
     rows, columns = grid
     cells = [(r, c) for r in range(rows) for c in range(columns)] if order is None else list(order)
-    marks = [Segment("patch", 0, 1, grid=grid, part=0)] * len(cells)
+    marks = [Segment("patch", 0, 1, grid=grid, part=part)] * len(cells)
     none = [None] * len(cells)
     return Labels.of([f"r{r} c{c}" for r, c in cells], none, none, marks, cells)
 
@@ -75,16 +75,19 @@ def numbered(pictures: Sequence[Labels], only: Sequence[int] | None = None) -> l
         pictures: their labels; a picture in tiles has parts 0, 1 …
         only: which of them are wanted; None for all.
     """
-    counts = [1 + max((part for part in one.parts if part is not None), default=0) for one in pictures]
+    counts = [1 + max((mark.part or 0 for mark in one.marks if mark.kind == "patch"), default=0) for one in pictures]
     alone = sum(counts) == 1
     wanted = range(len(pictures)) if only is None else only
     return [_numbered(pictures[n], None if alone else sum(counts[:n])) for n in wanted]
 
 
 def _numbered(one: Labels, first: int | None) -> Labels:
-    parts = [None if first is None or part is None else first + part for part in one.parts]
-    marks = [replace(mark, part=part) for mark, part in zip(one.marks, parts, strict=True)]
-    texts = [text if part is None else f"#{part} {text}" for text, part in zip(one.texts, parts, strict=True)]
+    texts, marks = list(one.texts), list(one.marks)
+    for n, mark in enumerate(one.marks):
+        if mark.kind == "patch":
+            part = None if first is None else first + (mark.part or 0)
+            marks[n] = replace(mark, part=part)
+            texts[n] = texts[n] if part is None else f"#{part} {texts[n]}"
     return Labels.of(texts, one.ids, one.words, marks, one.cells or ())
 
 
@@ -105,8 +108,12 @@ def blockwise(grid: Cell, merge: int) -> list[Cell]:
 
 @dataclass(frozen=True)
 class Tower:
-    """The part of a model that reads pictures or sound: its own convolutions, and the tokens it adds."""
+    """The part of a model that reads pictures or sound: the tokens it adds, and its own convolutions.
 
+    Only those convolutions count that make their input smaller; ``first`` is the first of all.
+    """
+
+    first: Convolution | None
     convolutions: tuple[Convolution, ...]
     before: tuple[str, ...]
     after: tuple[str, ...]
@@ -127,14 +134,15 @@ def tower_of(model: nn.Module, module: str) -> Tower:
     for depth in range(len(names) - 1, -1, -1):
         part = model.get_submodule(".".join(names[:depth]))
         before = _before(part, ".".join(names[depth:]))
-        found = [one for one in before.values() if isinstance(one, Convolution) and max(_each(one.stride, 1)) > 1]
+        every = [one for one in before.values() if isinstance(one, Convolution)]
+        found = [one for one in every if max(_each(one.stride, 1)) > 1]
         if found:
             own = _blocks(".".join(names[depth:]))
             others = (name for name, one in before.items() if ATTENTION_CLASS.search(type(one).__name__))
             if any(_blocks(name) != own for name in others):
                 break
-            return Tower(tuple(found), _added(part, TOKENS_BEFORE), _added(part, TOKENS_AFTER))
-    return Tower((), (), ())
+            return Tower(every[0], tuple(found), _added(part, TOKENS_BEFORE), _added(part, TOKENS_AFTER))
+    return Tower(None, (), (), ())
 
 
 def _before(part: nn.Module, module: str) -> dict[str, nn.Module]:
@@ -193,7 +201,7 @@ class Positions:
     _known: dict[Any, Labels | None] = field(default_factory=dict)
 
     def labels(self, module: str, stack: str, length: int, begins: float = 0.0) -> Labels | None:
-        """Labels of what one row of a tower's batch reads, or None where that cannot be known for sure.
+        """Labels, to be numbered, of what one row of a tower's batch reads; None where that is not known for sure.
 
         Args:
             module, stack: the name of an attending module, and the stack it stands in.
@@ -226,7 +234,7 @@ class Positions:
         return bool(self.grids) and self.setting("model_type") in BLOCKWISE
 
     def block(self, index: int, length: int) -> Labels | None:
-        """Labels of the picture that a tower reads block by block in its call number ``index``."""
+        """Labels, to be numbered, of the picture that a tower reads block by block in its call number ``index``."""
         if not self.blockwise or index >= len(self.grids):
             return None
         found = patches(self.grids[index], blockwise(self.grids[index], self.merge))
@@ -269,11 +277,11 @@ class Positions:
         if not grid:
             return None
         count = grid[0] if len(grid) == 3 else 1
-        return Labels.joined(numbered([patches((grid[-2], grid[-1]))] * count))
+        return Labels.joined([patches((grid[-2], grid[-1]), part=part) for part in range(count)])
 
     def _grid(self, tower: Tower, shape: Sequence[int]) -> tuple[int, ...]:
         """Rows and columns of patches, frames before them where the convolution goes over frames; () for none."""
-        first = tower.convolutions[0]
+        first = tower.first
         if isinstance(first, nn.Conv2d) and shape[-3] == first.in_channels:
             return tower.sizes(shape[-2:])
         if isinstance(first, nn.Conv3d) and len(shape) == 5 and first.in_channels in shape[1:3]:
@@ -285,7 +293,7 @@ class Positions:
         shape, cell = self._pixels(), FEATURE_MAP[self.setting("model_type")]
         if shape is None or len(shape) != 4 or self.setting("dilation"):
             return None
-        return Labels.joined(numbered([patches((math.ceil(shape[-2] / cell), math.ceil(shape[-1] / cell)))]))
+        return patches((math.ceil(shape[-2] / cell), math.ceil(shape[-1] / cell)))
 
     def _sound(self, tower: Tower, begins: float) -> Labels | None:
         shape = next((self.media[name] for name in ("input_features", "input_values") if name in self.media), None)
@@ -293,8 +301,8 @@ class Positions:
             return None
         if self.setting("model_type") in SPECTROGRAM_PATCHES and len(shape) == 3:
             rows, columns = tower.sizes((shape[2], shape[1]))
-            return Labels.joined(numbered([patches((rows, columns))]))
-        steps = _time(shape, tower.convolutions)
+            return patches((rows, columns))
+        steps = _time(shape, tower)
         if steps is None:
             return None
         stride = math.prod(_each(one.stride, 1)[0] for one in tower.convolutions)
@@ -306,12 +314,11 @@ class Positions:
         return tuple(given[0]) if len(given) == 1 and len(given[0]) >= 4 else None
 
 
-def _time(shape: Sequence[int], convolutions: Sequence[Convolution]) -> int | None:
+def _time(shape: Sequence[int], tower: Tower) -> int | None:
     """How many steps in time an input has: the axis that is not the channels; None where it could be either."""
-    if not convolutions or not all(isinstance(one, nn.Conv1d) for one in convolutions):
+    if tower.first is None or not all(isinstance(one, nn.Conv1d) for one in (tower.first, *tower.convolutions)):
         return None
-    channels = convolutions[0].in_channels
     if len(shape) == 2:
-        return shape[1] if channels == 1 else None
-    others = [size for size in shape[1:] if size != channels]
+        return shape[1] if tower.first.in_channels == 1 else None
+    others = [size for size in shape[1:] if size != tower.first.in_channels]
     return others[0] if len(shape) == 3 and len(others) == 1 else None

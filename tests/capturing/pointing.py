@@ -37,6 +37,7 @@ def look_at_what_changes(
     query, key = (attention.get_submodule(name) for name in names)
     dark, bright = read(key, lambda: run(False)), read(key, lambda: run(True))
     change = (bright - dark).norm(dim=-1)
+    assert change.max() > 0.1, "what is bright is not seen here"
     direction = bright[change.argmax()]
     basis, sizes, _ = torch.linalg.svd(dark.T, full_matrices=False)
     basis = basis[:, sizes > 1e-4 * sizes[0]]
