@@ -101,7 +101,7 @@ class Listener:
             session.current = one = session.run.begin_pass()
             one.batch = next((len(a) for a in given.values() if isinstance(a, torch.Tensor) and a.dim()), None)
             one.side = _side(given)
-            _note_media(session.run, given)
+            _note_media(session, given)
             upcoming, session.upcoming = session.upcoming, None
             if upcoming is not None:
                 one.prefix, mask = upcoming
@@ -125,6 +125,9 @@ class Listener:
             return following(*args, **kwargs)
         setting = _settings(self.model, args, kwargs)
         with self._session() as session:
+            first = {"inputs": args[0]} if args else {}
+            named = {self.model.main_input_name: (kwargs | first).get("inputs")}
+            session.run.media += [media for media in [media_of(named | kwargs)] if media]
             asked = [name for name in DRAFTING if setting(name) is not None]
             if asked:
                 session.run.problems["generate"] = CaptureError(
@@ -182,7 +185,7 @@ class Listener:
         if session is not None:
             given = named_arguments(module, args, kwargs)
             session.run.source = _side(given)
-            _note_media(session.run, given)
+            _note_media(session, given)
 
     def _read_target(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         session = scope.session_of(self.recording)
@@ -254,10 +257,11 @@ def _side(given: dict[str, Any]) -> Side:
     return Side(ids, _matrix(given.get("attention_mask")), past, new, cache is not None, _matrix(types))
 
 
-def _note_media(run: Run, given: dict[str, Any]) -> None:
+def _note_media(session: scope.Session, given: dict[str, Any]) -> None:
+    """Pictures and sound that a forward is given; ``generate()`` has told already what its forwards get."""
     media = media_of(given)
-    if media:
-        run.media.append(media)
+    if media and session.depth == 1:
+        session.run.media.append(media)
 
 
 def _settings(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[str], Any]:

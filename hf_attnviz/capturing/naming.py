@@ -97,7 +97,8 @@ class Names:
         ids = first.side.ids
         if ids is None or tower is None or not self.positions.media:
             return None
-        return share(self.positions, tower, ids, self.of.row(first, len(ids), "input_ids"))
+        each = max(1, len(ids) // self.of.items)  # copies for beams stand together, and read the same pictures
+        return share(self.positions, tower, ids[::each], self.of.item)
 
     def _tower(self, stack: str) -> str:
         """A module that attends in a stack; "" where none was seen."""

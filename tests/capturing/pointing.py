@@ -42,7 +42,7 @@ def look_at_what_changes(
     basis, sizes, _ = torch.linalg.svd(dark.T, full_matrices=False)
     basis = basis[:, sizes > 1e-4 * sizes[0]]
     direction = direction - basis @ (basis.T @ direction)
-    size = key.out_features // heads if key is not query else key.out_features // heads // 3
+    size = query.out_features // heads // (3 if key is query else 1)
     with torch.no_grad():
         unit = torch.zeros(size)
         unit[size // 2 - 1] = 40.0  # what turns least with the position, where positions are turned
@@ -53,7 +53,7 @@ def look_at_what_changes(
             query.weight[: len(every)], query.weight[rows] = 0.0, told
             query.bias[: len(every)], query.bias[rows] = every, 0.0
             return
-        key.weight.copy_(told[: key.out_features])
+        key.weight.copy_(told[: key.out_features])  # fewer heads, where some share their keys
         if key.bias is not None:
             key.bias.zero_()
         if query.bias is not None:
@@ -61,7 +61,7 @@ def look_at_what_changes(
             query.bias.copy_(every)
         else:  # whatever the last position reads makes its query
             last = dark[-1]
-            query.weight.copy_(torch.outer(unit.repeat(query.out_features // size), last / last.norm() ** 2))
+            query.weight.copy_(torch.outer(every, last / last.norm() ** 2))
 
 
 def read(module: nn.Module, run: Callable[[], Any]) -> torch.Tensor:
