@@ -86,6 +86,15 @@ MERGES: Final = ("spatial_merge_size", "scale_factor")
 # Types that pack a picture and the same picture in tiles, unpadded, a token at the end of each row.
 TILED: Final = frozenset({"llava_next"})
 
+# Methods that run a part of a model by themselves; what they read is read by their own arguments.
+ASIDES: Final = (
+    "get_image_features",
+    "get_video_features",
+    "get_text_features",
+    "get_audio_features",
+    "get_image_embeddings",
+)
+
 # Parts of class names that mean: the patches are summed up in latents of the model's own, in no order of the picture.
 SUMMING_UP: Final = ("resampler", "qformer", "perceiver", "abstractor", "querytransformer")
 

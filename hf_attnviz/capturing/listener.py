@@ -6,6 +6,7 @@ about, so they get a door instead of a hook, and are run apart from the observer
 """
 
 import contextlib
+import functools
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,9 +16,9 @@ import torch
 from torch import nn
 
 from hf_attnviz.capturing import interface, scope
-from hf_attnviz.capturing.address import named_arguments
+from hf_attnviz.capturing.address import named_arguments, parameters
 from hf_attnviz.capturing.doors import stand_at
-from hf_attnviz.capturing.families import ATTENTION_CLASS, DRAFTING
+from hf_attnviz.capturing.families import ASIDES, ATTENTION_CLASS, DRAFTING
 from hf_attnviz.capturing.function import FunctionObserver
 from hf_attnviz.capturing.positions import media_of
 from hf_attnviz.capturing.runs import Generated, Run, Side
@@ -53,6 +54,9 @@ class Listener:
         for name, around in (("generate", self._generate), ("prepare_inputs_for_generation", self._prepare)):
             if callable(getattr(self.model, name, None)):
                 undo.callback(stand_at(self.model, name, around))
+        for name in ASIDES:
+            if callable(getattr(self.model, name, None)):
+                undo.callback(stand_at(self.model, name, functools.partial(self._aside, name)))
         for module in self.model.modules():
             if isinstance(module, _TORCH_ATTENTION):
                 undo.callback(stand_at(module, "forward", _Apart(self.recording, module)))
@@ -119,6 +123,20 @@ class Listener:
             _remember(session.run, getattr(output, "past_key_values", None))
             return output
 
+    def _aside(
+        self, name: str, following: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """A part of the target that is run by a method of its own: a run like any other."""
+        if scope.is_deaf() or scope.session_of(self.recording) is not None:
+            return following(*args, **kwargs)
+        given = dict(zip(parameters(getattr(type(self.model), name)), args, strict=False)) | kwargs
+        with self._session() as session:
+            session.current = one = session.run.begin_pass()
+            one.batch = next((len(a) for a in given.values() if isinstance(a, torch.Tensor) and a.dim()), None)
+            one.side = _side(given)
+            _note_media(session, given)
+            return following(*args, **kwargs)
+
     def _generate(self, following: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """``generate()`` of the target: the same call, the same result, one run."""
         if scope.is_deaf():
@@ -126,7 +144,7 @@ class Listener:
         setting = _settings(self.model, args, kwargs)
         with self._session() as session:
             first = {"inputs": args[0]} if args else {}
-            named = {self.model.main_input_name: (kwargs | first).get("inputs")}
+            named = {getattr(self.model, "main_input_name", "inputs"): (kwargs | first).get("inputs")}
             session.run.media += [media for media in [media_of(named | kwargs)] if media]
             asked = [name for name in DRAFTING if setting(name) is not None]
             if asked:
