@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final, overload
 
 from hf_attnviz.errors import ArgumentError, ShapeError
@@ -156,6 +157,8 @@ class Labels:
 
     def at(self, places: Sequence[int]) -> "Labels":
         """The labels of chosen positions, in the order given."""
+        if len(places) == len(self) and all(n == place for n, place in enumerate(places)):
+            return self
         marks = self.marks
         return Labels.of(
             [self.texts[i] for i in places],
@@ -165,7 +168,7 @@ class Labels:
             [self.cells[i] for i in places] if self.cells is not None else (),
         )
 
-    @property
+    @cached_property
     def marks(self) -> tuple[Segment, ...]:
         """The segment of each position, cut down to that position."""
         marks = [Segment("text", i, i + 1) for i in range(len(self))]
@@ -256,8 +259,9 @@ def _speller(tokenizer: Any) -> Callable[[str, bool], tuple[bytes, bool]]:
     machinery = _described(getattr(backend, "decoder", None)) + _described(getattr(backend, "pre_tokenizer", None))
     suffix = getattr(model, "end_of_word_suffix", None) or ""
     byte_level = "ByteLevel" in machinery or hasattr(tokenizer, "byte_decoder")
-    word_piece = type(model).__name__ == "WordPiece"
-    prefix = (getattr(model, "continuing_subword_prefix", None) or "") if word_piece else ""
+    slow = hasattr(tokenizer, "wordpiece_tokenizer")  # written in Python, as TAPAS' is
+    word_piece = slow or type(model).__name__ == "WordPiece"
+    prefix = "##" if slow else (getattr(model, "continuing_subword_prefix", None) or "") if word_piece else ""
     spaced = word_piece or type(model).__name__ == "WordLevel"  # such pieces are parted by spaces unless marked
 
     def spell(piece: str, added: bool) -> tuple[bytes, bool]:

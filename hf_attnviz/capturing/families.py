@@ -80,11 +80,19 @@ BLOCKWISE: Final = frozenset({"qwen2_vl", "qwen3_vl"})
 # Settings that name the token which stands for one patch, or a few merged, in a decoder's input.
 PATCH_TOKENS: Final = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
 
+# Settings that name the token which stands for sound; what its frames were pooled to, the inputs do not tell.
+SOUND_TOKENS: Final = ("audio_token_id", "audio_token_index")
+
 # Settings that say how many patches, along each side of the picture, become one position of the decoder.
 MERGES: Final = ("spatial_merge_size", "scale_factor")
 
 # Types that pack a picture and the same picture in tiles, unpadded, a token at the end of each row.
 TILED: Final = frozenset({"llava_next"})
+
+# Types that compare every picture (or sound) of a forward with every text of it.
+COMPARING: Final = frozenset(
+    {"align", "altclip", "chinese_clip", "clap", "clip", "groupvit", "metaclip_2", "siglip", "siglip2", "x_clip"}
+)
 
 # Methods that run a part of a model by themselves; what they read is read by their own arguments.
 ASIDES: Final = (

@@ -15,12 +15,12 @@ from torch import nn
 from torch.nn.functional import pad
 
 from hf_attnviz.capturing.address import model_name
-from hf_attnviz.capturing.naming import Names, media, rate
+from hf_attnviz.capturing.naming import Names, compared, media, rate
 from hf_attnviz.capturing.positions import Positions
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Pass, Run, Side
 from hf_attnviz.errors import CaptureError, NotKeptError
 from hf_attnviz.labels import Labels
-from hf_attnviz.trace import AttentionMap, Origin, Trace
+from hf_attnviz.trace import AttentionMap, Trace
 
 Part = tuple[Pass, AttentionCall]
 
@@ -40,9 +40,14 @@ def traces_of(run: Run, processor: Any, model: nn.Module) -> tuple[Trace, ...]:
     count = len(generated.sequences) if generated is not None else _batch(run)
     each = generated.each if generated is not None else 1
     positions = Positions(model, media(run), rate(run, processor))
-    sequences = (_Sequence(run, number, count, each, tokenizer, positions) for number in range(count))
+    others = compared(run, positions, count)
+    sequences = (
+        _Sequence(run, number, count, each, tokenizer, positions, other, others)
+        for other in range(others)
+        for number in range(count)
+    )
     name = model_name(model)
-    return tuple(Trace(tuple(s.maps()), run.number, s.item, s.number % each, name, s.origin) for s in sequences)
+    return tuple(Trace(tuple(s.maps()), run.number, *s.place, name, s.names.origin) for s in sequences)
 
 
 def _batch(run: Run) -> int:
@@ -62,6 +67,13 @@ class _Sequence:
     each: int
     tokenizer: Any
     positions: Positions
+    other: int = 0
+    others: int = 1
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Which input and which candidate of it this is, as a trace says it."""
+        return (self.item, self.number % self.each) if self.others == 1 else (self.other, self.number)
 
     @property
     def item(self) -> int:
@@ -75,14 +87,6 @@ class _Sequence:
     def names(self) -> Names:
         """What stands at the positions."""
         return Names(self, self.positions)
-
-    @property
-    def origin(self) -> Origin | None:
-        """Which piece of a pipeline's inputs this is, where a row is a piece, or all rows are the same one's."""
-        origins = self.run.origins
-        if len(origins) == 1:
-            return origins[0].of(self.item, self.items)
-        return origins[self.item].of(0, 1) if len(origins) == self.items else None
 
     # ---- which passes, and which row of them
 
@@ -154,6 +158,8 @@ class _Sequence:
         """The row of this sequence in a batch of a pass."""
         if batch == 1:
             return 0  # one image, one source for all
+        if batch == self.others:
+            return self.other
         if self.run.generated is None:
             if batch == self.count:
                 return self.number
@@ -199,10 +205,10 @@ class _Sequence:
             known = rows[-1].tolist() if self.passes[-1].side.past == 0 else torch.cat(rows).tolist()
         else:
             return None
-        real = self.real(len(known))
+        real = self._real(len(known))
         return [token for token, kept in zip(known, real, strict=True) if kept]
 
-    def real(self, length: int) -> list[bool]:
+    def _real(self, length: int) -> list[bool]:
         """Which of the positions read are no padding; positions after the mask are the tokens put out."""
         masks = [one for one in self.passes if one.side.mask is not None]
         if not masks:
@@ -212,14 +218,14 @@ class _Sequence:
         row: list[bool] = mask[self.row(masks[-1], len(mask), "attention_mask")].bool().tolist()
         return (row + [True] * length)[:length]
 
-    def source_row(self, batch: int) -> int:
+    def _source_row(self, batch: int) -> int:
         return self.item * (batch // self.items) if batch >= self.items else 0  # copies for beams stand together
 
     @cached_property
     def source_real(self) -> list[bool] | None:
         """Which positions of the encoder side are no padding; None when nothing says."""
         mask = self.run.source.mask
-        return None if mask is None else mask[self.source_row(len(mask))].bool().tolist()
+        return None if mask is None else mask[self._source_row(len(mask))].bool().tolist()
 
     # ---- maps
 
@@ -254,7 +260,7 @@ class _Sequence:
         batch, share = len(call.weights), self.names.share
         if share is not None and call.stack == "vision" and batch == share.total:
             return share.pieces
-        known = (1, self.count, self.items, len(one.prefix) if one.prefix is not None else 1)
+        known = (1, self.others, self.count, self.items, len(one.prefix) if one.prefix is not None else 1)
         if batch in known or call.tokens or batch % self.items:
             return [self.row(one, batch, call.module)]
         each = batch // self.items
@@ -264,12 +270,11 @@ class _Sequence:
         """The map of one picture, tile or sound, one of ``count`` that are this sequence's."""
         weights, places = self._piece(one, call, row)
         keys = self.names.piece(call, number, count)
-        whole = call.kind == "self" and places == list(range(len(keys)))
         place = _place(call) | {"index": number if self.positions.blockwise else call.index * count + number}
         queries, vectors = self._vectors([(one, call)], row)
         return AttentionMap(
             weights,
-            keys if whole else self.names.queries(call, places, keys),
+            self.names.queries(call, places, keys),
             keys,
             **place,
             steps=(0,) * len(places),
@@ -354,14 +359,14 @@ class _Sequence:
         read = side.past + side.new
         if keys != read and not side.cached:
             return None  # fewer or other keys than tokens, and no cache to explain it
-        real, dropped = self.real(read), max(0, read - keys)
+        real, dropped = self._real(read), max(0, read - keys)
         columns = [n - dropped for n in range(dropped, read) if real[n]]
         return None if len(columns) == keys and not dropped else (columns, sum(real[:dropped]))
 
     @cached_property
     def _last_of_prompt(self) -> int:
         """The place of the row that put out the first new token."""
-        return max(0, sum(self.real(self.prompt)) - 1)
+        return max(0, sum(self._real(self.prompt)) - 1)
 
     def _produced(self, places: Sequence[int]) -> tuple[str | None, ...]:
         labels = self.names.own
@@ -370,9 +375,7 @@ class _Sequence:
             for place in places
         )
 
-    def _vectors(
-        self, parts: list[Part], of: int | None = None
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    def _vectors(self, parts: list[Part], of: int | None = None) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Queries of the rows and keys of the columns; None where they were not kept."""
         if any("query" not in call.kept.get("vectors", ()) for _, call in parts):
             return None, None

@@ -123,9 +123,7 @@ class Listener:
             _remember(session.run, getattr(output, "past_key_values", None))
             return output
 
-    def _aside(
-        self, name: str, following: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def _aside(self, name: str, following: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A part of the target that is run by a method of its own: a run like any other."""
         if scope.is_deaf() or scope.session_of(self.recording) is not None:
             return following(*args, **kwargs)

@@ -31,9 +31,9 @@ class Share:
     total: int
 
 
-def placeholders(positions: Positions, ids: Sequence[int | None]) -> list[int]:
-    """The places of the tokens that stand for patches."""
-    names = {positions.setting(name) for name in PATCH_TOKENS}
+def placeholders(positions: Positions, ids: Sequence[int | None], settings: Sequence[str] = PATCH_TOKENS) -> list[int]:
+    """The places of the tokens that stand for patches, or for what else these settings name."""
+    names = {positions.setting(name) for name in settings}
     return [place for place, token in enumerate(ids) if token is not None and token in names]
 
 
@@ -63,7 +63,7 @@ def filled(labels: Labels, places: Sequence[int], pictures: Labels | None) -> La
     if not places:
         return labels
     texts, marks, words = list(labels.texts), list(labels.marks), list(labels.words)
-    cells: list[Cell | None] = [None] * len(labels)
+    cells: list[Cell | None] = list(labels.cells or (None,) * len(labels))
     known = pictures if pictures is not None and len(pictures) == len(places) else None
     for n, place in enumerate(places):
         words[place] = None

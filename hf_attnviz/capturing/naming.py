@@ -2,16 +2,17 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from hf_attnviz.capturing.families import TOKENS_AND_PATCHES, TOWERS
+from hf_attnviz.capturing.families import COMPARING, SOUND_TOKENS, TOKENS_AND_PATCHES, TOWERS
 from hf_attnviz.capturing.mixed import Share, filled, placeholders, share
 from hf_attnviz.capturing.pairs import parted
 from hf_attnviz.capturing.positions import Positions, numbered
 from hf_attnviz.capturing.runs import AttentionCall, Run
 from hf_attnviz.labels import Labels, label_tokens
+from hf_attnviz.trace import Origin
 
 if TYPE_CHECKING:
     from hf_attnviz.capturing.join import _Sequence
@@ -33,12 +34,31 @@ def rate(run: Run, processor: Any) -> float | None:
     return float(samples) if not columns else samples / hop if hop else None
 
 
+def compared(run: Run, positions: Positions, count: int) -> int:
+    """How many pictures a forward compares with each of its ``count`` texts, where these are different in number."""
+    if not positions.media or positions.setting("model_type") not in COMPARING:
+        return 1
+    pictures = int(next(iter(positions.media.values()))[0])
+    return pictures if run.generated is None and count not in (1, pictures) else 1
+
+
 @dataclass(eq=False)
 class Names:
     """The labels of one sequence's maps."""
 
     of: "_Sequence"
     positions: Positions
+    _begun: dict[tuple[int, int], Labels] = field(default_factory=dict)  # maps share most of their labels
+
+    @property
+    def origin(self) -> Origin | None:
+        """Which piece of a pipeline's inputs this is, where a row is a piece, or all rows are the same one's."""
+        of, origins = self.of, self.of.run.origins
+        if of.others > 1:
+            return origins[of.other].of(of.number, of.count) if len(origins) == of.others else None
+        if len(origins) == 1:
+            return origins[0].of(of.item, of.items)
+        return origins[of.item].of(0, 1) if len(origins) == of.items else None
 
     # ---- tokens
 
@@ -53,8 +73,12 @@ class Names:
         labels = label_tokens(known, self.of.tokenizer)
         if unknown:
             return Labels.joined([Labels.plain((f"⟨{n}⟩" for n in range(unknown)), "latent"), labels])
+        labels = parted(labels, self._types, self.of.tokenizer)
+        if not self.positions.media:
+            return labels
         pictures = self.share.labels if self.share is not None else None
-        return filled(parted(labels, self._types, self.of.tokenizer), self._placeholders, pictures)
+        labels = filled(labels, placeholders(self.positions, ids), pictures)
+        return filled(labels, placeholders(self.positions, ids, SOUND_TOKENS), None)
 
     @cached_property
     def source(self) -> Labels | None:
@@ -62,7 +86,7 @@ class Names:
         ids, types, real = self.of.run.source.ids, self.of.run.source.types, self.of.source_real
         if ids is None:
             return None
-        row = self.of.source_row(len(ids))
+        row = self.of._source_row(len(ids))
         kept = real if real and len(real) == ids.shape[1] else [True] * ids.shape[1]
 
         def chosen(values: Sequence[int]) -> list[int]:
@@ -82,13 +106,9 @@ class Names:
         if self.of.run.generated is not None or len(self.of.passes) > 1 or one.side.types is None:
             return None
         row: list[int] = one.side.types[self.of.row(one, len(one.side.types), "token_type_ids")].tolist()
-        return [kind for kind, kept in zip(row, self.of.real(len(row)), strict=True) if kept]
+        return [kind for kind, kept in zip(row, self.of._real(len(row)), strict=True) if kept]
 
     # ---- pictures and sound
-
-    @cached_property
-    def _placeholders(self) -> list[int]:
-        return placeholders(self.positions, self.of.ids or ()) if self.positions.media else []
 
     @cached_property
     def share(self) -> Share | None:
@@ -115,7 +135,7 @@ class Names:
                 return None  # tokens, it may be
         if not module or not (stack in TOWERS or (stack == "encoder" and two_sided)):
             return None
-        begins = (self.of.origin.seconds if self.of.origin is not None else None) or 0.0
+        begins = (self.origin.seconds if self.origin is not None else None) or 0.0
         real = self.of.source_real if stack == "encoder" else None
         if real is None or sum(real) != length or len(real) == length:
             return self.positions.labels(module, stack, length, begins)
@@ -140,7 +160,10 @@ class Names:
         if labels is None or not fits or not (call.tokens or two_sided_cross):
             found = self._both(call, width) or self.tower(call, width)
             return _latent(range(width)) if found is None else numbered([found])[0]
-        return labels[:width]
+        key = (id(labels), width)
+        if key not in self._begun:
+            self._begun[key] = labels[:width]
+        return self._begun[key]
 
     def queries(self, call: AttentionCall, places: Sequence[int], keys: Labels) -> Labels:
         """The labels of a map's rows, at these places of its sequence."""

@@ -168,9 +168,9 @@ def _added(part: nn.Module, names: Mapping[str, str]) -> tuple[str, ...]:
         what = names.get(name.rpartition(".")[2])
         if what is not None:
             count = parameter.shape[-2] if parameter.dim() > 1 else 1
-            texts += [f"[{what}]"] if count == 1 and what not in ("REG", "DET") else [
-                f"[{what} {n}]" for n in range(count)
-            ]
+            texts += (
+                [f"[{what}]"] if count == 1 and what not in ("REG", "DET") else [f"[{what} {n}]" for n in range(count)]
+            )
     return tuple(texts)
 
 

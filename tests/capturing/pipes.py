@@ -14,6 +14,7 @@ from tests.capturing.extra_models import byte_level, clip_like, word_piece
 from tests.models import tiny
 
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 37}
+GREEDY = {"do_sample": False, "max_new_tokens": 3}
 BOX = {"height": 32, "width": 32}
 Asked = tuple[Any, tuple[Any, ...], dict[str, Any]]
 """A pipeline, what it is asked, and with which options."""
@@ -145,7 +146,9 @@ def segmentation(_: Path) -> Asked:
 
 def depth(_: Path) -> Asked:
     config = t.DPTConfig(
-        neck_hidden_sizes=[8] * 4, fusion_hidden_size=8, backbone_out_indices=[0, 1, 2, 3],
+        neck_hidden_sizes=[8] * 4,
+        fusion_hidden_size=8,
+        backbone_out_indices=[0, 1, 2, 3],
         **VIT | {"num_hidden_layers": 4},
     )
     reader = t.DPTImageProcessorPil(size=BOX)
@@ -215,7 +218,8 @@ def speaking(folder: Path) -> Asked:
         vocab_size=len(letters), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, ffn_dim=24, flow_size=16,
         spectrogram_bins=9, upsample_initial_channel=16, upsample_rates=[4, 4], upsample_kernel_sizes=[8, 8],
         resblock_kernel_sizes=[3], resblock_dilation_sizes=[[1, 3]], duration_predictor_filter_channels=16,
-        prior_encoder_num_wavenet_layers=2, posterior_encoder_num_wavenet_layers=2, use_stochastic_duration_prediction=False,
+        prior_encoder_num_wavenet_layers=2, posterior_encoder_num_wavenet_layers=2,
+        use_stochastic_duration_prediction=False,
     )  # fmt: skip
     return pipe("text-to-audio", made("VitsModel", config), tokenizer=tokenizer), ("the cat sat",), {}
 
@@ -261,8 +265,10 @@ def decision(_: Path) -> Asked:
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     model = tiny("gpt2", vocab_size=len(tokenizer) + 8, n_positions=1024)
     target = pipe("decision", model, tokenizer=tokenizer)
-    questions = {"refund": {"type": "score", "instructions": "small?", "criteria": ["no", "yes"]},
-                 "cat": {"type": "choice", "instructions": "who?", "criteria": {"cat": "a cat", "dog": "a dog"}}}  # fmt: skip
+    questions = {
+        "size": {"type": "score", "instructions": "small?", "criteria": ["no", "yes"]},
+        "who": {"type": "choice", "instructions": "who?", "criteria": {"cat": "a cat", "dog": "a dog"}},
+    }
     return target, ({"state": "the cat sat", "questions": questions},), {}
 
 
@@ -280,7 +286,7 @@ def image_text(_: Path) -> Asked:
         vision_feature_select_strategy="default", num_additional_image_tokens=1,
     )  # fmt: skip
     target = pipe("image-text-to-text", made("LlavaForConditionalGeneration", config), processor=processor)
-    return target, (), {"images": [photo()], "text": "<image> the cat", "generate_kwargs": {"do_sample": False, "max_new_tokens": 3}}  # fmt: skip
+    return target, (), {"images": [photo()], "text": "<image> the cat", "generate_kwargs": GREEDY}
 
 
 def any_to_any(_: Path) -> Asked:
@@ -295,7 +301,11 @@ def any_to_any(_: Path) -> Asked:
     )  # fmt: skip
     processor = t.Qwen2AudioProcessor(t.WhisperFeatureExtractor(feature_size=8), tokenizer)
     target = pipe("any-to-any", made("Qwen2AudioForConditionalGeneration", config), processor=processor)
-    return target, (), {"text": "<|audio_bos|><|AUDIO|><|audio_eos|> the cat", "audio": sound(), "generate_kwargs": {"do_sample": False, "max_new_tokens": 3}}  # fmt: skip
+    return (
+        target,
+        (),
+        {"text": "<|audio_bos|><|AUDIO|><|audio_eos|> the cat", "audio": sound(), "generate_kwargs": GREEDY},
+    )
 
 
 def video(folder: Path) -> Asked:

@@ -45,7 +45,7 @@ def look_at_what_changes(
     size = query.out_features // heads // (3 if key is query else 1)
     with torch.no_grad():
         unit = torch.zeros(size)
-        unit[size // 2 - 1] = 40.0  # what turns least with the position, where positions are turned
+        unit[size // 2 - 1] = 14.0  # what turns least with the position, where positions are turned
         every = unit.repeat(heads)
         told = torch.outer(every, direction / direction.norm() ** 2)
         if key is query:

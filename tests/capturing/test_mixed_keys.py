@@ -103,8 +103,8 @@ def qwen_read(lit: bool) -> dict[str, Any]:
 def tiles(lit: bool) -> dict[str, Any]:
     """A picture of 50 × 100 (rows × columns) on a canvas of 32 × 64: the whole at 32 × 32, then two tiles.
 
-    64 columns keep 32 rows; nothing is padded. The spot at (20, 70) of the picture is (12.8, 44.8) of the canvas: in the
-    right tile, column 12.8 there: patch (1, 1). The small whole is left dark, so that only the tile is bright.
+    64 columns keep 32 rows; nothing is padded. The spot at (10, 42) of the canvas is in the right tile, column 10
+    there: patch (1, 1). The small whole is left dark, so that only the tile is bright.
     """
     canvas = picture((32, 64), (10, 42) if lit else None, 4)
     pixels = torch.cat([picture((32, 32), None), canvas[..., :32], canvas[..., 32:]])[None]
@@ -114,7 +114,7 @@ def tiles(lit: bool) -> dict[str, Any]:
 def padded_tiles(lit: bool) -> dict[str, Any]:
     """A picture of 100 × 50 on a canvas of 64 × 64: 32 columns are the picture, 16 at each side are padding.
 
-    Two by two tiles; the spot at row 42, column 34 of the canvas: the lower right tile (number 4), (10, 2): patch (1, 0).
+    Two by two tiles; the spot at (41, 33) of the canvas is in the lower right tile (number 4), at (9, 1): patch (1, 0).
     """
     canvas = picture((64, 64), (41, 33) if lit else None, 4)
     parts = [canvas[..., y : y + 32, x : x + 32] for y in (0, 32) for x in (0, 32)]

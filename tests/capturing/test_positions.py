@@ -127,14 +127,13 @@ def test_a_cropped_picture_is_named_in_what_the_model_sees() -> None:
         model(read(True))
     found = recording.trace.vision.maps[0]
     top, left = spot[0] * 32 / 60, spot[1] * 32 / 60 - 16
-    assert 16 <= top and top + 8 * 32 / 60 <= 24 and 24 <= left and left + 8 * 32 / 60 <= 32  # inside one patch
+    side = 8 * 32 / 60
+    assert top >= 16 and top + side <= 24 and left >= 24 and left + side <= 32  # inside one patch
     assert patch(found.keys, looked_at(found)) == ((2, 3), (4, 4), None)
 
 
 def test_a_video_names_the_frame_and_its_patch() -> None:
-    model = made(
-        "VideoMAEModel", "VideoMAE", image_size=(32, 48), patch_size=8, num_frames=6, tubelet_size=2, **TINY
-    )
+    model = made("VideoMAEModel", "VideoMAE", image_size=(32, 48), patch_size=8, num_frames=6, tubelet_size=2, **TINY)
     video = torch.zeros(1, 6, 3, 32, 48)
     video[0, 3, :, 17:21, 34:38] = 1.0  # the second pair of frames
     look_at_what_changes(
