@@ -173,7 +173,7 @@ class Labels:
         """The segment of each position, cut down to that position."""
         marks = [Segment("text", i, i + 1) for i in range(len(self))]
         for segment in self.segments:
-            for i in range(segment.start, segment.stop):
+            for i in range(max(0, segment.start), min(segment.stop, len(self))):
                 marks[i] = segment.at(i)
         return tuple(marks)
 

@@ -339,7 +339,7 @@ def _origin(about: Mapping[str, Any] | None) -> Origin | None:
     if about is None:
         return None
     given, chunk = (_typed(about[name], int) for name in ("input", "chunk"))
-    return Origin(given, chunk, _typed(about["candidate"], str, NoneType), _typed(about["seconds"], float, NoneType))
+    return Origin(given, chunk, _typed(about["candidate"], str, NoneType), _typed(about["seconds"], int, float, NoneType))
 
 
 def _pair(value: Any, *types: type) -> Any:

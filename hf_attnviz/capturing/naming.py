@@ -72,7 +72,9 @@ class Names:
         unknown = len(ids) - len(known)  # a prompt of embeddings has no tokens
         labels = label_tokens(known, self.of.tokenizer)
         if unknown:
-            return Labels.joined([Labels.plain((f"⟨{n}⟩" for n in range(unknown)), "latent"), labels])
+            none = [None] * unknown
+            before = Labels.of([f"⟨{n}⟩" for n in range(unknown)], none, none, ["latent"] * unknown)
+            return Labels.joined([before, labels])
         labels = parted(labels, self._types, self.of.tokenizer)
         if not self.positions.media:
             return labels
@@ -179,7 +181,8 @@ class Names:
         first = TOKENS_AND_PATCHES.get(self.positions.setting("model_type"))
         if first is None or self.own is None or call.kind == "cross" or call.stack in TOWERS:
             return None
-        pictures = self.positions.labels(call.module, "vision", width - len(self.own))
+        tower = self._tower("vision") or call.module
+        pictures = self.positions.labels(tower, "vision", width - len(self.own))
         parts = [self.own, pictures] if first == "tokens" else [pictures, self.own]
         return None if pictures is None else Labels.joined([part for part in parts if part is not None])
 

@@ -230,6 +230,50 @@ def test_both_the_eye_and_the_words_name_the_bright_patch(name: str) -> None:
     assert [kind in ("patch", "special") for kind in decoder.keys.kinds] == [token == PATCH for token in ids]
 
 
+LAYOUT = {"coordinate_size": 4, "shape_size": 4, "max_position_embeddings": 64, "vocab_size": 97,
+          "input_size": 32, "patch_size": 8, "has_relative_attention_bias": False,
+          "has_spatial_attention_bias": False, "pad_token_id": 0}  # fmt: skip
+TOGETHER: dict[str, tuple[Callable[[], Any], str, tuple[str, str], int]] = {
+    # model, its attention, the projections, how many positions stand before the patches
+    "layoutlmv3, words first": (
+        lambda: redrawn(transformers.LayoutLMv3Model(transformers.LayoutLMv3Config(
+            **LAYOUT | TINY | {"hidden_size": 24, "num_hidden_layers": 1}
+        ))),
+        "encoder.layer.0.attention.self", ("query", "key"), 5,
+    ),
+    "git, patches first": (
+        lambda: redrawn(transformers.GitModel(transformers.GitConfig(
+            vision_config={"image_size": 32, "patch_size": 8} | EYE, vocab_size=97, **TINY
+        ))),
+        "encoder.layer.0.attention.self", ("query", "key"), 1,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_words_and_patches_in_one_sequence(name: str) -> None:
+    make, attention, projections, before = TOGETHER[name]
+    model = make()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    boxes = {"bbox": torch.zeros(1, 4, 4, dtype=torch.long)} if "layout" in name else {}
+    with torch.no_grad():
+        for part, parameter in model.named_parameters():
+            if "image_encoder" in part and ("out_proj" in part or "fc2" in part):
+                parameter.zero_()
+
+    def run(lit: bool) -> Any:
+        return model(input_ids=ids, pixel_values=picture((32, 32), (18, 10) if lit else None), **boxes)
+
+    look_at_what_changes(model.get_submodule(attention), 4, run, projections)
+    with av.capture(model) as recording:
+        run(True)
+    found = next(m for m in recording.trace.maps if m.module == attention)
+    assert patch(found.keys, looked_at(found)) == ((2, 1), (4, 4), None)
+    assert found.keys.kinds.index("patch") == before
+    assert [number for number in found.keys.ids if number is not None] == ids[0].tolist()
+    assert found.queries == found.keys
+
+
 def test_two_rows_of_a_batch_have_their_own_pictures() -> None:
     """The first row reads one picture, the second two of other sizes; each is numbered within its own row."""
     model = qwen()
