@@ -209,7 +209,8 @@ class Origin:
 class Trace:
     """Everything kept of one sequence.
 
-    Its stacks are attributes: ``trace.encoder``, ``trace.decoder``, ``trace.cross``, ``trace.vision`` …
+    Its stacks are attributes: ``trace.encoder``, ``trace.decoder``, ``trace.cross``, ``trace.vision`` …; several
+    pictures, or tiles of one, have one each: ``trace.vision_0``, ``trace.vision_1`` …
 
     Attributes:
         maps: every map, in the order of stacks and layers.
@@ -339,7 +340,9 @@ def _origin(about: Mapping[str, Any] | None) -> Origin | None:
     if about is None:
         return None
     given, chunk = (_typed(about[name], int) for name in ("input", "chunk"))
-    return Origin(given, chunk, _typed(about["candidate"], str, NoneType), _typed(about["seconds"], int, float, NoneType))
+    return Origin(
+        given, chunk, _typed(about["candidate"], str, NoneType), _typed(about["seconds"], int, float, NoneType)
+    )
 
 
 def _pair(value: Any, *types: type) -> Any:

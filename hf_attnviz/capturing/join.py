@@ -47,7 +47,7 @@ def traces_of(run: Run, processor: Any, model: nn.Module) -> tuple[Trace, ...]:
         for number in range(count)
     )
     name = model_name(model)
-    return tuple(Trace(tuple(s.maps()), run.number, *s.place, name, s.names.origin) for s in sequences)
+    return tuple(Trace(tuple(s.maps()), run.number, *s.names.place, name, s.names.origin) for s in sequences)
 
 
 def _batch(run: Run) -> int:
@@ -69,11 +69,6 @@ class _Sequence:
     positions: Positions
     other: int = 0
     others: int = 1
-
-    @property
-    def place(self) -> tuple[int, int]:
-        """Which input and which candidate of it this is, as a trace says it."""
-        return (self.item, self.number % self.each) if self.others == 1 else (self.other, self.number)
 
     @property
     def item(self) -> int:
@@ -267,10 +262,11 @@ class _Sequence:
         return range(self.item * each, (self.item + 1) * each)  # what is made of one row stands together
 
     def _picture(self, one: Pass, call: AttentionCall, row: int, number: int, count: int) -> AttentionMap:
-        """The map of one picture, tile or sound, one of ``count`` that are this sequence's."""
+        """The map of one picture, tile or sound; several have a stack each: ``vision_0``, ``vision_1`` …"""
         weights, places = self._piece(one, call, row)
         keys = self.names.piece(call, number, count)
-        place = _place(call) | {"index": number if self.positions.blockwise else call.index * count + number}
+        place = _place(call) | ({"index": 0} if self.positions.blockwise else {})
+        place |= {"stack": f"{call.stack}_{number}"} if count > 1 else {}  # no layer of one is above that of another
         queries, vectors = self._vectors([(one, call)], row)
         return AttentionMap(
             weights,

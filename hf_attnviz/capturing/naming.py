@@ -51,6 +51,12 @@ class Names:
     _begun: dict[tuple[int, int], Labels] = field(default_factory=dict)  # maps share most of their labels
 
     @property
+    def place(self) -> tuple[int, int]:
+        """The item and the candidate: a row and which sequence was returned for it, or a picture and its text."""
+        of = self.of
+        return (of.item, of.number % of.each) if of.others == 1 else (of.other, of.number)
+
+    @property
     def origin(self) -> Origin | None:
         """Which piece of a pipeline's inputs this is, where a row is a piece, or all rows are the same one's."""
         of, origins = self.of, self.of.run.origins

@@ -5,6 +5,7 @@ Where the bright spot is, is reckoned here from the picture that was made; no co
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -219,9 +220,10 @@ def test_both_the_eye_and_the_words_name_the_bright_patch(name: str) -> None:
             seen = run(True)
     assert torch.equal(plain.logits, seen.logits)
     trace = recording.trace
-    pictures = [m for m in trace.vision.maps if m.layer == 0]
     number, cell, grid, part = case.eye
-    assert [m.index for m in pictures] == list(range(case.maps))
+    stacks = ["vision"] if case.maps == 1 else [f"vision_{n}" for n in range(case.maps)]
+    assert [name for name in trace.stacks if name.startswith("vision")] == stacks
+    pictures = [trace.stack(name).layer(0) for name in stacks]
     assert patch(pictures[number].keys, looked_at(pictures[number])) == (cell, grid, part)
     decoder = next(m for m in trace.maps if m.module == case.attends[1])
     assert patch(decoder.keys, looked_at(decoder)) == case.words
@@ -293,8 +295,8 @@ def test_two_rows_of_a_batch_have_their_own_pictures() -> None:
         model(**inputs)
     first, second = recording.traces
     assert [m.keys.segments[0].grid for m in first.vision.maps] == [(4, 8)]
-    assert [m.keys.segments[0].grid for m in second.vision.maps] == [(6, 4), (4, 4)]
-    assert torch.equal(second.vision.maps[1].weights, recording.calls[2].weights[0])
+    assert [m.keys.segments[0].grid for m in second.maps[:2]] == [(6, 4), (4, 4)]
+    assert torch.equal(second.vision_1.maps[0].weights, recording.calls[2].weights[0])
     found = [[(s.part, s.grid, s.stop - s.start) for s in t.decoder.keys.segments if s.kind == "patch"]
              for t in (first, second)]  # fmt: skip
     assert found == [[(None, (2, 4), 8)], [(0, (3, 2), 6), (1, (2, 2), 4)]]
@@ -338,3 +340,18 @@ def test_latents_of_a_resampler_are_no_patches() -> None:
     trace = recording.trace
     assert set(trace.decoder.keys.kinds) == {"text", "latent"}
     assert trace.vision.keys.kinds.count("patch") == 16
+
+
+def test_traces_of_pictures_are_saved_and_drawn(tmp_path: Path) -> None:
+    case = CASES["llava next, tiles"]
+    model = case.make()
+    with av.capture(model) as recording:
+        model(**case.inputs(True))
+    trace = recording.trace
+    loaded = av.load(trace.save(tmp_path / "t"))
+    for one, other in zip(trace.maps, loaded.maps, strict=True):
+        assert one.keys == other.keys and one.queries == other.queries and one.stack == other.stack
+    page = av.head_view(loaded, stack="decoder").html
+    assert "#2 r1 c1" in page
+    assert "r1 c1" in av.model_view(loaded, stack="vision_2").html
+    assert len(av.rollout(loaded, stack="vision_1").values) == 1  # tiles are no layers of one another

@@ -304,3 +304,20 @@ def test_a_spectrograms_patches_are_named_by_frequency_and_time() -> None:
     assert grid == (3, 9) and part is None
     assert cell[0] == 1 and 4 * cell[1] <= 20 < 4 * cell[1] + 8
     assert found.keys.texts[:2] == ("[CLS]", "[DIST]")
+
+
+def test_a_long_recording_that_is_heard_piece_by_piece_has_no_seconds() -> None:
+    """Whisper's own long form reads stretch after stretch in one run: where each begins is not told."""
+    model = whisper()
+    model.generation_config.no_timestamps_token_id = 50
+    reader = transformers.WhisperFeatureExtractor(feature_size=8)
+    with torch.no_grad():  # else the kernel's own rounding over 1500 like values is more than the proof allows
+        for part in (model.model.encoder.layers[0].self_attn, model.model.decoder.layers[0].encoder_attn):
+            part.v_proj.weight.zero_()
+    heard = reader(loud(45, 3.0), sampling_rate=16_000, return_tensors="pt", truncation=False, padding="longest",
+                   return_attention_mask=True)  # fmt: skip
+    settings = {"return_timestamps": True, "max_new_tokens": 4, "do_sample": False}
+    plain = model.generate(**heard, **settings)
+    with av.capture(model, reader) as recording:
+        assert torch.equal(model.generate(**heard, **settings), plain)
+    assert not any(mark.seconds for t in recording.traces for m in t.maps for mark in m.keys.segments)
