@@ -19,6 +19,7 @@ STACK_OF_SEGMENT: Final[dict[str, str]] = {
     "text_model": "text",
     "text_encoder": "text",
     "language_model": "decoder",
+    "text_decoder": "decoder",
 }
 
 # What the model reads first -> the stack of a model that has one tower and no causal mask.
@@ -104,7 +105,7 @@ ASIDES: Final = (
 )
 
 # Parts of class names that mean: the patches are summed up in latents of the model's own, in no order of the picture.
-SUMMING_UP: Final = ("resampler", "qformer", "perceiver", "abstractor", "querytransformer")
+SUMMING_UP: Final = ("resampler", "qformer", "perceiver", "abstractor", "querytransformer", "ariaprojector")
 
 # Inputs that carry pictures or sound (their sizes are kept), and inputs that say how these lie (kept as they are).
 MEDIA: Final = ("pixel_values", "pixel_values_videos", "input_features", "input_values")

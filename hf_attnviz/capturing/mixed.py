@@ -33,8 +33,9 @@ class Share:
 
 def placeholders(positions: Positions, ids: Sequence[int | None], settings: Sequence[str] = PATCH_TOKENS) -> list[int]:
     """The places of the tokens that stand for patches, or for what else these settings name."""
-    names = {positions.setting(name) for name in settings}
-    return [place for place, token in enumerate(ids) if token is not None and token in names]
+    told = [positions.setting(name) for name in settings]
+    marks = {token for token in told if isinstance(token, int)}
+    return [place for place, token in enumerate(ids) if token in marks]
 
 
 def share(positions: Positions, module: str, ids: torch.Tensor, row: int) -> Share | None:

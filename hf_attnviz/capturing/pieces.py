@@ -104,4 +104,5 @@ def _candidates(made: Any) -> tuple[str, ...]:
     """The candidate labels of a piece."""
     found = next((made[name] for name in _NAMES if hasattr(made, "keys") and name in made), ())
     several = [found] if isinstance(found, str) else found
-    return tuple(several) if all(isinstance(one, str) for one in several) else ()
+    known = isinstance(several, (list, tuple)) and all(isinstance(one, str) for one in several)
+    return tuple(several) if known else ()

@@ -36,7 +36,8 @@ Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 def media_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """What a forward is given of pictures and sound: the shapes of the large tensors, the small ones as lists."""
     shapes = {name: tuple(given[name].shape) for name in MEDIA if isinstance(given.get(name), torch.Tensor)}
-    sizes = {name: torch.as_tensor(given[name]).tolist() for name in MEDIA_SIZES if given.get(name) is not None}
+    tables = {name: given[name] for name in MEDIA_SIZES if isinstance(given.get(name), torch.Tensor)}
+    sizes = {name: table.tolist() for name, table in tables.items() if table.dim() == 2 and not table.is_meta}
     return shapes | sizes if shapes else {}
 
 

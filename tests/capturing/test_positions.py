@@ -193,6 +193,34 @@ def test_where_patches_are_shuffled_they_have_no_name() -> None:
     assert set(recording.trace.vision.keys.kinds) == {"latent"}
 
 
+BLIP_TEXT = TINY | {"vocab_size": 97, "max_position_embeddings": 32, "encoder_hidden_size": 32}
+
+
+@pytest.mark.parametrize("kind", ["an encoder's states", "a text decoder inside"])
+def test_a_decoder_that_looks_at_a_picture_names_its_patches(kind: str) -> None:
+    eye = {"image_size": 32, "patch_size": 8} | TINY
+    pixels = {"pixel_values": picture((32, 32), (9, 25))}
+    if kind == "an encoder's states":
+        decoder = transformers.TrOCRConfig(
+            d_model=32, decoder_layers=1, decoder_attention_heads=4, decoder_ffn_dim=37, vocab_size=97
+        )
+        both = transformers.VisionEncoderDecoderConfig.from_encoder_decoder_configs(
+            transformers.ViTConfig(**eye), decoder
+        )
+        model = redrawn(transformers.VisionEncoderDecoderModel(both))
+        words = {"decoder_input_ids": torch.tensor([[1, 5]])}
+    else:
+        model = made("BlipForConditionalGeneration", "Blip", text_config=BLIP_TEXT, vision_config=eye)
+        words = {"input_ids": torch.tensor([[1, 5]])}
+    with av.capture(model) as recording:
+        model(**pixels, **words)
+    trace = recording.trace
+    assert trace.cross.queries.ids == (1, 5)
+    tower = trace.stack(next(name for name in trace.stacks if name in ("encoder", "vision")))
+    assert trace.cross.keys == tower.keys
+    assert [s.grid for s in trace.cross.keys.segments] == [None, (4, 4)]
+
+
 # ---- sound
 
 
