@@ -216,7 +216,8 @@ class Trace:
         maps: every map, in the order of stacks and layers.
         run: the number of the run in its recording (a run is one ``generate()`` or one forward pass).
         item: the row of the batch, that is, which input it was.
-        candidate: which of the returned sequences of that input it is.
+        candidate: which of the returned sequences of that input it is; or which text, where a forward compares each of
+            several pictures (the items) with each of several texts.
         model: the name of the model.
         origin: which piece of a pipeline's inputs it was; None outside pipelines.
     """

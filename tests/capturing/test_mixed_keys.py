@@ -324,6 +324,22 @@ def test_generated_words_keep_the_pictures_patches(options: dict[str, Any]) -> N
         torch.testing.assert_close(trace.vision.maps[0].weights, alone.maps[0].weights, atol=1e-6, rtol=1e-5)
 
 
+def test_a_videos_frames_are_parts() -> None:
+    """Two pairs of frames of 16 × 24: each is looked at by itself, and is 2 × 3 merged positions of the decoder."""
+    model = qwen()
+    words = told(12, token=91)
+    frames = [picture((16, 24), None), picture((16, 24), (9, 17), 2)]
+    kinds = {"mm_token_type_ids": 2 * (words["input_ids"] == 91).int()}
+    video = torch.cat([cut(frame, 4, 2) for frame in frames])
+    with av.capture(model) as recording:
+        model(**words, **kinds, pixel_values_videos=video, video_grid_thw=torch.tensor([[2, 4, 6]]))
+    trace = recording.trace
+    assert [trace.stack(name).keys.segments[0].grid for name in ("vision_0", "vision_1")] == [(4, 6)] * 2
+    assert trace.vision_1.keys.cells[:5] == ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2))  # block by block
+    found = [(s.part, s.grid, s.stop - s.start) for s in trace.decoder.keys.segments if s.kind == "patch"]
+    assert found == [(0, (2, 3), 6), (1, (2, 3), 6)]
+
+
 def test_latents_of_a_resampler_are_no_patches() -> None:
     """Four learned queries stand for 4 × 4 patches: as many as patches merged two by two, and none of them is one."""
     config = transformers.Blip2Config(
