@@ -123,6 +123,11 @@ def padded_tiles(lit: bool) -> dict[str, Any]:
     return told(16 + 8 * (4 + 1)) | {"pixel_values": pixels, "image_sizes": torch.tensor([[100, 50]])}
 
 
+def tiles_padded_above(lit: bool) -> dict[str, Any]:
+    """The same canvas with a picture of 50 × 100: 32 rows are the picture, 16 above and below are padding."""
+    return padded_tiles(lit) | told(16 + 4 * (8 + 1)) | {"image_sizes": torch.tensor([[50, 100]])}
+
+
 def llava_next(pinpoints: list[list[int]]) -> Callable[[], Any]:
     return lambda: made("LlavaNextForConditionalGeneration", "LlavaNext", LLAMA, CLIP, image_token_index=PATCH,
                         vision_feature_layer=-1, image_grid_pinpoints=pinpoints)  # fmt: skip
@@ -160,6 +165,11 @@ CASES: dict[str, Case] = {
     "llava next, padded tiles": Case(
         llava_next([[32, 64], [64, 64]]),
         (SIGLIP, "model.language_model.layers.0.self_attn"), padded_tiles,
+        (4, (1, 0), (4, 4), 4), ((1, 0), (4, 4), 4), maps=5,
+    ),
+    "llava next, tiles padded above": Case(
+        llava_next([[64, 64]]),
+        (SIGLIP, "model.language_model.layers.0.self_attn"), tiles_padded_above,
         (4, (1, 0), (4, 4), 4), ((1, 0), (4, 4), 4), maps=5,
     ),
     "qwen2 vl, two pictures, merged": Case(
