@@ -4,10 +4,12 @@ A tokenizer's pieces are bytes in disguise (``Ġ``, ``▁``, ``##``, ``<0xE5>``)
 joined, and decoded over the piece boundaries, so that a character split over pieces is still recognised.
 """
 
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final, overload
 
 from hf_attnviz.errors import ArgumentError, ShapeError
@@ -33,8 +35,10 @@ class Segment:
     Attributes:
         kind: ``"text"``, ``"patch"``, ``"frame"``, ``"special"`` or ``"latent"``.
         start, stop: the positions ``start <= i < stop``.
-        grid: rows and columns of image patches, else None.
+        grid: rows and columns of the picture that image patches are cut from, else None.
         seconds: where an audio segment begins and ends, else None.
+        part: which of several it belongs to (the first or second text of a pair, which picture or tile, which frame
+            of a video), from 0; None where there is only one, or where that cannot be told.
     """
 
     kind: str
@@ -42,10 +46,27 @@ class Segment:
     stop: int
     grid: tuple[int, int] | None = None
     seconds: tuple[float, float] | None = None
+    part: int | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in SEGMENT_KINDS:
             raise ArgumentError(f"unknown segment kind {self.kind!r}; known: {', '.join(sorted(SEGMENT_KINDS))}")
+
+    def at(self, place: int) -> "Segment":
+        """This segment cut down to one of its positions, with the seconds of that one."""
+        seconds = self.seconds
+        if seconds is not None:
+            step = (seconds[1] - seconds[0]) / (self.stop - self.start)
+            begin = seconds[0] + step * (place - self.start)
+            seconds = (begin, begin + step)
+        return replace(self, start=place, stop=place + 1, seconds=seconds)
+
+    def _goes_on(self, other: "Segment") -> bool:
+        """Whether ``other`` is the same run, going on after this one."""
+        alike = (self.kind, self.grid, self.part) == (other.kind, other.grid, other.part)
+        if not alike or self.seconds is None or other.seconds is None:
+            return alike and self.seconds is other.seconds
+        return math.isclose(self.seconds[1], other.seconds[0], abs_tol=1e-6)
 
 
 @dataclass(frozen=True)
@@ -57,18 +78,21 @@ class Labels:
         ids: the token id, or None where there is none (image patches, unknown past).
         words: the number of the word each position belongs to, or None (special tokens).
         segments: runs of one kind, in order, covering every position.
+        cells: row and column of each image patch in its grid (see :class:`Segment`), None elsewhere; None as a whole
+            where there are no patches.
     """
 
     texts: tuple[str, ...]
     ids: tuple[int | None, ...]
     words: tuple[int | None, ...]
     segments: tuple[Segment, ...]
+    cells: tuple[tuple[int, int] | None, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not len(self.texts) == len(self.ids) == len(self.words):
+        given = [self.texts, self.ids, self.words, *([] if self.cells is None else [self.cells])]
+        if len({len(one) for one in given}) > 1:
             raise ShapeError(
-                "labels need one text, id and word a position; got "
-                f"{len(self.texts)}, {len(self.ids)}, {len(self.words)}"
+                "labels need one text, id, word and cell a position; got " + ", ".join(str(len(one)) for one in given)
             )
 
     @classmethod
@@ -80,13 +104,41 @@ class Labels:
 
     @classmethod
     def of(
-        cls, texts: Sequence[str], ids: Sequence[int | None], words: Sequence[int | None], kinds: Sequence[str]
+        cls,
+        texts: Sequence[str],
+        ids: Sequence[int | None],
+        words: Sequence[int | None],
+        kinds: Sequence[str | Segment],
+        cells: Sequence[tuple[int, int] | None] = (),
     ) -> "Labels":
-        """Labels from a kind for each position; runs of one kind become a segment."""
-        starts = [i for i in range(len(kinds)) if i == 0 or kinds[i] != kinds[i - 1]]
-        stops = [*starts[1:], len(kinds)]
-        segments = tuple(Segment(kinds[a], a, b) for a, b in zip(starts, stops, strict=False))
-        return cls(tuple(texts), tuple(ids), tuple(words), segments)
+        """Labels from a kind, or a segment of length one, for each position; runs of one kind become a segment."""
+        segments: list[Segment] = []
+        for i, kind in enumerate(kinds):
+            one = Segment(kind, i, i + 1) if isinstance(kind, str) else replace(kind, start=i, stop=i + 1)
+            if segments and segments[-1]._goes_on(one):
+                begin = segments.pop()
+                seconds = one.seconds and begin.seconds and (begin.seconds[0], one.seconds[1])
+                one = replace(begin, stop=i + 1, seconds=seconds)
+            segments.append(one)
+        known = tuple(cells) if any(cell is not None for cell in cells) else None
+        return cls(tuple(texts), tuple(ids), tuple(words), tuple(segments), known)
+
+    @classmethod
+    def joined(cls, parts: Iterable["Labels"]) -> "Labels":
+        """Labels one after another; words are counted on."""
+        several = [part for part in parts if len(part)]
+        words: list[int | None] = []
+        first = 0
+        for part in several:
+            words += [None if word is None else word + first for word in part.words]
+            first = max((word + 1 for word in words if word is not None), default=first)
+        return cls.of(
+            [text for part in several for text in part.texts],
+            [number for part in several for number in part.ids],
+            words,
+            [mark for part in several for mark in part.marks],
+            [cell for part in several for cell in part.cells or (None,) * len(part)],
+        )
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -105,21 +157,40 @@ class Labels:
 
     def at(self, places: Sequence[int]) -> "Labels":
         """The labels of chosen positions, in the order given."""
-        kinds = self.kinds
+        if len(places) == len(self) and all(n == place for n, place in enumerate(places)):
+            return self
+        marks = self.marks
         return Labels.of(
             [self.texts[i] for i in places],
             [self.ids[i] for i in places],
             [self.words[i] for i in places],
-            [kinds[i] for i in places],
+            [marks[i] for i in places],
+            [self.cells[i] for i in places] if self.cells is not None else (),
         )
+
+    @cached_property
+    def marks(self) -> tuple[Segment, ...]:
+        """The segment of each position, cut down to that position."""
+        marks = [Segment("text", i, i + 1) for i in range(len(self))]
+        for segment in self.segments:
+            for i in range(max(0, segment.start), min(segment.stop, len(self))):
+                marks[i] = segment.at(i)
+        return tuple(marks)
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kind of each position."""
-        kinds = ["text"] * len(self)
-        for segment in self.segments:
-            kinds[segment.start : segment.stop] = [segment.kind] * (segment.stop - segment.start)
-        return tuple(kinds)
+        return tuple(mark.kind for mark in self.marks)
+
+    @property
+    def parts(self) -> tuple[int | None, ...]:
+        """Which of several texts, pictures or video frames each position belongs to; None where it is of none."""
+        return tuple(mark.part for mark in self.marks)
+
+    @property
+    def seconds(self) -> tuple[tuple[float, float] | None, ...]:
+        """Where the sound of each position begins and ends; None where it is no sound, or its place is not known."""
+        return tuple(mark.seconds for mark in self.marks)
 
     @property
     def special(self) -> tuple[bool, ...]:
@@ -188,8 +259,9 @@ def _speller(tokenizer: Any) -> Callable[[str, bool], tuple[bytes, bool]]:
     machinery = _described(getattr(backend, "decoder", None)) + _described(getattr(backend, "pre_tokenizer", None))
     suffix = getattr(model, "end_of_word_suffix", None) or ""
     byte_level = "ByteLevel" in machinery or hasattr(tokenizer, "byte_decoder")
-    word_piece = type(model).__name__ == "WordPiece"
-    prefix = (getattr(model, "continuing_subword_prefix", None) or "") if word_piece else ""
+    slow = hasattr(tokenizer, "wordpiece_tokenizer")  # written in Python, as TAPAS' is
+    word_piece = slow or type(model).__name__ == "WordPiece"
+    prefix = "##" if slow else (getattr(model, "continuing_subword_prefix", None) or "") if word_piece else ""
     spaced = word_piece or type(model).__name__ == "WordLevel"  # such pieces are parted by spaces unless marked
 
     def spell(piece: str, added: bool) -> tuple[bytes, bool]:

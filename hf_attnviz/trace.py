@@ -19,7 +19,7 @@ from hf_attnviz.labels import Labels, Segment
 from hf_attnviz.storage import read_archive, write_archive
 
 _FORMAT: Final = "hf_attnviz.trace"
-_VERSION: Final = 1
+_VERSION: Final = 2  # 2: parts and cells of labels, and where in a pipeline's inputs a trace belongs
 LAYOUT: Final = ("head", "query", "key")
 _TENSORS: Final = ("weights", "query_vectors", "key_vectors", "gradient")
 
@@ -196,18 +196,39 @@ class AttentionStack:
         return self
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Which piece of a pipeline's inputs a trace belongs to.
+
+    Attributes:
+        input: which of the inputs that one call of the pipeline was given, from 0.
+        chunk: which piece of that input, from 0: a stretch of a long sound, a span of a document, a candidate label
+            that is asked for in a pass of its own, a batch of points.
+        candidate: the candidate label, None where the piece has none.
+        seconds: at which second of the sound a chunk begins, None where it is not cut into chunks.
+    """
+
+    input: int
+    chunk: int = 0
+    candidate: str | None = None
+    seconds: float | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Trace:
     """Everything kept of one sequence.
 
-    Its stacks are attributes: ``trace.encoder``, ``trace.decoder``, ``trace.cross``, ``trace.vision`` …
+    Its stacks are attributes: ``trace.encoder``, ``trace.decoder``, ``trace.cross``, ``trace.vision`` …; several
+    pictures, or tiles of one, have one each: ``trace.vision_0``, ``trace.vision_1`` …
 
     Attributes:
         maps: every map, in the order of stacks and layers.
         run: the number of the run in its recording (a run is one ``generate()`` or one forward pass).
         item: the row of the batch, that is, which input it was.
-        candidate: which of the returned sequences of that input it is.
+        candidate: which of the returned sequences of that input it is; or which text, where a forward compares each of
+            several pictures (the items) with each of several texts.
         model: the name of the model.
+        origin: which piece of a pipeline's inputs it was; None outside pipelines.
     """
 
     maps: tuple[AttentionMap, ...]
@@ -215,6 +236,7 @@ class Trace:
     item: int = 0
     candidate: int = 0
     model: str = ""
+    origin: Origin | None = None
 
     @cached_property
     def stacks(self) -> Mapping[str, AttentionStack]:
@@ -264,6 +286,7 @@ class Trace:
                 | {"queries": _entered(m.queries, tables), "keys": _entered(m.keys, tables)}
             )
         meta = {"format": _FORMAT, "version": _VERSION, "model": self.model}
+        meta |= {"origin": None if self.origin is None else asdict(self.origin)}
         meta |= {"run": self.run, "item": self.item, "candidate": self.candidate, "labels": tables, "maps": described}
         tensors = {f"{n}.{name}": getattr(m, name) for n, m in enumerate(self.maps) for name in _TENSORS}
         return write_archive(path, {name: t for name, t in tensors.items() if t is not None}, meta)
@@ -280,7 +303,7 @@ def load(path: str | os.PathLike[str]) -> Trace:
         labels = [_labels(table) for table in meta["labels"]]
         maps = tuple(_map(n, about, tensors, labels) for n, about in enumerate(meta["maps"]))
         run, item, candidate = (_typed(meta[name], int) for name in ("run", "item", "candidate"))
-        return Trace(maps, run, item, candidate, _typed(meta["model"], str))
+        return Trace(maps, run, item, candidate, _typed(meta["model"], str), _origin(meta.get("origin")))
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise TraceFileError(
             f"{str(path)!r} is damaged: its description and its tensors do not fit ({error})"
@@ -312,11 +335,24 @@ def _labels(table: Mapping[str, Any]) -> Labels:
             _typed(s["stop"], int),
             _pair(s["grid"], int),
             _pair(s["seconds"], int, float),
+            _typed(s.get("part"), int, NoneType),
         )
         for s in table["segments"]
     )
+    cells = table.get("cells")
+    if cells is not None:
+        cells = tuple(_pair(cell, int) for cell in _typed(cells, list))
     ids, words = (_typed(table[name], int, NoneType, each=True) for name in ("ids", "words"))
-    return Labels(_typed(table["texts"], str, each=True), ids, words, segments)
+    return Labels(_typed(table["texts"], str, each=True), ids, words, segments, cells)
+
+
+def _origin(about: Mapping[str, Any] | None) -> Origin | None:
+    if about is None:
+        return None
+    given, chunk = (_typed(about[name], int) for name in ("input", "chunk"))
+    return Origin(
+        given, chunk, _typed(about["candidate"], str, NoneType), _typed(about["seconds"], int, float, NoneType)
+    )
 
 
 def _pair(value: Any, *types: type) -> Any:

@@ -14,8 +14,6 @@ import weakref
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from torch import nn
-
 from hf_attnviz.errors import CaptureError
 
 Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -45,7 +43,7 @@ class Ours:
 
 
 class _Door(Ours):
-    def __init__(self, module: nn.Module, name: str) -> None:
+    def __init__(self, module: Any, name: str) -> None:
         self.own = module.__dict__.get(name, _MISSING)
         self.module, self.name = weakref.ref(module), name
         self.arounds: list[Around] = []
@@ -86,7 +84,7 @@ class _Door(Ours):
         return arounds[0](following, args, kwargs)
 
 
-def stand_at(module: nn.Module, name: str, around: Around) -> Callable[[], None]:
+def stand_at(module: Any, name: str, around: Around) -> Callable[[], None]:
     """Let ``around`` run every call of ``module.name`` from now on; gives the function that ends it."""
     with _lock:
         door = module.__dict__.get(name)

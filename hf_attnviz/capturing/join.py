@@ -11,18 +11,22 @@ from itertools import takewhile
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.functional import pad
 
+from hf_attnviz.capturing.address import model_name
+from hf_attnviz.capturing.naming import Names, compared, media, rate
+from hf_attnviz.capturing.positions import Positions
 from hf_attnviz.capturing.reducers import KeptRows
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Pass, Run, Side
 from hf_attnviz.errors import CaptureError, NotKeptError
-from hf_attnviz.labels import Labels, label_tokens
+from hf_attnviz.labels import Labels
 from hf_attnviz.trace import AttentionMap, Trace
 
 Part = tuple[Pass, AttentionCall]
 
 
-def traces_of(run: Run, processor: Any, model: str) -> tuple[Trace, ...]:
+def traces_of(run: Run, processor: Any, model: nn.Module) -> tuple[Trace, ...]:
     """The traces of a run, in the order in which its sequences were returned.
 
     Raises:
@@ -36,8 +40,15 @@ def traces_of(run: Run, processor: Any, model: str) -> tuple[Trace, ...]:
     generated = run.generated
     count = len(generated.sequences) if generated is not None else _batch(run)
     each = generated.each if generated is not None else 1
-    sequences = (_Sequence(run, number, count, each, tokenizer) for number in range(count))
-    return tuple(Trace(tuple(s.maps()), run.number, s.item, s.number % each, model) for s in sequences)
+    positions = Positions(model, media(run), rate(run, processor))
+    others = compared(run, positions, count)
+    sequences = (
+        _Sequence(run, number, count, each, tokenizer, positions, other, others)
+        for other in range(others)
+        for number in range(count)
+    )
+    name = model_name(model)
+    return tuple(Trace(tuple(s.maps()), run.number, *s.names.place, name, s.names.origin) for s in sequences)
 
 
 def _batch(run: Run) -> int:
@@ -58,6 +69,9 @@ class _Sequence:
     count: int
     each: int
     tokenizer: Any
+    positions: Positions
+    other: int = 0
+    others: int = 1
 
     @property
     def item(self) -> int:
@@ -66,6 +80,11 @@ class _Sequence:
     @property
     def items(self) -> int:
         return self.count // self.each
+
+    @cached_property
+    def names(self) -> Names:
+        """What stands at the positions."""
+        return Names(self, self.positions)
 
     # ---- which passes, and which row of them
 
@@ -162,6 +181,8 @@ class _Sequence:
         """The row of this sequence in a batch of a pass."""
         if batch == 1:
             return 0  # one image, one source for all
+        if batch == self.others:
+            return self.other
         if self.run.generated is None:
             if batch == self.count:
                 return self.number
@@ -227,33 +248,6 @@ class _Sequence:
         mask = self.run.source.mask
         return None if mask is None else mask[self._source_row(len(mask))].bool().tolist()
 
-    @cached_property
-    def _own_labels(self) -> Labels | None:
-        if self.ids is None:
-            return None
-        known = [token for token in self.ids if token is not None]
-        unknown = len(self.ids) - len(known)  # a prompt of embeddings has no tokens
-        labels = label_tokens(known, self.tokenizer)
-        if not unknown:
-            return labels
-        return Labels.of(
-            [*(f"⟨{n}⟩" for n in range(unknown)), *labels.texts],
-            [*([None] * unknown), *labels.ids],
-            [*([None] * unknown), *labels.words],
-            [*(["latent"] * unknown), *labels.kinds],
-        )
-
-    @cached_property
-    def _source_labels(self) -> Labels | None:
-        ids = self.run.source.ids
-        if ids is None:
-            return None
-        tokens = ids[self._source_row(len(ids))].tolist()
-        if tokens and min(tokens) < 0:
-            return None  # hidden states that no text encoder was seen to make
-        real = self.source_real if self.source_real and len(self.source_real) == len(tokens) else [True] * len(tokens)
-        return label_tokens([token for token, kept in zip(tokens, real, strict=True) if kept], self.tokenizer)
-
     # ---- maps
 
     def maps(self) -> list[AttentionMap]:
@@ -262,23 +256,69 @@ class _Sequence:
         for one in [one for one in self.run.passes if one.step < 0] + list(self.passes):
             for call in one.calls:
                 joined.setdefault((call.module, call.index, call.kind, call.layer), []).append((one, call))
-        maps = [self._map(parts) for parts in joined.values()]
+        maps = [found for parts in joined.values() for found in self._maps(parts)]
         order = list(dict.fromkeys(m.group for m in maps))
         return sorted(maps, key=lambda m: (order.index(m.group), m.layer))
 
+    def _maps(self, parts: list[Part]) -> list[AttentionMap]:
+        """The map of a module; several where a tower reads several pictures, or tiles of one, for this sequence."""
+        one, call = parts[0]
+        if call.layout != LAYOUT:
+            return [self._native(one, call, self._rows(one, call))]
+        share, vision = self.names.share, call.stack == "vision"
+        if self.positions.blockwise and vision:  # one picture after another, each in a call of its own
+            own = share.pieces if share is not None else range(len(self.positions.grids))
+            return [self._picture(one, call, 0, own.index(call.index), len(own))] if call.index in own else []
+        rows = self._rows(one, call)
+        if len(rows) == 1 and not vision:
+            return [self._map(parts)]
+        if len(rows) > 1 and self.names.tower(call, call.weights.shape[-1]) is None:
+            return [self._native(one, call, rows)]
+        return [self._picture(one, call, row, n, len(rows)) for n, row in enumerate(rows)]
+
+    def _rows(self, one: Pass, call: AttentionCall) -> Sequence[int]:
+        """The rows of a call that are this sequence's; several where a model makes several pieces of it."""
+        batch, share = len(call.weights), self.names.share
+        if share is not None and call.stack == "vision" and batch == share.total:
+            return share.pieces
+        known = (1, self.others, self.count, self.items, len(one.prefix) if one.prefix is not None else 1)
+        if batch in known or call.tokens or batch % self.items:
+            return [self.row(one, batch, call.module)]
+        each = batch // self.items
+        return range(self.item * each, (self.item + 1) * each)  # what is made of one row stands together
+
+    def _picture(self, one: Pass, call: AttentionCall, row: int, number: int, count: int) -> AttentionMap:
+        """The map of one picture, tile or sound; several have a stack each: ``vision_0``, ``vision_1`` …"""
+        weights, places = self._piece(one, call, call.rows, row)
+        gradient = call.gradient_if_any(zeros=False)
+        keys = self.names.piece(call, number, count)
+        place = _place(call) | ({"index": 0} if self.positions.blockwise else {})
+        place |= {"stack": f"{call.stack}_{number}"} if count > 1 else {}  # no layer of one is above that of another
+        queries, vectors = self._vectors([(one, call)], row)
+        return AttentionMap(
+            weights,
+            self.names.queries(call, places, keys),
+            keys,
+            **place,
+            steps=(0,) * len(places),
+            positions=tuple(places) if call.kind == "self" else None,
+            error=call.error,
+            query_vectors=queries,
+            key_vectors=vectors,
+            gradient=None if gradient is None else self._piece(one, call, gradient, row)[0],
+        )
+
     def _map(self, parts: list[Part]) -> AttentionMap:
         call = parts[-1][1]
-        if call.layout != LAYOUT or self._folded(call):
-            return self._native(*parts[0])
         weights, places = self._joined([(one, part, part.rows) for one, part in parts])
         turns = any(part.step > max(one.step, 0) for one, part in parts)
-        keys = self._key_labels(call, weights.shape[-1], turns)
+        keys = self.names.keys(call, weights.shape[-1], turns)
         whole = call.kind == "self" and places == list(range(weights.shape[-1]))
         decodes = not turns and call.stack == "decoder" and (self.run.generated is not None or len(self.passes) > 1)
         queries, vectors = self._vectors(parts)
         return AttentionMap(
             weights,
-            keys if whole else self._query_labels(call, places),
+            keys if whole else self.names.queries(call, places, keys),
             keys,
             **_place(call),
             steps=tuple(place if turns else max(0, place - self._last_of_prompt) if decodes else 0 for place in places),
@@ -289,10 +329,6 @@ class _Sequence:
             key_vectors=vectors,
             gradient=self._gradient(parts),
         )
-
-    def _folded(self, call: AttentionCall) -> bool:
-        """Whether the batch of a call holds pieces (windows, frames) of one input, and not inputs."""
-        return self.run.generated is None and self.count == 1 < len(call.rows.weights)
 
     def _joined(self, parts: list[tuple[Pass, AttentionCall, KeptRows]]) -> tuple[torch.Tensor, list[int]]:
         """The rows of all passes ``[head, row, key]``, each once, and their places."""
@@ -318,11 +354,10 @@ class _Sequence:
         known = [(one, call, kept) for one, call in parts if (kept := call.gradient_if_any(zeros=reached)) is not None]
         return self._joined(known)[0] if len(known) == len(parts) else None
 
-    def _native(self, one: Pass, call: AttentionCall) -> AttentionMap:
-        """A map in a layout of the model's own, as it is."""
-        folded = self._folded(call)
-        row = slice(None) if folded else self.row(one, len(call.weights), call.module)
-        weights, gradient = call.weights[row], call.gradient_if_any(zeros=False)
+    def _native(self, one: Pass, call: AttentionCall, rows: Sequence[int]) -> AttentionMap:
+        """A map in a layout of the model's own, as it is; with an axis more where it has several pieces."""
+        chosen = list(rows) if len(rows) > 1 else rows[0]
+        weights, gradient = call.weights[chosen], call.gradient_if_any(zeros=False)
         queries, keys = (Labels.plain(map(str, range(size)), "latent") for size in weights.shape[-2:])
         return AttentionMap(
             weights,
@@ -331,13 +366,15 @@ class _Sequence:
             **_place(call),
             steps=(0,) * len(queries),
             error=call.error,
-            layout=("window", *call.layout[1:]) if folded else call.layout[1:],
-            gradient=None if gradient is None else gradient.weights[row],
+            layout=("piece", *call.layout[1:]) if len(rows) > 1 else call.layout[1:],
+            gradient=None if gradient is None else gradient.weights[chosen],
         )
 
-    def _piece(self, one: Pass, call: AttentionCall, kept: KeptRows) -> tuple[torch.Tensor, list[int]]:
+    def _piece(
+        self, one: Pass, call: AttentionCall, kept: KeptRows, row: int | None = None
+    ) -> tuple[torch.Tensor, list[int]]:
         """The rows of this sequence in one call: weights ``[head, row, key]`` without padding, and their places."""
-        row = self.row(one, len(kept.weights), call.module)
+        row = self.row(one, len(kept.weights), call.module) if row is None else row
         places = kept.positions[row].tolist()
         rows = [n for n, place in enumerate(places) if place >= 0]
         weights = kept.weights[row]
@@ -377,39 +414,20 @@ class _Sequence:
         return max(0, sum(self._real(self.prompt)) - 1)
 
     def _produced(self, places: Sequence[int]) -> tuple[str | None, ...]:
-        labels = self._own_labels
+        labels = self.names.own
         return tuple(
             labels.texts[place + 1] if labels is not None and self._last_of_prompt <= place < len(labels) - 1 else None
             for place in places
         )
 
-    def _query_labels(self, call: AttentionCall, places: Sequence[int]) -> Labels:
-        labels = self._side_labels(call.stack)
-        if not call.tokens or labels is None or any(place >= len(labels) for place in places):
-            return Labels.plain((str(place) for place in places), "latent")
-        return labels.at(places)
-
-    def _key_labels(self, call: AttentionCall, width: int, turns: bool) -> Labels:
-        of_source = call.kind == "cross" and (self.run.two_sided or self.run.source.ids is not None)
-        labels = self._source_labels if of_source else self._side_labels(call.stack)
-        # What was put out last was never read, so a generation has one label more than keys.
-        extra = 1 if self.run.generated is not None and call.kind == "self" and call.stack != "encoder" else 0
-        fits = labels is not None and width <= len(labels) <= width + extra
-        if labels is None or not fits or not (call.tokens or of_source or turns):
-            return Labels.plain(map(str, range(width)), "latent")
-        return labels[:width]
-
-    def _side_labels(self, stack: str) -> Labels | None:
-        return self._source_labels if self.run.two_sided and stack == "encoder" else self._own_labels
-
-    def _vectors(self, parts: list[Part]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    def _vectors(self, parts: list[Part], of: int | None = None) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Queries of the rows and keys of the columns; None where they were not kept."""
         if any("query" not in call.kept.get("vectors", ()) for _, call in parts):
             return None, None
         queries, keys, read, known = [], [], 0, 0
         for one, call in parts:
             kept = call.kept["vectors"]
-            row = self.row(one, len(kept["query"]), call.module)
+            row = self.row(one, len(kept["query"]), call.module) if of is None else of
             places = kept["positions"][row].tolist()
             stands = self._stands(one)
             places = [-1 if stands is not None and place >= stands else place for place in places]

@@ -17,11 +17,12 @@ import torch
 from torch import nn
 
 from hf_attnviz.capturing import interface, scope
-from hf_attnviz.capturing.address import named_arguments
+from hf_attnviz.capturing.address import named_arguments, parameters
 from hf_attnviz.capturing.doors import Ours, stand_at
-from hf_attnviz.capturing.families import ATTENDS, ATTENTION_CLASS, PROBES, other_mixer
+from hf_attnviz.capturing.families import ASIDES, ATTENDS, ATTENTION_CLASS, PROBES, other_mixer
 from hf_attnviz.capturing.function import FunctionObserver
 from hf_attnviz.capturing.pipeline import TextsRead
+from hf_attnviz.capturing.positions import media_of
 from hf_attnviz.capturing.probe import Again, probed
 from hf_attnviz.capturing.registry import extract_of, stated
 from hf_attnviz.capturing.runs import Generated, Run, Side
@@ -53,6 +54,8 @@ class Listener:
         self._undo.close()
 
     def _open(self, undo: contextlib.ExitStack) -> None:
+        if self.recording.pieces is not None:
+            self.recording.pieces.open(undo)
         interface.install()
         undo.callback(interface.remove)
         undo.callback(stand_at(self.model, "forward", self._forward))
@@ -60,6 +63,9 @@ class Listener:
         for name, around in (doors | {"_get_candidate_generator": self._drafts}).items():
             if callable(getattr(self.model, name, None)):
                 undo.callback(stand_at(self.model, name, around))
+        for name in ASIDES:
+            if callable(getattr(self.model, name, None)):
+                undo.callback(stand_at(self.model, name, functools.partial(self._aside, name)))
         for module in self.model.modules():
             if isinstance(module, _TORCH_ATTENTION) and extract_of(module) is None:
                 undo.callback(stand_at(module, "forward", _Apart(self.recording, module)))
@@ -118,6 +124,7 @@ class Listener:
             if first is not None and first.dim() >= 2 and not first.is_nested:  # two axes of numbers: a batch of one
                 one.second = 1 if first.dim() == 2 and first.is_floating_point() else first.size(1)
             one.side = _side(given)
+            _note_media(session, given)
             upcoming, session.upcoming = session.upcoming, None
             if upcoming is not None:
                 one.prefix, mask = upcoming
@@ -141,12 +148,26 @@ class Listener:
             return output
 
     @untraced
+    def _aside(self, name: str, following: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A part of the target that is run by a method of its own: a run like any other."""
+        if not scope.hears(self.recording) or scope.session_of(self.recording) is not None:
+            return following(*args, **kwargs)
+        given = dict(zip(parameters(getattr(type(self.model), name)), args, strict=False)) | kwargs
+        with self._session() as session:
+            session.current = one = session.run.begin_pass()
+            one.batch = next((len(a) for a in given.values() if isinstance(a, torch.Tensor) and a.dim()), None)
+            one.side = _side(given)
+            _note_media(session, given)
+            return following(*args, **kwargs)
+
+    @untraced
     def _generate(self, following: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """``generate()`` of the target: the same call, the same result, one run."""
         if not scope.hears(self.recording):
             return following(*args, **kwargs)
         setting = _settings(self.model, args, kwargs)
         with self._session(compiles=setting("compile_config") is not None) as session:
+            _note_prompt(self.model, session, args, kwargs)
             output = following(*args, **kwargs)
             sequences = output if isinstance(output, torch.Tensor) else getattr(output, "sequences", None)
             if isinstance(sequences, torch.Tensor) and sequences.dim() == 2:
@@ -268,7 +289,9 @@ class Listener:
             return
         session = scope.session_of(self.recording)
         if session is not None and not (session.current is not None and session.run.is_aside(session.current)):
-            session.run.source = _side(named_arguments(module, args, kwargs))
+            given = named_arguments(module, args, kwargs)
+            session.run.source = _side(given)
+            _note_media(session, given)
 
     def _read_target(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling():
@@ -372,7 +395,25 @@ def _side(given: dict[str, Any]) -> Side:
         new = embedded.shape[1]
     length = getattr(cache, "get_seq_length", None)
     past = int(length()) if length is not None else 0
-    return Side(ids, _matrix(given.get("attention_mask")), past, new, cache is not None)
+    types = given.get("token_type_ids")
+    if isinstance(types, torch.Tensor) and types.dim() == 3:
+        types = types[..., 0]  # TAPAS: segment, column, row …
+    return Side(ids, _matrix(given.get("attention_mask")), past, new, cache is not None, _matrix(types))
+
+
+def _note_media(session: scope.Session, given: dict[str, Any]) -> None:
+    """Pictures and sound that a forward is given; ``generate()`` has told already what its forwards get."""
+    media = media_of(given)
+    if media and session.depth == 1:
+        session.run.media.append(media)
+
+
+def _note_prompt(model: nn.Module, session: scope.Session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Pictures and sound that ``generate()`` is given."""
+    main = getattr(model, "main_input_name", "inputs")
+    prompt = args[0] if args else kwargs.get("inputs")
+    media = media_of(({main: prompt} if isinstance(main, str) else {}) | kwargs)
+    session.run.media += [media] if media else []
 
 
 def _settings(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[str], Any]:

@@ -6,6 +6,7 @@ the pipeline has stacked in between (the empty prompt of guidance, copies for se
 """
 
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -42,7 +43,11 @@ def processor_of(target: Any) -> Any:
     if isinstance(target, nn.Module):
         own = getattr(target, "tokenizer", None)
         return own if hasattr(own, "convert_ids_to_tokens") else None
-    return getattr(target, "processor", None) or getattr(target, "tokenizer", None)
+    processor, parts = getattr(target, "processor", None), ("tokenizer", "feature_extractor", "image_processor")
+    given = {name: getattr(target, name, None) for name in parts}
+    if processor is not None or (given["feature_extractor"] is None and given["image_processor"] is None):
+        return processor or given["tokenizer"]
+    return SimpleNamespace(**given)  # a pipeline may hold them apart
 
 
 def readers_of(target: Any) -> Sequence[nn.Module]:

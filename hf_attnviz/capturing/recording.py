@@ -15,6 +15,7 @@ from hf_attnviz.capturing.gradients import FROZEN, Gradient
 from hf_attnviz.capturing.join import traces_of
 from hf_attnviz.capturing.listener import Listener
 from hf_attnviz.capturing.loops import Loop, place_of, remember
+from hf_attnviz.capturing.pieces import Pieces
 from hf_attnviz.capturing.pipeline import model_of, processor_of, readers_of
 from hf_attnviz.capturing.probe import unpadded
 from hf_attnviz.capturing.reducers import KeptRows, Maps, Reducer, Rows, Tile, reduced, reducers
@@ -51,6 +52,7 @@ class Recording:
         refuse_compiled(whole)
         self.model = unwrapped(whole)
         self.processor = processor if processor is not None else processor_of(target)
+        self.pieces = None if isinstance(target, nn.Module) else Pieces(target)
         self.reducers = _reducers(keep, queries)
         self.runs: list[Run] = []
         self.exact, self.gradients = exact, gradients
@@ -147,8 +149,9 @@ class Recording:
 
     def new_run(self, two_sided: bool) -> Run:
         """A new run; with ``last=`` the oldest one is forgotten."""
+        origins = self.pieces.now if self.pieces is not None else ()
         with self._lock:  # the model may run in several threads at once
-            run = Run(self._count, two_sided)
+            run = Run(self._count, two_sided, origins=origins)
             self._count += 1
             self.runs.append(run)
             if self._last is not None:
@@ -260,6 +263,7 @@ class Recording:
             layout=LAYOUT if weights.dim() == 4 else ("batch", *_axes(weights.dim() - 3), "query", "key"),
             tokens=weights.dim() == 4 and weights.shape[-2] == side.new,
             gradient_rows=self._gradient_rows(seen, address.module, positions, lengths) if self.gradients else None,
+            queries=weights.shape[-2],
         )
 
     def _gradient_rows(
@@ -278,7 +282,7 @@ class Recording:
     def _traces_of(self, run: Run) -> tuple[Trace, ...]:
         if run.number not in self._traces or self.gradients:  # backward() may have come since
             self._check(run)
-            self._traces[run.number] = traces_of(run, self.processor, model_name(self.model))
+            self._traces[run.number] = traces_of(run, self.processor, self.model)
         return self._traces[run.number]
 
     def _check(self, run: Run) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from hf_attnviz.capturing.families import TOWERS
 from hf_attnviz.capturing.gradients import NotReachedError
+from hf_attnviz.capturing.pieces import Piece
 from hf_attnviz.capturing.reducers import KeptRows
 from hf_attnviz.capturing.scope import Context
 from hf_attnviz.errors import NotKeptError, listed
@@ -37,6 +38,7 @@ class AttentionCall:
             were obtained, and how many rows could attend to nothing and were left out of it.
         layout: the axes of ``weights``.
         tokens: whether the rows are the positions of the sequence that was read, one each.
+        queries: how many rows ran, whichever of them were kept.
     """
 
     module: str
@@ -55,6 +57,7 @@ class AttentionCall:
     layout: tuple[str, ...] = LAYOUT
     tokens: bool = True
     gradient_rows: Callable[[], KeptRows] | None = field(default=None, repr=False)
+    queries: int = 0
 
     @property
     def error(self) -> float:
@@ -132,6 +135,7 @@ class Side:
         past: how many positions a cache held before.
         new: how many positions were read, or None where that is not known.
         cached: whether a cache was in use.
+        types: which text of a pair each token belongs to, as the tokenizer says ``[batch, new]``, or None.
     """
 
     ids: torch.Tensor | None = None
@@ -139,6 +143,7 @@ class Side:
     past: int = 0
     new: int | None = None
     cached: bool = False
+    types: torch.Tensor | None = None
 
     def positions(self, batch: int, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The place of each row in its own sequence ``[batch, rows]`` (-1: padding), and each sequence's length."""
@@ -220,6 +225,8 @@ class Run:
         generated: what ``generate()`` returned, None for plain forwards.
         drafted_from: how many positions the prompt of an assisted decoding has: whatever a forward reads after them
             is a draft first, and may be rejected. None where nothing was drafted.
+        media: what its forwards, and those of an encoder, were given of pictures and sound, one entry each.
+        origins: which pieces of a pipeline's inputs it read, one a row; none outside pipelines.
         problems: what went wrong, by module.
         others: modules in which positions look at one another without a softmax over keys, and what they are.
         failed: the model itself raised an error; such a run has no traces.
@@ -231,6 +238,8 @@ class Run:
     source: Side = field(default_factory=Side)
     generated: Generated | None = None
     drafted_from: int | None = None
+    media: list[Mapping[str, Any]] = field(default_factory=list)
+    origins: Sequence[Piece] = ()
     problems: dict[str, Exception] = field(default_factory=dict)
     others: dict[str, Text] = field(default_factory=dict)
     failed: bool = False

@@ -109,6 +109,9 @@ def checked_heads(heads: Iterable[int] | int | None, group: Group) -> list[int] 
 
 def stack_name(name: str) -> Text:
     """A stack's name for people."""
+    tower, _, number = name.rpartition("_")  # vision_0: the first of several pictures
+    if tower in _STACK_NAMES and number.isdigit():
+        return Text(f"{_STACK_NAMES[tower].en} {number}", f"{_STACK_NAMES[tower].zh} {number}")
     return _STACK_NAMES.get(name, Text(name, name))
 
 

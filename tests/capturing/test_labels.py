@@ -8,7 +8,8 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_attnviz.labels import Labels, label_tokens
+import hf_attnviz as av
+from hf_attnviz.labels import Labels, Segment, label_tokens
 from tests.capturing.extra_models import byte_fallback, byte_level, clip_like, unigram, word_piece
 
 BYTES = byte_level()
@@ -212,3 +213,46 @@ def test_added_runs_of_spaces_are_read_as_gemma_means_them() -> None:
     tokenizer = byte_fallback()
     tokenizer.add_tokens(["▁▁", "<a▁b>"])
     assert label_tokens(tokenizer.convert_tokens_to_ids(["▁▁", "<a▁b>"]), tokenizer).texts == ("␣␣", "<a▁b>")
+
+
+# ---- patches, frames and pairs
+
+
+def mixed() -> Labels:
+    """Two words, a picture of 2 × 2 patches, three frames of half a second, a special token."""
+    segments = (
+        Segment("text", 0, 2, part=1),
+        Segment("patch", 2, 6, grid=(2, 2)),
+        Segment("frame", 6, 9, seconds=(1.0, 2.5)),
+        Segment("special", 9, 10),
+    )
+    cells = (None, None, (0, 0), (0, 1), (1, 0), (1, 1), None, None, None, None)
+    return Labels(tuple("abcdefghij"), (None,) * 10, (0, 1, *(None,) * 8), segments, cells)
+
+
+@given(st.lists(st.integers(0, 9), max_size=12))
+def test_chosen_positions_keep_their_part_cell_and_seconds(places: list[int]) -> None:
+    whole, chosen = mixed(), mixed().at(places)
+    assert chosen.texts == tuple(whole.texts[i] for i in places)
+    assert chosen.kinds == tuple(whole.kinds[i] for i in places)
+    assert chosen.parts == tuple(whole.parts[i] for i in places)
+    assert [m.grid for m in chosen.marks] == [whole.marks[i].grid for i in places]
+    assert [chosen.cells[n] if chosen.cells else None for n in range(len(places))] == [whole.cells[i] for i in places]
+    for n, i in enumerate(places):
+        expected = {6: (1.0, 1.5), 7: (1.5, 2.0), 8: (2.0, 2.5)}.get(i)
+        assert chosen.seconds[n] == (None if expected is None else pytest.approx(expected))
+    covered = [n for s in chosen.segments for n in range(s.start, s.stop)]
+    assert covered == list(range(len(places)))
+
+
+def test_labels_one_after_another_are_those_labels() -> None:
+    labels = mixed()
+    assert Labels.joined([labels[:4], labels[4:9], labels[9:]]) == labels
+    twice = Labels.joined([labels, labels])
+    assert twice.words[:2] == (0, 1) and twice.words[10:12] == (2, 3)
+    assert twice.at(range(10)) == labels and twice.at(range(10, 20)).segments == labels.segments
+
+
+def test_positions_must_all_be_described() -> None:
+    with pytest.raises(av.errors.ShapeError, match="one text, id, word and cell"):
+        Labels(("a",), (None,), (None,), (Segment("text", 0, 1),), ((0, 0), None))

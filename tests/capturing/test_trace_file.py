@@ -20,7 +20,7 @@ import hf_attnviz as av
 from hf_attnviz import trace as trace_module
 from hf_attnviz.labels import Labels, Segment
 from hf_attnviz.storage import write_archive, write_atomically
-from hf_attnviz.trace import AttentionMap, Trace
+from hf_attnviz.trace import AttentionMap, Origin, Trace
 from tests.capturing.extra_models import byte_level
 from tests.models import ids, padded, tiny
 
@@ -32,7 +32,12 @@ def odd() -> Trace:
         TEXTS,
         (1, None, 3, 4, 5, 6, 7, 8),
         (0, None, 1, 2, 3, 4, 5, 6),
-        (Segment("special", 0, 2), Segment("patch", 2, 6, grid=(2, 2)), Segment("frame", 6, 8, seconds=(0.0, 1.5))),
+        (
+            Segment("special", 0, 2),
+            Segment("patch", 2, 6, grid=(2, 2), part=3),
+            Segment("frame", 6, 8, seconds=(0.0, 1.5)),
+        ),
+        (None, None, (0, 0), (0, 1), (1, 0), (1, 1), None, None),
     )
     keys = Labels.plain(["x", "y"], "latent")
     generator = torch.Generator().manual_seed(0)
@@ -47,11 +52,11 @@ def odd() -> Trace:
         AttentionMap(torch.rand(2, 2, 2, generator=generator).bfloat16(), keys, keys, "vision", 1, positions=(0, 1)),
         AttentionMap(weights.double()[:, ::2][:, :, :1], labels.at([0, 2, 4, 6]), keys[:1], "text", 2),
     )  # fmt: skip
-    return Trace(maps, run=3, item=2, candidate=1, model='名字 "m"')
+    return Trace(maps, run=3, item=2, candidate=1, model='名字 "m"', origin=Origin(5, 2, '吃 "it"', 12.5))
 
 
 def check(one: Trace, other: Trace) -> None:
-    for field in ("run", "item", "candidate", "model"):
+    for field in ("run", "item", "candidate", "model", "origin"):
         assert getattr(one, field) == getattr(other, field)
     assert len(one.maps) == len(other.maps)
     for a, b in zip(one.maps, other.maps, strict=True):
@@ -215,6 +220,7 @@ def test_a_description_that_json_cannot_read(tmp_path: Path, text: str) -> None:
 
 LABELS = {"texts": ["x"], "ids": [None], "words": [None], "segments": []}
 SEGMENT = {"kind": "text", "start": 0, "stop": 1, "grid": None, "seconds": None}
+ORIGIN = {"input": 0, "chunk": 0, "candidate": None, "seconds": None}
 LIES: dict[str, list[Any]] = {  # what a map says of itself
     "layer": ["0", True, None, 1.0], "index": ["0", 0.5], "stack": [0, None, ["a"]], "module": [3, {}],
     "kind": ["sideways", "", 1, None, ["self"]], "steps": ["0", ["0"], [True], None, 0], "positions": [["0"], "0", 3],
@@ -225,10 +231,14 @@ TABLES: dict[str, list[Any]] = {  # what a table of labels says
     "texts": [[1], ["x", None], "x", [["<b>"]]], "ids": [["1"], [1.0], [True], "1"], "words": [["1"], [0.5], 1],
     "segments": [3, [SEGMENT | {"kind": 1}], [SEGMENT | {"kind": []}], [SEGMENT | {"start": "0"}],
                  [SEGMENT | {"stop": None}], [SEGMENT | {"grid": [1]}], [SEGMENT | {"grid": ["1", "1"]}],
-                 [SEGMENT | {"seconds": "01"}], [SEGMENT | {"seconds": [0, 1, 2]}]],
+                 [SEGMENT | {"seconds": "01"}], [SEGMENT | {"seconds": [0, 1, 2]}], [SEGMENT | {"part": "0"}],
+                 [SEGMENT | {"part": 0.5}]],
+    "cells": [3, "x", [3], [[1]], [["1", 2]], [None, None], [[1, 2, 3]]],
 }  # fmt: skip
 WHOLE: dict[str, list[Any]] = {  # what the trace says
     "run": ["3", True, 1.5, None], "item": ["2"], "candidate": [[]], "model": [None, 7, ["m"]],
+    "origin": [3, "x", {}, ORIGIN | {"input": None}, ORIGIN | {"chunk": "0"}, ORIGIN | {"candidate": 3},
+               ORIGIN | {"seconds": "0"}],
 }  # fmt: skip
 
 
@@ -253,6 +263,24 @@ def test_a_description_of_other_types_is_refused_though_its_checksum_fits(tmp_pa
         else:
             passed.append(lie)
     assert not passed
+
+
+def test_a_file_of_the_first_version_is_still_read(tmp_path: Path) -> None:
+    """It knows neither parts nor cells, nor where in a pipeline's inputs a trace belongs."""
+    path = odd().save(tmp_path / "t")
+    with safetensors.safe_open(path, "pt") as file:
+        meta = json.loads(file.metadata()["hf_attnviz"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del meta["origin"]
+    for table in meta["labels"]:
+        del table["cells"]
+        for segment in table["segments"]:
+            del segment["part"]
+    old = av.load(write_archive(path, tensors, meta | {"version": 1}))
+    assert old.origin is None
+    assert [m.keys.texts for m in old.maps] == [m.keys.texts for m in odd().maps]
+    assert old.maps[0].queries.cells is None and old.maps[0].queries.parts == (None,) * 8
+    assert old.maps[0].queries.segments[1] == Segment("patch", 2, 6, grid=(2, 2))
 
 
 def test_missing_and_folders(tmp_path: Path) -> None:
