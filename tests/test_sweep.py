@@ -1,4 +1,4 @@
-"""A rotating sample of the sweep (``make sweep`` examines all types); and its instruments, which must be able to fail."""
+"""A rotating sample of the sweep (``make sweep`` is all of it); and its instruments, which must be able to fail."""
 
 import datetime as dt
 from typing import Any
