@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.functional import pad
 
 from hf_attnviz.capturing.address import model_name
+from hf_attnviz.capturing.families import FOLDED, TOWERS
 from hf_attnviz.capturing.naming import Names, compared, media, rate
 from hf_attnviz.capturing.positions import Positions
 from hf_attnviz.capturing.reducers import KeptRows
@@ -281,11 +282,19 @@ class _Sequence:
         batch, share = len(call.weights), self.names.share
         if share is not None and call.stack == "vision" and batch == share.total:
             return share.pieces
+        if batch == 1 < self.items == self.positions.pictures and call.stack in TOWERS:
+            raise CaptureError(
+                f"{call.module} reads the pictures of all {self.items} inputs as one sequence. Pass one input at a time"
+            )
         known = (1, self.others, self.count, self.items, len(one.prefix) if one.prefix is not None else 1)
-        if batch in known or call.tokens or batch % self.items:
+        if batch in known or call.tokens or batch % self.items or not (self.items == 1 or self._in_order(call)):
             return [self.row(one, batch, call.module)]
         each = batch // self.items
         return range(self.item * each, (self.item + 1) * each)  # what is made of one row stands together
+
+    def _in_order(self, call: AttentionCall) -> bool:
+        """Whether what a module makes of one input stands together in its batch."""
+        return FOLDED.fullmatch(type(self.positions.model.get_submodule(call.module)).__name__) is not None
 
     def _picture(self, one: Pass, call: AttentionCall, row: int, number: int, count: int) -> AttentionMap:
         """The map of one picture, tile or sound; several have a stack each: ``vision_0``, ``vision_1`` …"""

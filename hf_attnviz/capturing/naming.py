@@ -38,7 +38,7 @@ def compared(run: Run, positions: Positions, count: int) -> int:
     """How many pictures a forward compares with each of its ``count`` texts, where these are different in number."""
     if not positions.media or positions.setting("model_type") not in COMPARING:
         return 1
-    pictures = int(next(iter(positions.media.values()))[0])
+    pictures = positions.pictures
     return pictures if run.generated is None and count not in (1, pictures) else 1
 
 
