@@ -25,7 +25,7 @@ from hf_attnviz.capturing.pipeline import TextsRead
 from hf_attnviz.capturing.positions import media_of
 from hf_attnviz.capturing.probe import Again, probed
 from hf_attnviz.capturing.registry import extract_of, stated
-from hf_attnviz.capturing.runs import Generated, Run, Side
+from hf_attnviz.capturing.runs import Filled, Generated, Run, Side
 from hf_attnviz.capturing.wrappers import uncompiled, untraced
 from hf_attnviz.errors import CaptureError
 
@@ -432,7 +432,7 @@ def _settings(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 def _remember(run: Run, cache: Any) -> None:
     if cache is not None:
         with contextlib.suppress(TypeError):  # a tuple cannot be referred to weakly
-            run.cache = weakref.ref(cache)
+            run.cache, run.filled = weakref.ref(cache), Filled.of(cache)
 
 
 def _matrix(value: Any) -> torch.Tensor | None:

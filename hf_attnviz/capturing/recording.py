@@ -161,12 +161,18 @@ class Recording:
         return run
 
     def continued(self, cache: Any) -> Run | None:
-        """The run whose cache a forward goes on with."""
-        for run in reversed(self.runs):
-            if cache is not None and run.cache is not None and run.cache() is cache:
-                self._traces.pop(run.number, None)
-                return run
-        return None
+        """The run whose cache a forward goes on with.
+
+        None after ``generate()``, whose run is over, and where somebody has changed the cache since: cut it, put it in
+        another order, emptied it. What is read then is a run of its own, and what it had read before has no names.
+        """
+        if cache is None:
+            return None
+        run = next((run for run in reversed(self.runs) if run.cache is not None and run.cache() is cache), None)
+        if run is None or run.generated is not None or run.filled is None or not run.filled.still(cache):
+            return None
+        self._traces.pop(run.number, None)
+        return run
 
     def wants(self, module: nn.Module) -> bool:
         """Whether calls in this module are to be kept."""
