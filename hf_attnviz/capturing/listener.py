@@ -18,7 +18,7 @@ from torch import nn
 
 from hf_attnviz.capturing import interface, scope
 from hf_attnviz.capturing.address import named_arguments, parameters
-from hf_attnviz.capturing.doors import Ours, stand_at
+from hf_attnviz.capturing.doors import Ours, replayed, stand_at
 from hf_attnviz.capturing.families import ASIDES, ATTENDS, ATTENTION_CLASS, PROBES, other_mixer
 from hf_attnviz.capturing.function import FunctionObserver
 from hf_attnviz.capturing.pipeline import TextsRead
@@ -123,7 +123,7 @@ class Listener:
             one.batch = None if first is None else first.size(0)
             if first is not None and first.dim() >= 2 and not first.is_nested:  # two axes of numbers: a batch of one
                 one.second = 1 if first.dim() == 2 and first.is_floating_point() else first.size(1)
-            one.side = _side(given)
+            one.side = self._reads(session, given)
             _note_media(session, given)
             upcoming, session.upcoming = session.upcoming, None
             if upcoming is not None:
@@ -156,7 +156,7 @@ class Listener:
         with self._session() as session:
             session.current = one = session.run.begin_pass()
             one.batch = next((len(a) for a in given.values() if isinstance(a, torch.Tensor) and a.dim()), None)
-            one.side = _side(given)
+            one.side = self._reads(session, given)
             _note_media(session, given)
             return following(*args, **kwargs)
 
@@ -284,13 +284,21 @@ class Listener:
             see = functools.partial(stated, extract, module, context.args, context.kwargs, output)
             self.recording.receive(session, module, see)
 
+    def _reads(self, session: scope.Session, given: dict[str, Any]) -> Side:
+        """What a call reads; where a cache of the user's own cannot tell, the model runs all the same."""
+        try:
+            return _side(given)
+        except Exception as problem:
+            self.recording.blame(session, None, problem)
+            return Side()
+
     def _read_source(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling():
             return
         session = scope.session_of(self.recording)
         if session is not None and not (session.current is not None and session.run.is_aside(session.current)):
             given = named_arguments(module, args, kwargs)
-            session.run.source = _side(given)
+            session.run.source = self._reads(session, given)
             _note_media(session, given)
 
     def _read_target(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -298,7 +306,7 @@ class Listener:
             return
         session = scope.session_of(self.recording)
         if session is not None and session.current is not None:
-            session.current.side = _side(named_arguments(module, args, kwargs))
+            session.current.side = self._reads(session, named_arguments(module, args, kwargs))
 
 
 class _Apart:
@@ -324,7 +332,7 @@ class _Apart:
             with scope.deaf(), torch._C.DisableTorchFunction():
                 output = following(*args, **kwargs)
             try:
-                with scope.replaying():
+                with replayed(self.module):
                     args, kwargs = _padded(self.module, args, kwargs)
                     _compare(following(*args, **kwargs), output)
             except Exception as problem:  # ours, and never the model's
@@ -430,7 +438,7 @@ def _settings(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 def _remember(run: Run, cache: Any) -> None:
     if cache is not None:
-        with contextlib.suppress(TypeError):  # a tuple cannot be referred to weakly
+        with contextlib.suppress(Exception):  # a tuple cannot be referred to weakly; another cache may fail
             run.cache, run.filled = weakref.ref(cache), Filled.of(cache)
 
 
