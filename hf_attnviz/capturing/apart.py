@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from hf_attnviz.capturing import scope
+from hf_attnviz.capturing.doors import replayed
 from hf_attnviz.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Apart:
             with scope.deaf(), torch._C.DisableTorchFunction():
                 output = following(*args, **kwargs)
             try:
-                with scope.replaying():
+                with replayed(self.module):
                     args, kwargs = _padded(self.module, args, kwargs)
                     _compare(following(*args, **kwargs), output)
             except Exception as problem:  # ours, and never the model's

@@ -123,7 +123,7 @@ class Listener:
             # Models of transformers put the batch first; others may not. Two axes of numbers: a batch of one.
             if first is not None and first.dim() >= 2 and not first.is_nested and not of_transformers(self.model):
                 one.second = 1 if first.dim() == 2 and first.is_floating_point() else first.size(1)
-            one.side = side_of(given)
+            one.side = self._reads(session, given)
             note_media(session, given)
             upcoming, session.upcoming = session.upcoming, None
             if upcoming is not None:
@@ -156,7 +156,7 @@ class Listener:
         with self._session() as session:
             session.current = one = session.run.begin_pass()
             one.batch = next((len(a) for a in given.values() if isinstance(a, torch.Tensor) and a.dim()), None)
-            one.side = side_of(given)
+            one.side = self._reads(session, given)
             note_media(session, given)
             return following(*args, **kwargs)
 
@@ -284,13 +284,21 @@ class Listener:
             see = functools.partial(stated, extract, module, context.args, context.kwargs, output)
             self.recording.receive(session, module, see)
 
+    def _reads(self, session: scope.Session, given: dict[str, Any]) -> Side:
+        """What a call reads; where a cache of the user's own cannot tell, the model runs all the same."""
+        try:
+            return side_of(given)
+        except Exception as problem:
+            self.recording.blame(session, None, problem)
+            return Side()
+
     def _read_source(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling():
             return
         session = scope.session_of(self.recording)
         if session is not None and not (session.current is not None and session.run.is_aside(session.current)):
             given = named_arguments(module, args, kwargs)
-            session.run.source = side_of(given)
+            session.run.source = self._reads(session, given)
             note_media(session, given)
 
     def _read_target(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -298,7 +306,7 @@ class Listener:
             return
         session = scope.session_of(self.recording)
         if session is not None and session.current is not None:
-            session.current.side = side_of(named_arguments(module, args, kwargs))
+            session.current.side = self._reads(session, named_arguments(module, args, kwargs))
 
 
 def _context(session: scope.Session, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> scope.Context:
@@ -324,5 +332,5 @@ def _attending(model: nn.Module, name: re.Pattern[str]) -> set[int]:
 
 def _remember(run: Run, cache: Any) -> None:
     if cache is not None:
-        with contextlib.suppress(TypeError):  # a tuple cannot be referred to weakly
+        with contextlib.suppress(Exception):  # a tuple cannot be referred to weakly; another cache may fail
             run.cache, run.filled = weakref.ref(cache), Filled.of(cache)
