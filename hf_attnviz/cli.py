@@ -220,7 +220,7 @@ def _print_diagnosis(found: av.Diagnosis) -> None:
     console = Console()
     console.print(RichText(av.visible(found.model), "bold"))
     if found.given:
-        console.print(RichText(av.visible(f"{Text('reads', '输入')} {found.given}")))
+        console.print(RichText(av.visible(f"{Text('reads', '输入')} {found.given}")), soft_wrap=True)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in (
         Text("module", "模块"), Text("attends", "注意"), Text("heads × query × key", "头 × 查询 × 键"),
@@ -238,10 +238,10 @@ def _print_diagnosis(found: av.Diagnosis) -> None:
         if one.grade == "refused":
             reasons.setdefault(one.reason, []).append(one.module)
     for reason, modules in reasons.items():
-        console.print(RichText(av.visible(f"{', '.join(modules)}: {reason}"), "red"))
+        console.print(RichText(av.visible(f"{', '.join(modules)}: {reason}"), "red"), soft_wrap=True)
     if found.reason:
-        console.print(RichText(av.visible(found.reason)))
-    console.print(RichText(_summary(found)))
+        console.print(RichText(av.visible(found.reason)), soft_wrap=True)
+    console.print(RichText(_summary(found)), soft_wrap=True)
 
 
 def _place(one: av.Finding) -> str:
@@ -262,9 +262,7 @@ def _summary(found: av.Diagnosis) -> str:
     if count["refused"]:
         parts.append(Text(f"{count['refused']} refused", f"拒绝 {count['refused']} 张"))
     if count["none"]:
-        parts.append(
-            Text(f"{count['none']} modules mix without an attention map", f"{count['none']} 个模块不用注意力图")
-        )
+        parts.append(Text(f"{count['none']} named as no attention", f"另有 {count['none']} 个模块不是注意力"))
     identical, unchanged = _yes(found.identical), _yes(found.unchanged)
     parts.append(Text(f"output identical to the last bit: {identical}", f"输出逐位相同：{identical}"))
     parts.append(Text(f"model unchanged: {unchanged}", f"模型未被改动：{unchanged}"))

@@ -20,6 +20,9 @@ _NO_MAP = Text(
     "无可核验：此模型没有注意力图，各位置以其他方式相互作用",
 )
 
+# The first time that a model of transformers is asked for its hidden states, it hangs hooks of its own on itself.
+_OWN_HOOKS, _OWN_MARK = "transformers.utils.output_capturing", "_output_capturing_hooks_installed"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -211,7 +214,12 @@ def _state(model: nn.Module) -> Any:
     """Everything of a model that a capture might leave a mark on."""
     config: Any = getattr(model, "config", None)
     modules = {
-        name: (len(module._forward_hooks), len(module._forward_pre_hooks), sorted(module.__dict__), module.training)
+        name: (
+            sum(getattr(hook, "__module__", "") != _OWN_HOOKS for hook in module._forward_hooks.values()),
+            len(module._forward_pre_hooks),
+            sorted(set(module.__dict__) - {_OWN_MARK}),
+            module.training,
+        )
         for name, module in model.named_modules()
     }
     weights = {name: (tensor.data_ptr(), tensor._version) for name, tensor in model.state_dict(keep_vars=True).items()}

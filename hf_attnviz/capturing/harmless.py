@@ -28,7 +28,7 @@ def harmless(model: Any, processor: Any, image_processor: Any, feature_extractor
     reads = {_KINDS.get(name) for name in inspect.signature(model.forward).parameters}
     if main_input(model) == "input_ids" and tokenizer_of(processor) is not None:
         made["text"] = SENTENCE
-    if image_processor is not None and "picture" in reads:
+    if image_processor is not None and "picture" in reads and _setting(model, "num_frames") is None:  # no video
         made["picture"] = gradient()
     if feature_extractor is not None and "sound" in reads:
         made["sound"] = tone(int(feature_extractor.sampling_rate))

@@ -232,7 +232,8 @@ def processor_of(folder: Path, options: dict[str, Any]) -> Any:
         except ModelError as error:
             if loader is loaders[-1] or not isinstance(error.__cause__, ImportError):
                 raise
-            warnings.warn(f"only the tokenizer is loaded: {error}", stacklevel=2)
+            why = str(error.__cause__).strip().splitlines()[0]
+            warnings.warn(f"only the tokenizer of {folder} is loaded, its processor cannot be: {why}", stacklevel=2)
     return None
 
 
