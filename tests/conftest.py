@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hf_attnviz import cli, language
 from hf_attnviz.view import View
@@ -24,6 +25,12 @@ _FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+def pytest_configure() -> None:
+    """One thread for each process of the tests: tiny models gain nothing by more, and two processes fight over them."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
 
 
 def _skipped_on_ci_fails(report: Any) -> Any:

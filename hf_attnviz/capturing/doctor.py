@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
 
 import torch
@@ -210,8 +210,21 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(part)
 
 
-def _state(model: nn.Module) -> Any:
-    """Everything of a model that a capture might leave a mark on."""
+@dataclass(frozen=True)
+class _State:
+    """Everything of a model that a capture might leave a mark on.
+
+    Weights are told apart by where they lie; those of before are held, so that no new ones come to lie in their place.
+    """
+
+    modules: Any
+    weights: Mapping[str, tuple[int, int]]
+    backend: Any
+    config: Any
+    held: Any = field(compare=False, repr=False)
+
+
+def _state(model: nn.Module) -> _State:
     config: Any = getattr(model, "config", None)
     modules = {
         name: (
@@ -222,6 +235,11 @@ def _state(model: nn.Module) -> Any:
         )
         for name, module in model.named_modules()
     }
-    weights = {name: (tensor.data_ptr(), tensor._version) for name, tensor in model.state_dict(keep_vars=True).items()}
-    backend = getattr(config, "_attn_implementation", None)
-    return modules, weights, backend, config.to_dict() if hasattr(config, "to_dict") else None
+    tensors = model.state_dict(keep_vars=True)
+    return _State(
+        modules,
+        {name: (tensor.data_ptr(), tensor._version) for name, tensor in tensors.items()},
+        getattr(config, "_attn_implementation", None),
+        config.to_dict() if hasattr(config, "to_dict") else None,
+        [tensor.detach() for tensor in tensors.values()],
+    )

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from hf_attnviz.capturing import interface, scope
-from hf_attnviz.capturing.address import named_arguments, parameters
+from hf_attnviz.capturing.address import named_arguments, of_transformers, parameters
 from hf_attnviz.capturing.doors import Ours, stand_at
 from hf_attnviz.capturing.families import ASIDES, ATTENDS, ATTENTION_CLASS, PROBES, other_mixer
 from hf_attnviz.capturing.function import FunctionObserver
@@ -121,7 +121,8 @@ class Listener:
             session.current = one = session.run.begin_pass()
             first = next((a for a in given.values() if isinstance(a, torch.Tensor) and a.dim()), None)
             one.batch = None if first is None else first.size(0)
-            if first is not None and first.dim() >= 2 and not first.is_nested:  # two axes of numbers: a batch of one
+            # Models of transformers put the batch first; others may not. Two axes of numbers: a batch of one.
+            if first is not None and first.dim() >= 2 and not first.is_nested and not of_transformers(self.model):
                 one.second = 1 if first.dim() == 2 and first.is_floating_point() else first.size(1)
             one.side = _side(given)
             _note_media(session, given)
