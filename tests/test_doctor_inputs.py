@@ -112,6 +112,13 @@ def test_a_picture_is_read_by_the_models_own_processor(folder, tmp_path: Path) -
     assert all(torch.equal(one, expected) for one in seen)
 
 
+def test_what_is_read_is_as_precise_as_the_model(folder, tmp_path: Path) -> None:
+    loaded = av.load_model(folder("vit"))
+    picture(tmp_path / "cat.png")
+    found = av.doctor(loaded.model.to(torch.bfloat16), tmp_path / "cat.png", loaded.processor)
+    assert found.ok
+
+
 @pytest.mark.parametrize(("width", "channels", "rate"), [(1, 1, 16_000), (2, 2, 16_000), (2, 1, 8_000), (4, 1, 16_000)])
 def test_a_sound_is_read_at_the_models_rate(folder, tmp_path: Path, width: int, channels: int, rate: int) -> None:
     """A tone of 100 Hz, in whatever width, channels and rate, is the same tone to the model."""
