@@ -122,7 +122,8 @@ def _block_path(name: str, modules: Mapping[str, nn.Module]) -> tuple[str, tuple
 
 def _is_block_list(parent: nn.Module, outer: Sequence[int]) -> bool:
     # Inside a block, a list of unlike parts (T5: self-attention, cross-attention, feed-forward) is no list of blocks.
-    return not outer or len({type(child) for child in parent.children()}) == 1
+    kinds = [type(child) for child in parent.children()]
+    return not outer or len(set(kinds)) == 1 or len(set(kinds)) < len(kinds)
 
 
 def _stack(name: str, module: nn.Module, target: nn.Module) -> str:

@@ -11,9 +11,14 @@ import functools
 import threading
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
+import torch
+from torch import nn
+
+from hf_attnviz.capturing import scope
 from hf_attnviz.errors import CaptureError
 
 Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -99,6 +104,36 @@ def stand_at(module: Any, name: str, around: Around) -> Callable[[], None]:
                 door.leave()
 
     return leave
+
+
+@contextmanager
+def replayed(module: nn.Module) -> Iterator[None]:
+    """Inside, ``module`` runs once more for us alone: hooks that others have put on it do not hear of it here."""
+    of_all = torch.nn.modules.module
+    each = [hooks for part in module.modules() for hooks in (part._forward_pre_hooks, part._forward_hooks)]
+    with _lock, scope.replaying():  # one at a time: each puts back what it found
+        quiet: list[tuple[dict[int, Any], int, _Quiet]] = []
+        for hooks in (*each, of_all._global_forward_pre_hooks, of_all._global_forward_hooks):
+            for key, hook in hooks.items():
+                if not isinstance(hook, Ours):
+                    hooks[key] = one = _Quiet(hook)
+                    quiet.append((hooks, key, one))
+        try:
+            yield
+        finally:
+            for hooks, key, one in quiet:
+                if hooks.get(key) is one:  # it may have been taken off meanwhile
+                    hooks[key] = one.hook
+
+
+class _Quiet:
+    """A hook of somebody else, while we run its module once more: other threads are served as ever."""
+
+    def __init__(self, hook: Callable[..., Any]) -> None:
+        self.hook = hook
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return None if scope.is_replaying() else self.hook(*args, **kwargs)
 
 
 def _nothing(*_: Any, **__: Any) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from hf_attnviz.capturing import scope
-from hf_attnviz.capturing.doors import stand_at
+from hf_attnviz.capturing.doors import replayed, stand_at
 from hf_attnviz.capturing.families import Probe
 from hf_attnviz.capturing.proof import prove
 from hf_attnviz.capturing.seen import Seen
@@ -70,7 +70,7 @@ def probed(module: nn.Module, row: Probe, again: Again, output: Any) -> Seen:
         raise CaptureError(f"{name} is read by a second run, and dropout would change it; call model.eval() first")
     if again.continues(module):
         raise CaptureError(f"{name} is read by a second run, and goes on with a cache; run it with use_cache=False")
-    with torch.no_grad(), scope.deaf(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), scope.deaf(), replayed(module), torch.random.fork_rng(devices=[]):
 
         def run(instead: Callable[[torch.Tensor], torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
             torch.set_rng_state(again.rng)
@@ -85,7 +85,9 @@ def probed(module: nn.Module, row: Probe, again: Again, output: Any) -> Seen:
 
         heads = int(getattr(module, row.heads))
         if not torch.equal(run(listen)[0], _first_of(output)):
-            raise ProofError(f"{name} is read by a second run, and it does not repeat itself")
+            raise ProofError(
+                f"{name} is read by a second run, and it does not repeat itself (hooks of your own do not run again)"
+            )
         value = _apart(_turned(values[0], row), heads)
 
         def kernel(block: torch.Tensor) -> torch.Tensor:

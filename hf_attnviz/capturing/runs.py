@@ -213,6 +213,30 @@ class Generated:
     pad: int | None
 
 
+@dataclass(frozen=True, eq=False)
+class Filled:
+    """How full a cache is, and which tensor holds its first keys: a cache that is cut, put in another order, copied for
+    more rows or emptied holds another tensor, or fewer positions."""
+
+    length: int
+    keys: "weakref.ref[torch.Tensor] | None"
+
+    @classmethod
+    def of(cls, cache: Any) -> "Filled":
+        """As the cache is now."""
+        own = getattr(cache, "self_attention_cache", cache)
+        keys = (getattr(layer, "keys", None) for layer in getattr(own, "layers", None) or ())
+        first = next((tensor for tensor in keys if isinstance(tensor, torch.Tensor)), None)
+        length = getattr(cache, "get_seq_length", None)
+        return cls(0 if length is None else int(length() or 0), None if first is None else weakref.ref(first))
+
+    def still(self, cache: Any) -> bool:
+        """Whether nobody but the model has changed the cache since."""
+        now = Filled.of(cache)
+        before, after = (None if one.keys is None else one.keys() for one in (self, now))
+        return now.length == self.length and before is after
+
+
 @dataclass(eq=False)
 class Run:
     """One outermost ``generate()`` or forward of the target; forwards that continue its cache join it.
@@ -230,6 +254,7 @@ class Run:
         problems: what went wrong, by module.
         others: modules in which positions look at one another without a softmax over keys, and what they are.
         failed: the model itself raised an error; such a run has no traces.
+        cache, filled: the cache that its last forward left, and how it left it.
     """
 
     number: int
@@ -245,6 +270,7 @@ class Run:
     failed: bool = False
     done: bool = False
     cache: "weakref.ref[Any] | None" = None
+    filled: "Filled | None" = None
 
     @property
     def calls(self) -> Sequence[AttentionCall]:

@@ -72,9 +72,13 @@ class Session:
         return any(context.extract is not None for context in self.contexts)
 
     def leave(self, module: nn.Module) -> Context | None:
-        """End the innermost call of ``module``, and whatever an error left open inside it."""
+        """End the innermost call of ``module``, and whatever an error left open inside it.
+
+        A pass remembers its calls, to count them; what they were given must not live on with it.
+        """
         while self.contexts:
             context = self.contexts.pop()
+            context.args, context.kwargs, context.again = (), {}, None
             if context.module is module:
                 return context
         return None

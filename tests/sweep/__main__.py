@@ -1,7 +1,7 @@
 """The sweep: ``python -m tests.sweep [TYPE …]`` examines every type that transformers knows, in two processes.
 
-Prints a table by type and one last line with the counts; of all types, both and every finding are written into
-``out/sweep.*``. The exit status says whether every map was captured and proved, every output identical and every model unchanged.
+Prints a table by type and one last line with the counts; of all types, both and every finding go into ``out/sweep.*``.
+The exit status says whether every map was captured and proved, every output identical and every model unchanged.
 """
 
 import json
