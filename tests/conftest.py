@@ -1,4 +1,5 @@
-"""A Chromium without a network, one for the whole session; anything it asks for or complains of fails the test.
+"""A Chromium without a network, one for the whole session; anything it asks for or complains of fails the test. And the
+command line, run in an empty folder.
 
 On CI (``CI`` is set) nothing may be missing, so a test that would be skipped fails there.
 """

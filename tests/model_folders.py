@@ -45,7 +45,6 @@ FOLDERS: dict[str, Callable[[Path], list[Any]]] = {
     "whisper": whisper,
     "clip": clip,
     "llava": _pipeline(pipes.image_text),
-    "qwen2_audio": _pipeline(pipes.any_to_any),
 }
 
 

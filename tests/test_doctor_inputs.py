@@ -2,6 +2,7 @@
 
 import json
 import wave
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -288,6 +289,28 @@ def test_what_is_no_attention_stands_calmly_by_itself(
         )
     finally:
         av.language._chosen.clear()
+
+
+class InTwoThreads(torch.nn.Module):
+    """One half runs where it is called, the other in a thread that nobody listens to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.near, self.far = tiny("bert"), tiny("bert")
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad(), ThreadPoolExecutor(1) as pool:
+            far = pool.submit(self.far, input_ids).result().last_hidden_state
+        near: torch.Tensor = self.near(input_ids).last_hidden_state
+        return near + far
+
+
+def test_what_runs_unseen_is_no_success(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    found = av.doctor(InTwoThreads(), {"input_ids": ids(1, 5)})
+    assert {one.grade for one in found.findings} == {"exact"}
+    assert not found.ok
+    assert "far.encoder.layer.0.attention.self" in found.reason
+    assert found.reason in shown(found, monkeypatch, capsys)
 
 
 def test_hooks_that_a_model_hangs_on_itself_are_no_change(folder) -> None:

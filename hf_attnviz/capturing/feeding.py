@@ -78,7 +78,7 @@ def _file(path: Path, rate: int) -> tuple[str, Any]:
             return "sound", _sound(path, rate)
         if suffix == ".txt":
             return "text", path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged file, or one made to do harm, raises whatever its reader thinks of
         raise ArgumentError(f"{str(path)!r} could not be read: {error}") from error
     if suffix in TENSORS:
         raise ArgumentError(f"{str(path)!r} holds every input of the model; give it alone")
