@@ -162,7 +162,8 @@ class FunctionObserver(TorchFunctionMode):
     def _set(self, func: Callable[..., Any], args: tuple[Any, ...], source: torch.Tensor) -> None:
         """Weights that are written into: what they would be without dropout is written into too."""
         if isinstance(args[-1], torch.Tensor) and self._found.get(args[-1]) is not None:
-            return written(func, args, self._found)
+            written(func, args, self._found)
+            return
         origin = self._found.get(source)
         if origin is None or origin.clean is None or args[0] is not source:
             return
@@ -286,8 +287,8 @@ class FunctionObserver(TorchFunctionMode):
                 )
             if origin.piece:
                 raise CaptureError(
-                    "weights are cut along the queries, and each piece meets the values by itself; expected all rows of "
-                    "a map at once. Say what the weights are with av.register_attention"
+                    "weights are cut along the queries, and each piece meets the values by itself; expected all "
+                    "rows of a map at once. Say what the weights are with av.register_attention"
                 )
             with torch.no_grad(), scope.deaf():
                 ordered = arrange(origin.undropped(operand).detach())
