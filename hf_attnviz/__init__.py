@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from hf_attnviz.analysis.rollout import rollout as rollout
     from hf_attnviz.capturing import AttentionCall as AttentionCall
     from hf_attnviz.capturing import Diagnosis as Diagnosis
+    from hf_attnviz.capturing import Finding as Finding
     from hf_attnviz.capturing import Maps as Maps
     from hf_attnviz.capturing import Recording as Recording
+    from hf_attnviz.capturing import Registration as Registration
     from hf_attnviz.capturing import Rows as Rows
     from hf_attnviz.capturing import Run as Run
     from hf_attnviz.capturing import Vectors as Vectors
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from hf_attnviz.result import Result as Result
     from hf_attnviz.trace import AttentionMap as AttentionMap
     from hf_attnviz.trace import AttentionStack as AttentionStack
+    from hf_attnviz.trace import Origin as Origin
     from hf_attnviz.trace import Trace as Trace
     from hf_attnviz.trace import load as load
     from hf_attnviz.view import View as View
@@ -57,8 +60,10 @@ _HOME = {
     "hf_attnviz.capturing": (
         "AttentionCall",
         "Diagnosis",
+        "Finding",
         "Maps",
         "Recording",
+        "Registration",
         "Rows",
         "Run",
         "Vectors",
@@ -73,7 +78,7 @@ _HOME = {
     "hf_attnviz.legible": ("visible",),
     "hf_attnviz.reporting": ("report",),
     "hf_attnviz.result": ("Axis", "Result"),
-    "hf_attnviz.trace": ("AttentionMap", "AttentionStack", "Trace", "load"),
+    "hf_attnviz.trace": ("AttentionMap", "AttentionStack", "Origin", "Trace", "load"),
     "hf_attnviz.view": ("View",),
     "hf_attnviz.views": (
         "correlation_view",

@@ -1,7 +1,10 @@
 """The command line, ``attnviz``: from a model and a text to a page, in one command."""
 
 import json
+import os
+import re
 import sys
+from collections import Counter
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
@@ -45,7 +48,14 @@ Layers = Annotated[list[int] | None, typer.Option("--layer", help=str(Text("keep
 Stack = Annotated[str | None, typer.Option(help=str(Text("encoder, decoder, cross …", "encoder、decoder、cross 等")))]
 
 _VIEWS = ("head", "model", "neuron")
-_SENTENCE = "The cat sat on the mat because it was tired."
+_FILE = re.compile(r"\S+\.(png|jpe?g|wav|json|safetensors|txt)", re.IGNORECASE)
+_GRADES = {  # what the doctor says of a map, and its colour; what is no attention is no failure
+    "exact": (Text("exact", "精确"), "green"),
+    "consistent": (Text("consistent", "一致"), "yellow"),
+    "stated": (Text("stated, not proved", "用户声明，未证明"), "yellow"),
+    "none": (Text("no attention map", "没有注意力图"), "cyan"),
+    "refused": (Text("refused", "拒绝"), "red"),
+}
 
 
 @app.callback()
@@ -113,12 +123,27 @@ def report(
 )
 def doctor(
     model: Model,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="INPUT",
+            help=str(
+                Text(
+                    "a text, a picture (png, jpg), a sound (wav), or named tensors (json, safetensors); may be given "
+                    "again, for words beside a picture; default: a harmless input for the kind of model",
+                    "文本、图片（png、jpg）、声音（wav）或具名张量（json、safetensors）；可重复，如图片配文字；"
+                    "默认：按模型种类准备一份无害的输入",
+                )
+            ),
+        ),
+    ] = None,
     text: Annotated[str | None, typer.Option(help=str(Text("the text to read", "要读的文本")))] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON")] = False,
 ) -> None:
     loaded = av.load_model(model)
-    read = next(iter(loaded.examples), _SENTENCE) if text is None else text
-    found = av.doctor(loaded.model, read, loaded.processor)
+    several = [*map(_file_or_text, given or ()), *([] if text is None else [text])]
+    found = av.doctor(loaded.model, several or list(loaded.examples[:1]), loaded.processor)
     if as_json:
         typer.echo(json.dumps(found.to_dict(), ensure_ascii=False, indent=2))
     else:
@@ -185,9 +210,17 @@ def _wrote(path: Path) -> None:
     typer.echo(f"{Text('wrote', '已写入')} {path}")
 
 
+def _file_or_text(one: str) -> Path | str:
+    """What was given: a file when it exists or is named like one, else a text."""
+    named = os.path.isfile(one) or _FILE.fullmatch(one)  # noqa: PTH113 - a text too long for a file's name is none
+    return Path(one) if named else one
+
+
 def _print_diagnosis(found: av.Diagnosis) -> None:
     console = Console()
     console.print(RichText(av.visible(found.model), "bold"))
+    if found.given:
+        console.print(RichText(av.visible(f"{Text('reads', '输入')} {found.given}")), soft_wrap=True)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in (
         Text("module", "模块"), Text("attends", "注意"), Text("heads × query × key", "头 × 查询 × 键"),
@@ -195,30 +228,45 @@ def _print_diagnosis(found: av.Diagnosis) -> None:
     ):  # fmt: skip
         table.add_column(str(heading), overflow="fold")
     for one in found.findings:
+        grade, colour = _GRADES[one.grade]
         error = "" if one.error is None else f"{one.error:.0e}"
-        part = f" #{one.index}" if one.index else ""
-        where = f"{one.stack} {one.layer} {one.kind}{part}" if one.stack else ""
-        cells = (one.module, where, one.layout, str(one.calls), one.backend, one.grade, error)
-        table.add_row(*(RichText(av.visible(cell)) for cell in cells))  # what others named is text, never markup
+        cells = (one.module, _place(one), one.layout, str(one.calls or ""), one.backend, str(grade), error)
+        table.add_row(*(RichText(av.visible(cell)) for cell in cells), style=colour)  # others' names are no markup
     console.print(table)
+    reasons: dict[str, list[str]] = {}
     for one in found.findings:
-        if one.reason:
-            console.print(RichText(av.visible(f"{one.module}: {one.reason}"), "red"))
+        if one.grade == "refused":
+            reasons.setdefault(one.reason, []).append(one.module)
+    for reason, modules in reasons.items():
+        console.print(RichText(av.visible(f"{', '.join(modules)}: {reason}"), "red"), soft_wrap=True)
     if found.reason:
-        console.print(RichText(av.visible(found.reason)))
-    exact = sum(one.grade == "exact" for one in found.findings)
-    console.print(
-        RichText(
-            str(
-                Text(
-                    f"{exact} of {len(found.findings)} maps proved exact; output identical to the last bit: "
-                    f"{_yes(found.identical)}; model unchanged: {_yes(found.unchanged)}",
-                    f"{len(found.findings)} 张图中 {exact} 张已精确核验；输出逐位相同：{_yes(found.identical)}；"
-                    f"模型未被改动：{_yes(found.unchanged)}",
-                )
-            )
-        )
-    )
+        console.print(RichText(av.visible(found.reason)), soft_wrap=True)
+    console.print(RichText(_summary(found)), soft_wrap=True)
+
+
+def _place(one: av.Finding) -> str:
+    """Where a map stands; for a module that has none, what it is instead."""
+    if one.grade == "none":
+        return one.reason
+    words = (one.stack, "" if one.layer < 0 else str(one.layer), one.kind, f"#{one.index}" if one.index else "")
+    return " ".join(word for word in words if word)
+
+
+def _summary(found: av.Diagnosis) -> str:
+    """One line: how many maps are proved, and everything that is not, each counted by itself."""
+    count = Counter(one.grade for one in found.findings)
+    maps = len(found.findings) - count["none"]
+    parts = [Text(f"{count['exact']} of {maps} maps proved exact", f"{maps} 张图中 {count['exact']} 张已精确核验")]
+    if count["stated"]:
+        parts.append(Text(f"{count['stated']} stated, not proved", f"{count['stated']} 张为用户声明，未证明"))
+    if count["refused"]:
+        parts.append(Text(f"{count['refused']} refused", f"拒绝 {count['refused']} 张"))
+    if count["none"]:
+        parts.append(Text(f"{count['none']} named as no attention", f"另有 {count['none']} 个模块不是注意力"))
+    identical, unchanged = _yes(found.identical), _yes(found.unchanged)
+    parts.append(Text(f"output identical to the last bit: {identical}", f"输出逐位相同：{identical}"))
+    parts.append(Text(f"model unchanged: {unchanged}", f"模型未被改动：{unchanged}"))
+    return str(Text("; ", "；")).join(map(str, parts))
 
 
 def _yes(true: bool) -> Text:

@@ -5,12 +5,15 @@ On CI (``CI`` is set) nothing may be missing, so a test that would be skipped fa
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from hf_attnviz import cli, language
 from hf_attnviz.view import View
 
 _FLAGS = [
@@ -22,6 +25,12 @@ _FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+def pytest_configure() -> None:
+    """One thread for each process of the tests: tiny models gain nothing by more, and two processes fight over them."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
 
 
 def _skipped_on_ci_fails(report: Any) -> Any:
@@ -86,3 +95,23 @@ def open_page(chromium, tmp_path: Path) -> Iterator[Callable]:
     for context in contexts:
         context.close()
     assert not complaints, complaints
+
+
+@pytest.fixture
+def attnviz(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Runs a command in an empty folder; gives its exit status."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("LANG", "C.UTF-8")
+
+    def run(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["attnviz", *words])
+        try:
+            cli.main()
+        except SystemExit as end:
+            return int(end.code or 0)
+        finally:
+            language._chosen.clear()
+        return 0
+
+    return run

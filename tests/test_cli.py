@@ -1,7 +1,6 @@
 """The command line: what it writes, what it says when something is wrong, and its exit status."""
 
 import json
-import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -10,26 +9,6 @@ import transformers
 
 import hf_attnviz as av
 from hf_attnviz import cli
-
-
-@pytest.fixture
-def attnviz(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Runs a command in an empty folder; gives its exit status."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setenv("LANG", "C.UTF-8")
-
-    def run(*words: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["attnviz", *words])
-        try:
-            cli.main()
-        except SystemExit as end:
-            return int(end.code or 0)
-        finally:
-            av.language._chosen.clear()
-        return 0
-
-    return run
 
 
 @pytest.fixture(scope="session")
@@ -86,10 +65,19 @@ def test_doctor_draws_a_table(attnviz, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_doctor_fails_where_there_is_nothing_to_prove(
-    attnviz, no_attention: Path, capsys: pytest.CaptureFixture[str]
+    attnviz, no_attention: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     assert attnviz("doctor", str(no_attention), "--text", "sun moon") == 1
-    assert "no attention was seen" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "a state-space model" in said
+    assert "there is nothing to prove: this model has no attention map" in said
+    assert "0 of 0 maps proved exact; 1 named as no attention" in said
+    assert "refused" not in said
+    assert attnviz("doctor", str(no_attention), "--text", "sun moon", "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["ok"], [one["grade"] for one in found["findings"]]) == (False, ["none"])
+    assert "nothing to prove" in found["reason"]
 
 
 def test_zoo_list_names_models_and_examples(attnviz, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,7 +116,7 @@ def test_bad_input_is_told_in_words_and_loses_nothing(attnviz, case: str, capsys
 
 def test_a_model_without_attention_is_told(attnviz, no_attention: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert attnviz("view", str(no_attention), "sun moon") == 1
-    assert "no attention was seen" in capsys.readouterr().err
+    assert "has no attention map: its positions look at one another by other means" in capsys.readouterr().err
 
 
 def test_markup_in_a_text_is_text(attnviz) -> None:

@@ -38,6 +38,20 @@ def test_links_lead_somewhere(name: str) -> None:
         assert (ROOT / target).exists(), f"{name} links to {target}"
 
 
+@pytest.mark.parametrize("name", [*READMES, "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_what_is_named_is_there(name: str) -> None:
+    """Each name of the front door, each verb of the Makefile, each command and option."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for attribute in re.findall(r"\bav\.(\w+)", text):
+        assert attribute in av.__all__, f"{name} names av.{attribute}"
+    verbs = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for verb in re.findall(r"(?:`|^\$ )make (\w+)", text, re.MULTILINE):
+        assert verb in verbs, f"{name} names make {verb}"
+    words = (ROOT / "hf_attnviz" / "cli.py").read_text(encoding="utf-8")
+    for command in re.findall(r"^\$ attnviz (?:--lang \w+ )?(\w+)", text, re.MULTILINE):
+        assert f"def {command}(" in words or f'name="{command}"' in words, f"{name} names attnviz {command}"
+
+
 def test_the_citation_is_valid_and_names_this_project() -> None:
     """The fields that the Citation File Format 1.2.0 requires, and the version and date of this release."""
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))

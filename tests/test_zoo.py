@@ -409,6 +409,18 @@ def test_a_folder_without_tokenizer(copied: Path) -> None:
     assert zoo.load_model(copied).processor is None
 
 
+def test_a_processor_that_wants_what_is_missing_leaves_the_tokenizer(copied: Path) -> None:
+    """The processor of Qwen2-VL prepares videos with torchvision, which is not installed here."""
+    parts = {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2VLProcessor"}
+    (copied / "preprocessor_config.json").write_text(json.dumps(parts))
+    (copied / "video_preprocessor_config.json").write_text(
+        json.dumps({"video_processor_type": "Qwen2VLVideoProcessor"})
+    )
+    with pytest.warns(UserWarning, match=r"only the tokenizer.*orchvision"):
+        loaded = zoo.load_model(copied)
+    assert loaded.processor("sun moon")["input_ids"] == zoo.load("induction").processor("sun moon")["input_ids"]
+
+
 def test_the_embedded_name_wins_unless_a_path_is_written(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_config(copied.rename(copied.parent / "induction"), architectures=["GPT2Model"])
     monkeypatch.chdir(copied.parent)

@@ -44,7 +44,7 @@ def addresses(target: nn.Module, whole: nn.Module | None = None) -> dict[int, Ad
         # One list: its own index, so that a hybrid model keeps its numbering. Lists in lists: a running number.
         layer = None if not indices else indices[0] if len(indices) == 1 else numbers[pattern][indices]
         found[id(module)] = Address(names[id(module)], _stack(name, module, target), layer)
-    if not _of_transformers(target):  # those number their own blocks
+    if not of_transformers(target):  # those number their own blocks
         found |= _numbered([(found[id(module)], places[name], id(module)) for name, module in modules.items()], modules)
     return found
 
@@ -65,7 +65,7 @@ def _numbered(
     return new
 
 
-def _of_transformers(target: nn.Module) -> bool:
+def of_transformers(target: nn.Module) -> bool:
     return hasattr(getattr(target, "config", None), "model_type")
 
 
@@ -122,13 +122,14 @@ def _block_path(name: str, modules: Mapping[str, nn.Module]) -> tuple[str, tuple
 
 def _is_block_list(parent: nn.Module, outer: Sequence[int]) -> bool:
     # Inside a block, a list of unlike parts (T5: self-attention, cross-attention, feed-forward) is no list of blocks.
-    return not outer or len({type(child) for child in parent.children()}) == 1
+    kinds = [type(child) for child in parent.children()]
+    return not outer or len(set(kinds)) == 1 or len(set(kinds)) < len(kinds)
 
 
 def _stack(name: str, module: nn.Module, target: nn.Module) -> str:
     parts = name.split(".")
     config = getattr(target, "config", None)
-    if not _of_transformers(target) or getattr(config, "is_encoder_decoder", False):
+    if not of_transformers(target) or getattr(config, "is_encoder_decoder", False):
         for part in parts:
             if part in ("encoder", "decoder"):
                 return part

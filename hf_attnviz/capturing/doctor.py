@@ -1,19 +1,27 @@
 """The doctor: runs a model plain and captured, demands the exact proof of every map, and says what it found."""
 
-import functools
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from hf_attnviz.capturing.address import model_name
+from hf_attnviz.capturing.address import Address, model_name
+from hf_attnviz.capturing.feeding import Given, run_of
 from hf_attnviz.capturing.recording import Recording
 from hf_attnviz.capturing.runs import AttentionCall
-from hf_attnviz.capturing.text import encode, read
-from hf_attnviz.errors import CaptureError
+from hf_attnviz.errors import AttnvizError, CaptureError, ModelError, NothingCapturedError
+from hf_attnviz.language import Text
+
+_NO_MAP = Text(
+    "there is nothing to prove: this model has no attention map, its positions look at one another by other means",
+    "无可核验：此模型没有注意力图，各位置以其他方式相互作用",
+)
+
+# The first time that a model of transformers is asked for its hidden states, it hangs hooks of its own on itself.
+_OWN_HOOKS, _OWN_MARK = "transformers.utils.output_capturing", "_output_capturing_hooks_installed"
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,8 @@ class Diagnosis:
         findings: one for each attention map that ran.
         identical: the captured output equals the plain one in every bit.
         unchanged: configuration, weights, hooks and attributes are as they were before.
-        reason: why nothing was found, else empty.
+        reason: why there was nothing to prove, or what ran unseen; else empty.
+        given: the names and sizes of what the model was given.
     """
 
     model: str
@@ -66,65 +75,97 @@ class Diagnosis:
     identical: bool
     unchanged: bool
     reason: str = ""
+    given: str = ""
 
     @property
     def ok(self) -> bool:
-        """Everything that attends is proved exact, the output is identical and nothing was left behind."""
-        proved = bool(self.findings) and all(finding.grade in ("exact", "none") for finding in self.findings)
-        return proved and self.identical and self.unchanged
+        """There are maps, each of them is proved exact, the output is identical and nothing was left behind."""
+        grades = {finding.grade for finding in self.findings} - {"none"}
+        return grades == {"exact"} and not self.reason and self.identical and self.unchanged
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data, for JSON."""
         return {**asdict(self), "ok": self.ok}
 
 
-def doctor(model: nn.Module, inputs: Mapping[str, Any] | str, processor: Any = None) -> Diagnosis:
-    """Run ``model(**inputs)`` plain and captured, and prove every attention map exactly.
+def doctor(model: nn.Module, inputs: Given = None, processor: Any = None) -> Diagnosis:
+    """Run the model plain and captured, and prove every attention map exactly.
 
     Args:
         model: the model, as it will be used.
-        inputs: the keyword arguments of one forward pass; or a text that ``processor`` encodes, which the model then
-            reads as it is used: with greedy ``generate()`` where it can, so that decoding steps are proved too.
-        processor: the tokenizer, needed for a text.
+        inputs: the keyword arguments of one forward pass; or what ``processor`` makes inputs of: a text, the
+            :class:`~pathlib.Path` of a picture (png, jpg), of a sound (wav) or of a text (txt), or a list of one of
+            each. The model then reads it as it is used: with greedy ``generate()`` where it can, so that decoding steps
+            are proved too. Or the path of a file of named tensors (json, safetensors), for one forward pass. None: a
+            harmless input is made for the kind of model.
+        processor: the tokenizer, image processor, feature extractor, or the processor that holds them.
+
+    Raises:
+        ArgumentError: nothing that this model reads can be made of the inputs.
+        ModelError: the model itself cannot run on them.
     """
-    if isinstance(inputs, str):
-        run = functools.partial(read, model, encode(model, processor, inputs), max_new_tokens=8)
-    else:
-        run = functools.partial(model, **inputs)
+    run, given = run_of(model, inputs, processor)
     before = _state(model)
     rng = torch.get_rng_state()
-    with torch.no_grad():
-        plain = run()
+    plain = _plain(model, run)
     torch.set_rng_state(rng)
     recording = Recording(model, exact=True)
-    reason = ""
     recording.open()
     try:
         with torch.no_grad():
             seen = run()
     finally:
         recording.detach()
+    findings, reason = _findings(recording)
+    unchanged = _state(model) == before
+    return Diagnosis(model_name(model), findings, _identical(plain, seen), unchanged, reason, _sizes(given))
+
+
+def _plain(model: nn.Module, run: Callable[[], Any]) -> Any:
     try:
-        recording.check()
-    except CaptureError as problem:
-        told = any(run.problems or run.others for run in recording.runs)
-        reason = "" if told else str(problem)
+        with torch.no_grad():
+            return run()
+    except AttnvizError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{model_name(model)} itself cannot run on this input; give one that it reads "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def _findings(recording: Recording) -> tuple[tuple[Finding, ...], str]:
+    """What was found, the maps first; and why there was nothing to prove, if there was not."""
     maps: dict[tuple[str, int, str, int], list[AttentionCall]] = {}
     for call in recording.calls:
         maps.setdefault((call.module, call.index, call.kind, call.layer), []).append(call)
-    findings = [_finding(calls) for calls in maps.values()]
-    refused = [Finding(name, reason=str(problem)) for run in recording.runs for name, problem in run.problems.items()]
-    others = [
-        Finding(name, kind="other", grade="none", reason=str(what))
-        for name, what in {name: what for run in recording.runs for name, what in run.others.items()}.items()
+    places = {one.module: one for one in recording._addresses.values()}
+    refused = [
+        _refused(name, problem, places.get(name)) for run in recording.runs for name, problem in run.problems.items()
     ]
-    return Diagnosis(
-        model_name(model),
-        (*findings, *others, *refused),
-        _identical(plain, seen),
-        _state(model) == before,
-        reason,
-    )
+    others = {name: what for run in recording.runs for name, what in run.others.items()}
+    named = [Finding(name, kind="other", grade="none", reason=str(what)) for name, what in others.items()]
+    return (*map(_finding, maps.values()), *named, *refused), "" if refused else _reason(recording, bool(named))
+
+
+def _refused(module: str, problem: Exception, place: Address | None) -> Finding:
+    stack, layer = (place.stack, place.layer) if place is not None else ("", None)
+    return Finding(module, stack, layer=-1 if layer is None else layer, reason=str(problem))
+
+
+def _reason(recording: Recording, mixes: bool) -> str:
+    try:
+        recording.check()
+    except NothingCapturedError as problem:
+        return str(_NO_MAP if mixes else problem)
+    except CaptureError as problem:
+        return str(problem)
+    return ""
+
+
+def _sizes(given: Mapping[str, Any]) -> str:
+    tensors = {name: one for name, one in given.items() if isinstance(one, torch.Tensor)}
+    return ", ".join(f"{name} {'×'.join(map(str, one.shape))}" for name, one in tensors.items())
 
 
 def _finding(calls: list[AttentionCall]) -> Finding:
@@ -169,13 +210,36 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(part)
 
 
-def _state(model: nn.Module) -> Any:
-    """Everything of a model that a capture might leave a mark on."""
+@dataclass(frozen=True)
+class _State:
+    """Everything of a model that a capture might leave a mark on.
+
+    Weights are told apart by where they lie; those of before are held, so that no new ones come to lie in their place.
+    """
+
+    modules: Any
+    weights: Mapping[str, tuple[int, int]]
+    backend: Any
+    config: Any
+    held: Any = field(compare=False, repr=False)
+
+
+def _state(model: nn.Module) -> _State:
     config: Any = getattr(model, "config", None)
     modules = {
-        name: (len(module._forward_hooks), len(module._forward_pre_hooks), sorted(module.__dict__), module.training)
+        name: (
+            sum(getattr(hook, "__module__", "") != _OWN_HOOKS for hook in module._forward_hooks.values()),
+            len(module._forward_pre_hooks),
+            sorted(set(module.__dict__) - {_OWN_MARK}),
+            module.training,
+        )
         for name, module in model.named_modules()
     }
-    weights = {name: (tensor.data_ptr(), tensor._version) for name, tensor in model.state_dict(keep_vars=True).items()}
-    backend = getattr(config, "_attn_implementation", None)
-    return modules, weights, backend, config.to_dict() if hasattr(config, "to_dict") else None
+    tensors = model.state_dict(keep_vars=True)
+    return _State(
+        modules,
+        {name: (tensor.data_ptr(), tensor._version) for name, tensor in tensors.items()},
+        getattr(config, "_attn_implementation", None),
+        config.to_dict() if hasattr(config, "to_dict") else None,
+        [tensor.detach() for tensor in tensors.values()],
+    )

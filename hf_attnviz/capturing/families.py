@@ -19,6 +19,7 @@ STACK_OF_SEGMENT: Final[dict[str, str]] = {
     "audio_model": "audio",
     "audio_tower": "audio",
     "audio_encoder": "audio",
+    "speech_encoder": "audio",
     "text_model": "text",
     "text_encoder": "text",
     "language_model": "decoder",
@@ -35,6 +36,13 @@ STACK_OF_INPUT: Final[dict[str, str]] = {
 
 # The package that a model comes from -> the stack of a model that says nothing else.
 STACK_OF_PACKAGE: Final[dict[str, str]] = {"timm": "vision"}
+
+# Classes that fold windows, frames or pieces into the batch, those of one input together, as was checked. Others are
+# refused with several inputs: DepthPro lays the pieces of all inputs side by side.
+FOLDED: Final = re.compile(
+    r"(Clap\w*|EfficientLoFTR|Blip2QFormerMultiHead|LwDetrViT|MobileViT|Sam2MultiScale|(MaskFormer|Donut)?Swin|Swinv2|"
+    r"Swin2SR|RfDetrDinov2|Timesformer|SuperGlue|LightGlue)(Self|Cross)?Attention"
+)
 
 # Stacks that read something other than tokens.
 TOWERS: Final = frozenset({"vision", "audio"})

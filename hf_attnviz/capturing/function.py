@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from hf_attnviz.capturing import scope
+from hf_attnviz.capturing.arranging import as_matrix, batched, first_of_last, one_query, order_of, ordered_by
 from hf_attnviz.capturing.families import ATTENDS, SLICED, no_map
 from hf_attnviz.capturing.following import JOINED, PARTED, joined, parted, written
 from hf_attnviz.capturing.gradients import UNFINISHED, Arrange, Gradient, Watched, hindrance, in_the_graph
@@ -202,7 +203,7 @@ class FunctionObserver(TorchFunctionMode):
             origin = self._found.get(operand)
             if origin is None or origin.factor is not None:
                 continue
-            arrange = functools.partial(_as_matrix, turned=turned)
+            arrange = functools.partial(as_matrix, turned=turned)
             if origin.stage == "weights":
                 self._receive(operand, arrange, origin, f"softmax + {name}")
                 self._found.forget(operand)
@@ -230,13 +231,13 @@ class FunctionObserver(TorchFunctionMode):
         place = next((n for n, operand in enumerate(operands) if self._found.get(operand) is not None), None)
         if place is None:
             return
-        order = _order(args[0], place)
+        order = order_of(args[0], place)
         origin = self._found.get(operands[place])
         if order is None or origin is None or origin.factor is not None or origin.stage != "weights":
             return
         if order.endswith("?") and origin.routes and not _in_attention():
             return  # one query for each row of the batch, and so may a router look
-        self._receive(operands[place], functools.partial(_ordered, order), origin, "softmax + einsum")
+        self._receive(operands[place], functools.partial(ordered_by, order), origin, "softmax + einsum")
         self._found.forget(operands[place])
 
     def _multiply(self, args: tuple[Any, ...], result: torch.Tensor) -> bool:
@@ -252,7 +253,7 @@ class FunctionObserver(TorchFunctionMode):
                 continue
             shared = source.dim() > 3 and (other.dim() < 3 or (source.shape[-3] > 1 and other.shape[-3] == 1))
             if shared or _is_alone(source, other, origin):
-                self._found.put(result, replace(origin, factor=(source, _first_of_last), alone=not shared))
+                self._found.put(result, replace(origin, factor=(source, first_of_last), alone=not shared))
                 return True
         return False
 
@@ -264,7 +265,7 @@ class FunctionObserver(TorchFunctionMode):
         self._found.forget(product)
         (operand, arrange), axis = origin.factor, axis % product.dim()
         if origin.alone and axis < operand.dim() - 1:  # [batch, key], [batch, head, key], or in another order
-            arrange = functools.partial(_one_query, arrange, axis)
+            arrange = functools.partial(one_query, arrange, axis)
         elif axis != product.dim() - 2:
             return
         why = UNFINISHED if operand.shape[-1] > 1 else ""
@@ -294,7 +295,7 @@ class FunctionObserver(TorchFunctionMode):
                 ordered = arrange(origin.undropped(operand).detach())
             if origin.single and ordered.shape[-1] > 1:
                 continue  # ones for every key: that softmax was over something else
-            whole = functools.partial(_batched, arrange, self._batch(ordered, origin, session))
+            whole = functools.partial(batched, arrange, self._batch(ordered, origin, session))
             proved = Proved(
                 whole(origin.undropped(operand).detach()).clone(),
                 torch.zeros(()),
@@ -320,40 +321,6 @@ class FunctionObserver(TorchFunctionMode):
         elif origin.shape[:-1] == (rows,) or (one is not None and _time_first(one, weights.shape)):
             batch = rows
         return batch if batch and rows % batch == 0 else None
-
-
-def _batched(arrange: Arrange, batch: int | None, operand: torch.Tensor) -> torch.Tensor:
-    """``[batch · head, query, key]`` as ``[batch, head, query, key]``; other numbers of axes as they are."""
-    with torch.no_grad(), scope.deaf():
-        weights = arrange(operand)
-        if weights.dim() != 3:
-            return weights
-        return weights[:, None] if batch is None else weights.reshape(batch, -1, *weights.shape[1:])
-
-
-def _as_matrix(weights: torch.Tensor, turned: bool) -> torch.Tensor:
-    """An operand of a product as weights ``[…, query, key]``; ``turned``: it stood on the right."""
-    weights = weights[None] if weights.dim() == 1 else weights.transpose(-1, -2) if turned else weights
-    return weights[None, None] if weights.dim() == 2 else weights
-
-
-def _ordered(order: str, weights: torch.Tensor) -> torch.Tensor:
-    """An operand of an einsum as weights ``[…, query, key]``."""
-    found = torch.einsum(order.removesuffix("?"), weights)
-    if not order.endswith("?"):
-        return found
-    return found.unsqueeze(-2) if found.dim() > 2 else found[:, None, None]
-
-
-def _first_of_last(weights: torch.Tensor) -> torch.Tensor:
-    """``[…, key, 1]`` without its last axis, along which nothing changes."""
-    return weights[..., 0]
-
-
-def _one_query(arrange: Arrange, axis: int, weights: torch.Tensor) -> torch.Tensor:
-    """Weights without an axis of queries, keys along ``axis``, as ``[batch, head, query, key]`` with one query."""
-    found = arrange(weights).movedim(axis, -1).unsqueeze(-2)
-    return found if found.dim() > 3 else found[:, None]
 
 
 def _is_alone(weights: torch.Tensor, values: torch.Tensor, origin: Origin) -> bool:
@@ -383,26 +350,6 @@ def _listeners() -> list[scope.Session]:
 
 def _same(seen: Seen) -> Seen:
     return seen
-
-
-def _order(equation: str, place: int) -> str | None:
-    """An equation that brings the weights of ``weights,values->output`` into the order ``…, query, key``.
-
-    It ends in ``?`` where there is no axis of queries.
-    """
-    inputs, _, output = equation.replace(" ", "").partition("->")
-    terms = inputs.split(",")
-    if not output or len(terms) != 2:
-        return None
-    weights, values = terms[place], terms[1 - place]
-    letters = weights.replace("...", "")
-    keys = [c for c in letters if c in values and c not in output]
-    queries = [c for c in letters if c in output and c not in values]
-    if len(keys) != 1 or len(queries) > 1:
-        return None
-    others = "".join(c for c in letters if c not in (*keys, *queries))
-    lead = "..." if "..." in weights else ""
-    return f"{weights}->{lead}{others}{''.join(queries)}{keys[0]}" + ("" if queries else "?")
 
 
 def _opened(function: Any) -> Callable[..., Any]:

@@ -5,9 +5,7 @@ pass that read it; without a cache the later passes read it again.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
 from typing import Any
 
 import torch
@@ -15,8 +13,10 @@ from torch import nn
 from torch.nn.functional import pad
 
 from hf_attnviz.capturing.address import model_name
-from hf_attnviz.capturing.naming import Names, compared, media, rate
+from hf_attnviz.capturing.families import FOLDED, TOWERS
+from hf_attnviz.capturing.naming import compared, media, rate
 from hf_attnviz.capturing.positions import Positions
+from hf_attnviz.capturing.reading import Reading
 from hf_attnviz.capturing.reducers import KeptRows
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Pass, Run, Side
 from hf_attnviz.errors import CaptureError, NotKeptError
@@ -60,193 +60,8 @@ def _batch(run: Run) -> int:
     return next((size for size in known if size in sizes), known[0] if known else min(sizes))
 
 
-@dataclass(eq=False)
-class _Sequence:
-    """One sequence of a run, and where its rows stand in each pass."""
-
-    run: Run
-    number: int
-    count: int
-    each: int
-    tokenizer: Any
-    positions: Positions
-    other: int = 0
-    others: int = 1
-
-    @property
-    def item(self) -> int:
-        return self.number // self.each
-
-    @property
-    def items(self) -> int:
-        return self.count // self.each
-
-    @cached_property
-    def names(self) -> Names:
-        """What stands at the positions."""
-        return Names(self, self.positions)
-
-    # ---- which passes, and which row of them
-
-    @cached_property
-    def prefill(self) -> Sequence[Pass]:
-        """The forwards that read the prompt: the first, and those that read further chunks of it."""
-        first, *later = self.run.forwards
-
-        def chunk(one: Pass) -> bool:
-            return one.prefix is not None and one.side.past > 0 and first.has_all_tokens and not one.has_all_tokens
-
-        return [first, *takewhile(chunk, later)] if self.run.generated is not None else [first]
-
-    @cached_property
-    def prompt(self) -> int:
-        """How many positions the prompt has, padding included."""
-        if self.run.drafted_from is not None:
-            return self.run.drafted_from + self.run.forwards[0].beyond
-        return self.prefill[-1].side.past + (self.prefill[-1].side.new or 0)
-
-    @cached_property
-    def tokens(self) -> list[int] | None:
-        """The tokens returned for this sequence, prompt first where tokens were the prompt; None for plain passes."""
-        generated = self.run.generated
-        if generated is None:
-            return None
-        returned: list[int] = generated.sequences[self.number].tolist()
-        first = self.run.forwards[0].prefix
-        if first is None or not self.run.forwards[0].has_all_tokens:
-            return returned
-        # A model's own generate() may strip the prompt off again: what the rows had read tells.
-        start: list[int] = first[self.item * (len(first) // self.items)].tolist()
-        if self.run.drafted_from is not None:
-            start = start[: self.prompt]
-            return returned if returned[: self.prompt] == start else start + returned
-        return max(returned, start + returned, key=self._times_read)
-
-    def _times_read(self, tokens: list[int]) -> int:
-        """In how many passes some row had read just these tokens by then."""
-        return sum(
-            bool(self._rows_that_read(tokens, one.prefix)) for one in self.run.forwards if one.prefix is not None
-        )
-
-    def _stands(self, one: Pass) -> int | None:
-        """Before which place the rows of a pass stand in the returned sequence: after it are rejected drafts."""
-        if self.run.drafted_from is None or self.tokens is None or one.prefix is None:
-            return None
-        read = zip(one.prefix[0].tolist(), self.tokens[:-1], strict=False)  # the last token was put out, never read
-        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], read))
-        return sum(self._real(one.beyond + same))
-
-    def _rows_that_read(self, tokens: list[int], prefix: torch.Tensor) -> list[int]:
-        """The rows of this sequence's input, in a pass, that had read the beginning of ``tokens``."""
-        width = len(prefix) // self.items
-        if prefix.shape[1] > len(tokens):
-            return []
-        block = prefix[self.item * width : (self.item + 1) * width]
-        return [int(n) for n in (block == torch.tensor(tokens[: prefix.shape[1]])).all(1).nonzero()[:, 0]]
-
-    @cached_property
-    def untold(self) -> int:
-        """How many positions at the start have no token: embeddings, or a cache filled before, as by prefix tuning."""
-        first = self.run.forwards[0].side
-        if self.run.drafted_from is not None:
-            return self.run.forwards[0].beyond  # what was read is no measure here: drafts may have been rejected
-        if self.tokens is None or first.ids is None:
-            read = max(one.side.past + (one.side.new or 0) for one in self.run.forwards)
-            return first.past if self.tokens is None else max(0, read + 1 - len(self.tokens))
-        row = first.ids[self.item * (len(first.ids) // self.items)].tolist()
-        return first.past if first.past and row == self.tokens[: len(row)] else 0
-
-    @cached_property
-    def new_tokens(self) -> int:
-        """How many tokens were put out for this sequence, its end token included, the filling after it not."""
-        generated, tokens = self.run.generated, self.tokens
-        assert generated is not None
-        assert tokens is not None
-        new = tokens[self.prompt - self.untold :]
-        end = next((place + 1 for place, token in enumerate(new) if token in generated.ends), None)
-        if end is not None:
-            return end
-        while new and generated.ends and new[-1] == generated.pad:  # nothing is filled up where nothing ends
-            new.pop()
-        return len(new)
-
-    @cached_property
-    def passes(self) -> Sequence[Pass]:
-        """The forwards that this sequence took part in."""
-        if self.run.generated is None:
-            return self.run.forwards
-        return self.run.forwards[: len(self.prefill) + max(self.new_tokens - 1, 0)]
-
-    def row(self, one: Pass, batch: int, what: str) -> int:
-        """The row of this sequence in a batch of a pass."""
-        if batch == 1:
-            return 0  # one image, one source for all
-        if batch == self.others:
-            return self.other
-        if self.run.generated is None:
-            if batch == self.count:
-                return self.number
-        elif one.step >= 0 and one.prefix is not None and batch == len(one.prefix):
-            return self._row_by_prefix(one, one.prefix, what)
-        elif batch == self.count:
-            return self.number
-        elif batch == self.items:
-            return self.item
-        raise CaptureError(
-            f"{what} has a batch of {batch}, and the run {self.count} sequences; they cannot be told apart. "
-            "Pass one input at a time; the maps themselves are in recording.calls"
-        )
-
-    def _row_by_prefix(self, one: Pass, prefix: torch.Tensor, what: str) -> int:
-        """The row that had read just this sequence by then: running beams are never alike, and change places."""
-        width = len(prefix) // self.items
-        own = self.number % self.each if width == self.each else 0
-        if one in self.prefill:
-            return self.item * width + own
-        assert self.tokens is not None
-        same = self._rows_that_read(self.tokens, prefix)
-        if not same:
-            raise CaptureError(f"{what}: no row of step {one.step} had read the sequence that was returned")
-        return self.item * width + (own if own in same else same[0])  # candidates still alike keep their own rows
-
-    # ---- tokens
-
-    @cached_property
-    def ids(self) -> list[int | None] | None:
-        """The tokens of the decoder (or only) side, padding dropped, with the last one put out; None where unknown."""
-        known: list[int | None]
-        if self.tokens is not None:
-            known = [*[None] * self.untold, *self.tokens[: self.prompt - self.untold + self.new_tokens]]
-        elif all(one.side.ids is not None for one in self.passes):
-            rows = [
-                one.side.ids[self.row(one, len(one.side.ids), "input_ids")]
-                for one in self.passes
-                if one.side.ids is not None
-            ]
-            known = [None] * self.untold + (torch.cat(rows) if self.passes[-1].side.past else rows[-1]).tolist()
-        else:
-            return None
-        real = self._real(len(known))
-        return [token for token, kept in zip(known, real, strict=True) if kept]
-
-    def _real(self, length: int) -> list[bool]:
-        """Which of the positions read are no padding; positions after the mask are the tokens put out."""
-        masks = [one for one in self.passes if one.side.mask is not None]
-        if not masks:
-            return [True] * length
-        mask = masks[-1].side.mask
-        assert mask is not None
-        row: list[bool] = mask[self.row(masks[-1], len(mask), "attention_mask")].bool().tolist()
-        return (row + [True] * length)[:length]
-
-    def _source_row(self, batch: int) -> int:
-        return self.item * (batch // self.items) if batch >= self.items else 0  # copies for beams stand together
-
-    @cached_property
-    def source_real(self) -> list[bool] | None:
-        """Which positions of the encoder side are no padding; None when nothing says."""
-        mask = self.run.source.mask
-        return None if mask is None else mask[self._source_row(len(mask))].bool().tolist()
+class _Sequence(Reading):
+    """The maps of one sequence of a run."""
 
     # ---- maps
 
@@ -281,11 +96,19 @@ class _Sequence:
         batch, share = len(call.weights), self.names.share
         if share is not None and call.stack == "vision" and batch == share.total:
             return share.pieces
+        if batch == 1 < self.items == self.positions.pictures and call.stack in TOWERS:
+            raise CaptureError(
+                f"{call.module} reads the pictures of all {self.items} inputs as one sequence. Pass one input at a time"
+            )
         known = (1, self.others, self.count, self.items, len(one.prefix) if one.prefix is not None else 1)
-        if batch in known or call.tokens or batch % self.items:
+        if batch in known or call.tokens or batch % self.items or not (self.items == 1 or self._in_order(call)):
             return [self.row(one, batch, call.module)]
         each = batch // self.items
         return range(self.item * each, (self.item + 1) * each)  # what is made of one row stands together
+
+    def _in_order(self, call: AttentionCall) -> bool:
+        """Whether what a module makes of one input stands together in its batch."""
+        return FOLDED.fullmatch(type(self.positions.model.get_submodule(call.module)).__name__) is not None
 
     def _picture(self, one: Pass, call: AttentionCall, row: int, number: int, count: int) -> AttentionMap:
         """The map of one picture, tile or sound; several have a stack each: ``vision_0``, ``vision_1`` …"""
@@ -384,7 +207,7 @@ class _Sequence:
         if columns is not None:
             chosen, dropped = columns
             weights = pad(weights[..., chosen], (dropped, 0))  # keys that a sliding window has dropped weigh nothing
-        at, stands = [places[n] for n in rows], self._stands(one) if call.tokens else None
+        at, stands = [places[n] for n in rows], self.stands(one) if call.tokens else None
         if stands is not None:
             kept_rows = [n for n, place in enumerate(at) if place < stands]
             weights, at = weights[:, kept_rows], [at[n] for n in kept_rows]
@@ -404,14 +227,14 @@ class _Sequence:
         read = side.past + side.new
         if keys != read and not side.cached:
             return None  # fewer or other keys than tokens, and no cache to explain it
-        real, dropped = self._real(read), max(0, read - keys)
+        real, dropped = self.real(read), max(0, read - keys)
         columns = [n - dropped for n in range(dropped, read) if real[n]]
         return None if len(columns) == keys and not dropped else (columns, sum(real[:dropped]))
 
     @cached_property
     def _last_of_prompt(self) -> int:
         """The place of the row that put out the first new token."""
-        return max(0, sum(self._real(self.prompt)) - 1)
+        return max(0, sum(self.real(self.prompt)) - 1)
 
     def _produced(self, places: Sequence[int]) -> tuple[str | None, ...]:
         labels = self.names.own
@@ -429,7 +252,7 @@ class _Sequence:
             kept = call.kept["vectors"]
             row = self.row(one, len(kept["query"]), call.module) if of is None else of
             places = kept["positions"][row].tolist()
-            stands = self._stands(one)
+            stands = self.stands(one)
             places = [-1 if stands is not None and place >= stands else place for place in places]
             queries.append(kept["query"][row][:, [n for n, place in enumerate(places) if place >= read]])
             read = max([read - 1, *places]) + 1

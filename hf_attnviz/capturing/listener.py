@@ -9,7 +9,7 @@ import contextlib
 import functools
 import re
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +17,13 @@ import torch
 from torch import nn
 
 from hf_attnviz.capturing import interface, scope
-from hf_attnviz.capturing.address import named_arguments, parameters
-from hf_attnviz.capturing.doors import Ours, replayed, stand_at
+from hf_attnviz.capturing.address import named_arguments, of_transformers, parameters
+from hf_attnviz.capturing.apart import TORCH_ATTENTION, Apart
+from hf_attnviz.capturing.doors import Ours, stand_at
 from hf_attnviz.capturing.families import ASIDES, ATTENDS, ATTENTION_CLASS, PROBES, other_mixer
 from hf_attnviz.capturing.function import FunctionObserver
+from hf_attnviz.capturing.given import first_number, matrix, note_media, note_prompt, settings, side_of, spread
 from hf_attnviz.capturing.pipeline import TextsRead
-from hf_attnviz.capturing.positions import media_of
 from hf_attnviz.capturing.probe import Again, probed
 from hf_attnviz.capturing.registry import extract_of, stated
 from hf_attnviz.capturing.runs import Filled, Generated, Run, Side
@@ -31,8 +32,6 @@ from hf_attnviz.errors import CaptureError
 
 if TYPE_CHECKING:
     from hf_attnviz.capturing.recording import Recording
-
-_TORCH_ATTENTION = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
 
 
 class Listener:
@@ -67,9 +66,9 @@ class Listener:
             if callable(getattr(self.model, name, None)):
                 undo.callback(stand_at(self.model, name, functools.partial(self._aside, name)))
         for module in self.model.modules():
-            if isinstance(module, _TORCH_ATTENTION) and extract_of(module) is None:
-                undo.callback(stand_at(module, "forward", _Apart(self.recording, module)))
-            elif isinstance(module, _TORCH_ATTENTION) and module is not self.model:
+            if isinstance(module, TORCH_ATTENTION) and extract_of(module) is None:
+                undo.callback(stand_at(module, "forward", Apart(self.recording, module)))
+            elif isinstance(module, TORCH_ATTENTION) and module is not self.model:
                 undo.callback(stand_at(module, "forward", functools.partial(self._through, module)))
             elif module is not self.model and not _plain(module):
                 undo.callback(module.register_forward_pre_hook(Ours(self._enter_module), with_kwargs=True).remove)
@@ -115,16 +114,17 @@ class Listener:
     def _forward(self, following: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not scope.hears(self.recording):
             return following(*args, **kwargs)
-        given = _spread(named_arguments(self.model, args, kwargs))
+        given = spread(named_arguments(self.model, args, kwargs))
         with self._session(given.get("past_key_values")) as session:
             outer = session.current
             session.current = one = session.run.begin_pass()
             first = next((a for a in given.values() if isinstance(a, torch.Tensor) and a.dim()), None)
             one.batch = None if first is None else first.size(0)
-            if first is not None and first.dim() >= 2 and not first.is_nested:  # two axes of numbers: a batch of one
+            # Models of transformers put the batch first; others may not. Two axes of numbers: a batch of one.
+            if first is not None and first.dim() >= 2 and not first.is_nested and not of_transformers(self.model):
                 one.second = 1 if first.dim() == 2 and first.is_floating_point() else first.size(1)
             one.side = self._reads(session, given)
-            _note_media(session, given)
+            note_media(session, given)
             upcoming, session.upcoming = session.upcoming, None
             if upcoming is not None:
                 one.prefix, mask = upcoming
@@ -157,7 +157,7 @@ class Listener:
             session.current = one = session.run.begin_pass()
             one.batch = next((len(a) for a in given.values() if isinstance(a, torch.Tensor) and a.dim()), None)
             one.side = self._reads(session, given)
-            _note_media(session, given)
+            note_media(session, given)
             return following(*args, **kwargs)
 
     @untraced
@@ -165,9 +165,9 @@ class Listener:
         """``generate()`` of the target: the same call, the same result, one run."""
         if not scope.hears(self.recording):
             return following(*args, **kwargs)
-        setting = _settings(self.model, args, kwargs)
+        setting = settings(self.model, args, kwargs)
         with self._session(compiles=setting("compile_config") is not None) as session:
-            _note_prompt(self.model, session, args, kwargs)
+            note_prompt(self.model, session, args, kwargs)
             output = following(*args, **kwargs)
             sequences = output if isinstance(output, torch.Tensor) else getattr(output, "sequences", None)
             if isinstance(sequences, torch.Tensor) and sequences.dim() == 2:
@@ -176,7 +176,7 @@ class Listener:
                     sequences.detach().cpu(),
                     int(setting("num_return_sequences") or 1),
                     () if ends is None else tuple(torch.as_tensor(ends).reshape(-1).tolist()),
-                    _first(setting("pad_token_id")),
+                    first_number(setting("pad_token_id")),
                 )
             return output
 
@@ -184,8 +184,8 @@ class Listener:
         """Reads what every row has by now: the rows of a beam are in another order at every step."""
         session = scope.session_of(self.recording)
         if session is not None and not scope.is_deaf():
-            prefix = _matrix(args[0] if args else kwargs.get("input_ids"))
-            mask = _matrix(kwargs.get("attention_mask"))
+            prefix = matrix(args[0] if args else kwargs.get("input_ids"))
+            mask = matrix(kwargs.get("attention_mask"))
             session.upcoming = (None if prefix is None else prefix.cpu().clone(), mask)
         return following(*args, **kwargs)
 
@@ -196,7 +196,7 @@ class Listener:
             return following(*args, **kwargs)
         with scope.deaf():  # an encoder-decoder that drafts reads the source at once
             drafter = following(*args, **kwargs)
-        draft, prompt = drafter.get_candidates, _matrix(kwargs.get("input_ids"))
+        draft, prompt = drafter.get_candidates, matrix(kwargs.get("input_ids"))
 
         def unheard(*args: Any, **kwargs: Any) -> Any:
             with scope.deaf():
@@ -287,7 +287,7 @@ class Listener:
     def _reads(self, session: scope.Session, given: dict[str, Any]) -> Side:
         """What a call reads; where a cache of the user's own cannot tell, the model runs all the same."""
         try:
-            return _side(given)
+            return side_of(given)
         except Exception as problem:
             self.recording.blame(session, None, problem)
             return Side()
@@ -299,7 +299,7 @@ class Listener:
         if session is not None and not (session.current is not None and session.run.is_aside(session.current)):
             given = named_arguments(module, args, kwargs)
             session.run.source = self._reads(session, given)
-            _note_media(session, given)
+            note_media(session, given)
 
     def _read_target(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling():
@@ -307,39 +307,6 @@ class Listener:
         session = scope.session_of(self.recording)
         if session is not None and session.current is not None:
             session.current.side = self._reads(session, named_arguments(module, args, kwargs))
-
-
-class _Apart:
-    """The door of a torch layer that takes a faster way when nobody looks.
-
-    It is run apart from the observers, so that it takes the way it always takes; then once more under them, for the
-    weights, and both outputs must agree.
-    """
-
-    def __init__(self, recording: "Recording", module: nn.Module) -> None:
-        self.recording, self.module = recording, module
-
-    def __call__(self, following: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if torch.compiler.is_compiling():
-            return following(*args, **kwargs)
-        session = scope.session_of(self.recording)
-        if session is None or scope.is_deaf():
-            return following(*args, **kwargs)
-        session.contexts.append(scope.Context(self.module, args, kwargs))
-        try:
-            if scope.is_replaying() or self.module.training or torch.is_grad_enabled():
-                return following(*args, **kwargs)  # the slow way, whoever looks
-            with scope.deaf(), torch._C.DisableTorchFunction():
-                output = following(*args, **kwargs)
-            try:
-                with replayed(self.module):
-                    args, kwargs = _padded(self.module, args, kwargs)
-                    _compare(following(*args, **kwargs), output)
-            except Exception as problem:  # ours, and never the model's
-                self.recording.blame(session, self.module, problem)
-            return output
-        finally:
-            session.leave(self.module)
 
 
 def _context(session: scope.Session, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> scope.Context:
@@ -353,32 +320,6 @@ def _plain(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.nn.") and extract_of(module) is None
 
 
-def _padded(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments as the slow way takes them: nested tensors padded, and their padding masked."""
-    nested = next((a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor) and a.is_nested), None)
-    if nested is None:
-        return args, kwargs
-    lengths = torch.tensor([len(part) for part in nested.unbind()], device=nested.device)
-    padding = torch.arange(int(lengths.max()), device=nested.device) >= lengths[:, None]
-    name = "key_padding_mask" if isinstance(module, nn.MultiheadAttention) else "src_key_padding_mask"
-    return tuple(map(_unnested, args)), {key: _unnested(a) for key, a in kwargs.items()} | {name: padding}
-
-
-def _unnested(value: Any) -> Any:
-    nested = isinstance(value, torch.Tensor) and value.is_nested
-    return torch.nested.to_padded_tensor(value, 0.0) if nested else value
-
-
-def _compare(replayed: Any, output: Any) -> None:
-    """The two ways differ by rounding; where the fast one leaves padding out, it puts zeros."""
-    one, other = (_unnested(value[0] if isinstance(value, tuple) else value) for value in (replayed, output))
-    rows = other.abs().sum(-1) > 0
-    deviation = (one - other)[rows].abs().max() if rows.any() else torch.zeros(())
-    bound = 1e-4 * max(1.0, float(other.abs().max()))
-    if not float(deviation) <= bound:
-        raise CaptureError(f"the fast and the slow way of this layer differ by {float(deviation):.2g}")
-
-
 def _attending(model: nn.Module, name: re.Pattern[str]) -> set[int]:
     """The modules that attend themselves, by their class' name: those without another such module inside."""
 
@@ -389,64 +330,7 @@ def _attending(model: nn.Module, name: re.Pattern[str]) -> set[int]:
     return {id(m) for m in modules if not any(named(part) for part in list(m.modules())[1:])}
 
 
-def _spread(given: dict[str, Any]) -> dict[str, Any]:
-    """The arguments, and what stands in those that are dictionaries: a model may read a whole batch as one."""
-    inside = {name: part for value in given.values() if isinstance(value, Mapping) for name, part in value.items()}
-    return {str(name): part for name, part in inside.items()} | given
-
-
-def _side(given: dict[str, Any]) -> Side:
-    """What a call reads, by its arguments."""
-    ids, embedded, cache = _matrix(given.get("input_ids")), given.get("inputs_embeds"), given.get("past_key_values")
-    new = None if ids is None else ids.shape[1]
-    if ids is None and isinstance(embedded, torch.Tensor) and embedded.dim() == 3:
-        new = embedded.shape[1]
-    length = getattr(cache, "get_seq_length", None)
-    past = int(length()) if length is not None else 0
-    types = given.get("token_type_ids")
-    if isinstance(types, torch.Tensor) and types.dim() == 3:
-        types = types[..., 0]  # TAPAS: segment, column, row …
-    return Side(ids, _matrix(given.get("attention_mask")), past, new, cache is not None, _matrix(types))
-
-
-def _note_media(session: scope.Session, given: dict[str, Any]) -> None:
-    """Pictures and sound that a forward is given; ``generate()`` has told already what its forwards get."""
-    media = media_of(given)
-    if media and session.depth == 1:
-        session.run.media.append(media)
-
-
-def _note_prompt(model: nn.Module, session: scope.Session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Pictures and sound that ``generate()`` is given."""
-    main = getattr(model, "main_input_name", "inputs")
-    prompt = args[0] if args else kwargs.get("inputs")
-    media = media_of(({main: prompt} if isinstance(main, str) else {}) | kwargs)
-    session.run.media += [media] if media else []
-
-
-def _settings(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[str], Any]:
-    """What ``generate()`` will use: its arguments, then the configuration given, then the model's own."""
-    given = kwargs.get("generation_config") or (args[1] if len(args) > 1 else None)
-    configs = [config for config in (given, getattr(model, "generation_config", None)) if config is not None]
-
-    def setting(name: str) -> Any:
-        found = [kwargs.get(name), *(getattr(config, name, None) for config in configs)]
-        return next((value for value in found if value is not None), None)
-
-    return setting
-
-
 def _remember(run: Run, cache: Any) -> None:
     if cache is not None:
         with contextlib.suppress(Exception):  # a tuple cannot be referred to weakly; another cache may fail
             run.cache, run.filled = weakref.ref(cache), Filled.of(cache)
-
-
-def _matrix(value: Any) -> torch.Tensor | None:
-    return value.detach() if isinstance(value, torch.Tensor) and value.dim() == 2 else None
-
-
-def _first(value: Any) -> int | None:
-    if isinstance(value, (list, tuple)):
-        value = value[0] if value else None
-    return None if value is None else int(value)

@@ -15,7 +15,7 @@ from hf_attnviz.labels import Labels, label_tokens
 from hf_attnviz.trace import Origin
 
 if TYPE_CHECKING:
-    from hf_attnviz.capturing.join import _Sequence
+    from hf_attnviz.capturing.reading import Reading
 
 
 def media(run: Run) -> Mapping[str, Any]:
@@ -38,7 +38,7 @@ def compared(run: Run, positions: Positions, count: int) -> int:
     """How many pictures a forward compares with each of its ``count`` texts, where these are different in number."""
     if not positions.media or positions.setting("model_type") not in COMPARING:
         return 1
-    pictures = int(next(iter(positions.media.values()))[0])
+    pictures = positions.pictures
     return pictures if run.generated is None and count not in (1, pictures) else 1
 
 
@@ -46,7 +46,7 @@ def compared(run: Run, positions: Positions, count: int) -> int:
 class Names:
     """The labels of one sequence's maps."""
 
-    of: "_Sequence"
+    of: "Reading"
     positions: Positions
     _begun: dict[tuple[int, int], Labels] = field(default_factory=dict)  # maps share most of their labels
 
@@ -94,7 +94,7 @@ class Names:
         ids, types, real = self.of.run.source.ids, self.of.run.source.types, self.of.source_real
         if ids is None:
             return None
-        row = self.of._source_row(len(ids))
+        row = self.of.source_row(len(ids))
         if ids.shape[1] and int(ids[row].min()) < 0:
             return None  # hidden states that no text encoder was seen to make
         kept = real if real and len(real) == ids.shape[1] else [True] * ids.shape[1]
@@ -116,7 +116,7 @@ class Names:
         if self.of.run.generated is not None or len(self.of.passes) > 1 or one.side.types is None:
             return None
         row: list[int] = one.side.types[self.of.row(one, len(one.side.types), "token_type_ids")].tolist()
-        return [kind for kind, kept in zip(row, self.of._real(len(row)), strict=True) if kept]
+        return [kind for kind, kept in zip(row, self.of.real(len(row)), strict=True) if kept]
 
     # ---- pictures and sound
 

@@ -201,6 +201,11 @@ class Positions:
     rate: float | None = None
     _known: dict[Any, Labels | None] = field(default_factory=dict)
 
+    @property
+    def pictures(self) -> int:
+        """How many pictures or sounds the run was given at once; 0 where none."""
+        return int(next(iter(self.media.values()))[0]) if self.media else 0
+
     def labels(self, module: str, stack: str, length: int, begins: float = 0.0) -> Labels | None:
         """Labels, to be numbered, of what one row of a tower's batch reads; None where that is not known for sure.
 

@@ -314,65 +314,6 @@ class Recording:
             )
 
 
-def capture(
-    target: Any,
-    processor: Any = None,
-    *,
-    keep: Keep = "maps",
-    layers: Sequence[int] | None = None,
-    queries: Sequence[int] | None = None,
-    gradients: bool = False,
-) -> Recording:
-    """Record attention while ``target`` runs: ``with av.capture(model, tokenizer) as recording: model(**inputs)``.
-
-    The model runs as it is: same backend, same config, output equal to the last bit; nothing is left behind. A module
-    that is compiled inside the block runs uncompiled there, with the bits that it had when the block was opened. Two
-    blocks on one model in two threads or tasks hear their own runs only; threads that stand in no block are heard.
-
-    Args:
-        target: an ``nn.Module``, a ``PreTrainedModel``, a wrapper around one, a transformers ``Pipeline``, or a
-            pipeline of diffusers (the part that paints is captured, its text encoders tell what the keys are).
-        processor: the tokenizer or processor that gives labels; default: the pipeline's. Without one labels are ids.
-        keep: what to keep: ``"maps"``, ``"vectors"``, a reducer such as ``av.Rows([-1])``, or a list of them.
-        layers: block indices to keep; None keeps all. Others run without any cost.
-        queries: short for ``keep=av.Rows(queries)``.
-        gradients: give ``.gradient``, d(scalar)/d(weights), after your own ``backward()``. A kernel's weights are not
-            in the graph of its output, so the model's own eager function (or the explicit softmax) runs in its place,
-            checked against the kernel: outputs then differ from the plain run by rounding. Wants ``model.eval()``.
-
-    Raises:
-        ArgumentError, UnknownNameError: what is asked for does not exist on this model.
-        CaptureError: the model was compiled before; and, when the block ends, attention that could not be proved.
-        NothingCapturedError: when the block ends: the model ran and no attention was seen.
-    """
-    return Recording(target, processor, keep=keep, layers=layers, queries=queries, gradients=gradients)
-
-
-def attach(
-    target: Any,
-    processor: Any = None,
-    *,
-    last: int = 1,
-    keep: Keep = "maps",
-    layers: Sequence[int] | None = None,
-    queries: Sequence[int] | None = None,
-    gradients: bool = False,
-) -> Recording:
-    """The same recording, opened here and closed with ``recording.detach()``: for servers and notebooks.
-
-    Args:
-        target, processor, keep, layers, queries, gradients: as in :func:`capture`.
-        last: how many of the latest runs are kept.
-
-    Problems never disturb the model; they are raised when the traces are read.
-    """
-    if last < 1:
-        raise ArgumentError(f"last={last}: expected how many of the latest runs to keep, 1 or more")
-    return Recording(
-        target, processor, keep=keep, layers=layers, queries=queries, gradients=gradients, last=last
-    ).open()
-
-
 def _closed(model: nn.Module) -> frozenset[int]:
     """Modules in which the observers are to see nothing, for a probe reads them."""
     return frozenset(id(part) for one in model.modules() if type(one).__name__ in PROBES for part in one.modules())

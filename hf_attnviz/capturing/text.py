@@ -1,7 +1,8 @@
 """From a text to its trace in one call: what the command line, the demo and short scripts need."""
 
 import copy
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,10 +45,11 @@ def trace_text(
 
 
 def read(model: Any, inputs: dict[str, torch.Tensor], *, generate: bool | None = None, max_new_tokens: int = 24) -> Any:
-    """Run a model on encoded text, by greedy ``generate()`` where it can, else by one forward; give what it gives."""
+    """Run a model on its inputs, by greedy ``generate()`` where it can, else by one forward; give what it gives."""
     if not (can_generate(model) if generate is None else generate):
         return model(**inputs, **decoder_start(model))
-    prompt = 1 if getattr(model.config, "is_encoder_decoder", False) else int(inputs["input_ids"].shape[1])
+    two_sided = getattr(model.config, "is_encoder_decoder", False) or "input_ids" not in inputs
+    prompt = 1 if two_sided else int(inputs["input_ids"].shape[1])
     most = longest(model)
     new = max_new_tokens if most is None else max(1, min(max_new_tokens, most - prompt + 1))
     return model.generate(**inputs, generation_config=_greedy(model, prompt, new))
@@ -64,18 +66,34 @@ def encode(model: Any, processor: Any, text: str, pair: str | None = None) -> di
     Raises:
         ArgumentError: no tokenizer, an empty text, or one that is longer than the model reads.
     """
-    if processor is None or not callable(processor):
+    tokenizer = tokenizer_of(processor)
+    if tokenizer is None:
         raise ArgumentError("this model came without a tokenizer; pass processor=AutoTokenizer.from_pretrained(…)")
     if not text.strip() or (pair is not None and not pair.strip()):
         raise ArgumentError("the text is empty; expected at least one word")
-    encoded = processor(text, pair, return_tensors="pt") if pair is not None else processor(text, return_tensors="pt")
+    encoded = tokenizer(text, pair, return_tensors="pt") if pair is not None else tokenizer(text, return_tensors="pt")
     length = encoded["input_ids"].shape[1]
     if length == 0:
         raise ArgumentError("the tokenizer made no token of this text; expected at least one word")
-    most = longest(model, processor)
+    most = longest(model, tokenizer)
     if most is not None and length > most:
         raise ArgumentError(f"the text has {length:,} tokens, this model reads at most {most:,}; shorten it")
-    return {name: value.to(getattr(model, "device", "cpu")) for name, value in encoded.items()}
+    return on_device(encoded, model)
+
+
+def tokenizer_of(processor: Any) -> Any:
+    """The part of a processor that reads text, or the tokenizer itself; None where there is none."""
+    part = getattr(processor, "tokenizer", None)
+    return processor if part is None and hasattr(processor, "convert_ids_to_tokens") else part
+
+
+def on_device(inputs: Mapping[str, Any], model: Any) -> dict[str, Any]:
+    """Inputs where the model is, and as precise as the model itself."""
+    device, dtype = getattr(model, "device", "cpu"), getattr(model, "dtype", None)
+    return {
+        name: value.to(device, dtype if value.is_floating_point() else None) if torch.is_tensor(value) else value
+        for name, value in inputs.items()
+    }
 
 
 def longest(model: Any, processor: Any = None) -> int | None:
@@ -90,7 +108,8 @@ def longest(model: Any, processor: Any = None) -> int | None:
 def decoder_start(model: Any) -> dict[str, torch.Tensor]:
     """What an encoder-decoder's decoder reads when only the source is given: its start token."""
     config = getattr(model, "config", None)
-    if not getattr(config, "is_encoder_decoder", False):
+    reads = "decoder_input_ids" in inspect.signature(model.forward).parameters  # DETR's decoder reads no tokens
+    if not getattr(config, "is_encoder_decoder", False) or not reads:
         return {}
     start = getattr(getattr(model, "generation_config", None), "decoder_start_token_id", None)
     start = getattr(config, "decoder_start_token_id", None) if start is None else start

@@ -5,6 +5,7 @@ Weights are read from safetensors only and code from a repository is never run.
 
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -210,16 +211,29 @@ def class_for_task(folder: Path, task: str) -> Any:
 
 
 def processor_of(folder: Path, options: dict[str, Any]) -> Any:
-    """A processor where images or sound are prepared, else a tokenizer, else None."""
-    from transformers import AutoProcessor, AutoTokenizer
+    """A processor where images or sound are prepared, or the part of it that lies there; else a tokenizer, else None.
+
+    Where a processor wants a package that is missing (for videos, say), a warning says so, and the tokenizer is given.
+    """
+    from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoProcessor, AutoTokenizer
 
     def holds(patterns: tuple[str, ...]) -> bool:
         return any(any(folder.glob(pattern)) for pattern in patterns)
 
-    if holds(PROCESSOR_FILES):
-        return told(partial(AutoProcessor.from_pretrained, folder, **options), folder)
-    if holds(TOKENIZER_FILES):
-        return told(partial(AutoTokenizer.from_pretrained, folder, **options), folder)
+    loaders: list[Any] = [AutoTokenizer] if holds(TOKENIZER_FILES) else []
+    alone = read_json(folder / "preprocessor_config.json", {})
+    if (loaders and holds(PROCESSOR_FILES)) or holds(("processor_config.json",)):
+        loaders = [AutoProcessor, *loaders]
+    elif alone:
+        loaders = [AutoFeatureExtractor if "sampling_rate" in alone else AutoImageProcessor]
+    for loader in loaders:
+        try:
+            return told(partial(loader.from_pretrained, folder, **options), folder)
+        except ModelError as error:
+            if loader is loaders[-1] or not isinstance(error.__cause__, ImportError):
+                raise
+            why = str(error.__cause__).strip().splitlines()[0]
+            warnings.warn(f"only the tokenizer of {folder} is loaded, its processor cannot be: {why}", stacklevel=2)
     return None
 
 

@@ -315,3 +315,34 @@ def test_a_prompt_read_in_chunks_is_still_a_prompt() -> None:
         expected = reference(out[:, :-1], output_attentions=True).attentions
     torch.testing.assert_close(found.weights, expected[1][0], atol=2e-5, rtol=0)
     assert found.produced == (None,) * 7 + tuple(map(str, out[0, 8:].tolist()))
+
+
+# ---- several inputs in one batch, folded or packed by the model itself
+
+
+def test_pieces_that_stand_side_by_side_are_refused_for_several_inputs() -> None:
+    """DepthPro lays the patches of all inputs side by side: which are whose, nobody says."""
+    tower = {"model_type": "dinov2"} | PICTURE | {"image_size": 16, "out_features": ["stage1", "stage2"]}
+    model = made(
+        "DepthPro", "Model",
+        {"image_model_config": tower, "patch_model_config": tower, "fov_model_config": tower, "patch_size": 16,
+         "scaled_images_ratios": [0.5, 1], "scaled_images_overlap_ratios": [0.0, 0.2],
+         "scaled_images_feature_dims": [32, 32], "intermediate_hook_ids": [0], "intermediate_feature_dims": [32],
+         "fusion_hidden_size": 32, "use_fov_model": False},
+    )  # fmt: skip
+    with torch.no_grad(), av.capture(model) as recording:
+        model(pixels(64))
+    with pytest.raises(av.errors.CaptureError, match="Pass one input at a time"):
+        _ = recording.traces
+    with torch.no_grad(), av.capture(model) as recording:
+        model(pixels(64)[:1])
+    assert len(recording.trace.maps) > 0
+
+
+def test_pictures_packed_into_one_sequence_are_refused_for_several_inputs() -> None:
+    config = transformers.PixtralVisionConfig(**PICTURE, head_dim=8)
+    model = transformers.PixtralVisionModel(config).eval()
+    with torch.no_grad(), av.capture(model) as recording:
+        model(pixels())
+    with pytest.raises(av.errors.CaptureError, match="Pass one input at a time"):
+        _ = recording.traces

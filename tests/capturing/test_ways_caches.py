@@ -1,4 +1,4 @@
-"""A cache that a user changes between two forwards is told apart from one that is gone on with."""
+"""A cache that a user changes between two forwards: what goes on with it is told apart; nothing lives on with us."""
 
 import gc
 import weakref

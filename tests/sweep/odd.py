@@ -240,6 +240,7 @@ NO_MAPS: Final[dict[str, int]] = {
     "glm5_next": 4,
     "glm5_next_text": 4,
     "convbert": 2,  # a convolution whose kernel each position makes
+    "esmfold2": 1,  # one weight for each layer of another model, the same at every position
 }
 
 # type -> how many layers attend there whose kernels do not show it (windows by strides, hash buckets)

@@ -54,6 +54,11 @@ def faults(row: Row) -> list[str]:
     return found
 
 
+def near_uniform(row: Row) -> bool:
+    """Whether the attention is so near to uniform that a map proves little."""
+    return row.get("spread") is not None and row["spread"] < 0.1
+
+
 def lines(rows: Iterable[Row]) -> list[str]:
     """One line a type."""
     return [_line(row) for row in sorted(rows, key=lambda row: str(row["type"]))]
@@ -83,5 +88,6 @@ def last_line(rows: Sequence[Row], seconds: float) -> str:
         f"{sum(row['identical'] for row in forward)} of {len(forward)} outputs identical, "
         f"{sum(row['unchanged'] for row in forward)} of {len(forward)} models unchanged, "
         f"{sum(bool(others(row)) for row in forward)} types with mixing that is no attention (named), "
+        f"{sum(map(near_uniform, attending))} near uniform, "
         f"{sum(bool(faults(row)) for row in rows)} faults, {seconds:.0f} s"
     )

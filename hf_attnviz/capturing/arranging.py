@@ -1,0 +1,60 @@
+"""From an operand, as it stands in a product, to weights ``[batch, head, query, key]``."""
+
+import torch
+
+from hf_attnviz.capturing import scope
+from hf_attnviz.capturing.gradients import Arrange
+
+
+def batched(arrange: Arrange, batch: int | None, operand: torch.Tensor) -> torch.Tensor:
+    """``[batch · head, query, key]`` as ``[batch, head, query, key]``; other numbers of axes as they are."""
+    with torch.no_grad(), scope.deaf():
+        weights = arrange(operand)
+        if weights.dim() != 3:
+            return weights
+        return weights[:, None] if batch is None else weights.reshape(batch, -1, *weights.shape[1:])
+
+
+def as_matrix(weights: torch.Tensor, turned: bool) -> torch.Tensor:
+    """An operand of a product as weights ``[…, query, key]``; ``turned``: it stood on the right."""
+    weights = weights[None] if weights.dim() == 1 else weights.transpose(-1, -2) if turned else weights
+    return weights[None, None] if weights.dim() == 2 else weights
+
+
+def ordered_by(order: str, weights: torch.Tensor) -> torch.Tensor:
+    """An operand of an einsum as weights ``[…, query, key]``."""
+    found = torch.einsum(order.removesuffix("?"), weights)
+    if not order.endswith("?"):
+        return found
+    return found.unsqueeze(-2) if found.dim() > 2 else found[:, None, None]
+
+
+def first_of_last(weights: torch.Tensor) -> torch.Tensor:
+    """``[…, key, 1]`` without its last axis, along which nothing changes."""
+    return weights[..., 0]
+
+
+def one_query(arrange: Arrange, axis: int, weights: torch.Tensor) -> torch.Tensor:
+    """Weights without an axis of queries, keys along ``axis``, as ``[batch, head, query, key]`` with one query."""
+    found = arrange(weights).movedim(axis, -1).unsqueeze(-2)
+    return found if found.dim() > 3 else found[:, None]
+
+
+def order_of(equation: str, place: int) -> str | None:
+    """An equation that brings the weights of ``weights,values->output`` into the order ``…, query, key``.
+
+    It ends in ``?`` where there is no axis of queries.
+    """
+    inputs, _, output = equation.replace(" ", "").partition("->")
+    terms = inputs.split(",")
+    if not output or len(terms) != 2:
+        return None
+    weights, values = terms[place], terms[1 - place]
+    letters = weights.replace("...", "")
+    keys = [c for c in letters if c in values and c not in output]
+    queries = [c for c in letters if c in output and c not in values]
+    if len(keys) != 1 or len(queries) > 1:
+        return None
+    others = "".join(c for c in letters if c not in (*keys, *queries))
+    lead = "..." if "..." in weights else ""
+    return f"{weights}->{lead}{others}{''.join(queries)}{keys[0]}" + ("" if queries else "?")

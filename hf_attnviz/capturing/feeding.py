@@ -1,0 +1,176 @@
+"""What a model reads, made of what a user has: a text, a picture, a sound, a file of tensors, or nothing at all."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from hf_attnviz.capturing.harmless import RATE, SENTENCE, harmless, main_input, plain
+from hf_attnviz.capturing.text import encode, on_device, read, tokenizer_of
+from hf_attnviz.errors import ArgumentError, AttnvizError, ModelError, listed
+
+Given = Mapping[str, Any] | str | Path | Sequence[str | Path] | None
+
+PICTURES: Final = (".png", ".jpg", ".jpeg")
+SOUNDS: Final = (".wav",)
+TENSORS: Final = (".json", ".safetensors")
+NEW_TOKENS: Final = 8
+
+
+def run_of(model: Any, given: Given, processor: Any) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """The run of a model on what a user gave, and the inputs that it reads.
+
+    Tensors are the arguments of one forward; all else is read as the model is used, with ``generate()`` where it can.
+
+    Raises:
+        ArgumentError: nothing that this model reads can be made of it.
+        ModelError: its processor fails on it.
+    """
+    several = [given] if isinstance(given, (str, Path)) else given
+    if isinstance(several, Sequence) and len(several) == 1 and _suffix(several[0]) in TENSORS:
+        several = _tensors(Path(several[0]), model)
+    if isinstance(several, Mapping):
+        inputs = dict(several)
+        return (lambda: model(**inputs)), inputs
+    parts = _parts(several or (), processor)
+    try:
+        inputs = _prepared(model, processor, parts)
+    except AttnvizError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"the {type(processor).__name__} of this model could not prepare its input; give the tensors of one "
+            f"forward, in a file that ends in {listed(TENSORS)} ({type(error).__name__}: {error})"
+        ) from error
+    return (lambda: read(model, inputs, max_new_tokens=NEW_TOKENS)), inputs
+
+
+# ---- files
+
+
+def _suffix(one: str | Path) -> str:
+    return one.suffix.lower() if isinstance(one, Path) else ""
+
+
+def _parts(several: Sequence[str | Path], processor: Any) -> dict[str, Any]:
+    """What each of the things given is: ``text``, ``picture`` or ``sound``."""
+    found: dict[str, Any] = {}
+    for one in several:
+        kind, value = ("text", one) if isinstance(one, str) else _file(one, _rate(processor))
+        if kind in found:
+            raise ArgumentError(f"expected one {kind}, got two; give one text, one picture and one sound at most")
+        found[kind] = value
+    return found
+
+
+def _file(path: Path, rate: int) -> tuple[str, Any]:
+    suffix, known = _suffix(path), (*PICTURES, *SOUNDS, *TENSORS, ".txt")
+    if not path.is_file():
+        raise ArgumentError(f"there is no file {str(path)!r}; give one that ends in {listed(known)}, or a text")
+    try:
+        if suffix in PICTURES:
+            return "picture", _picture(path)
+        if suffix in SOUNDS:
+            return "sound", _sound(path, rate)
+        if suffix == ".txt":
+            return "text", path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ArgumentError(f"{str(path)!r} could not be read: {error}") from error
+    if suffix in TENSORS:
+        raise ArgumentError(f"{str(path)!r} holds every input of the model; give it alone")
+    raise ArgumentError(f"{str(path)!r} is none of the files that can be read; they end in {listed(known)}")
+
+
+def _picture(path: Path) -> Any:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def _sound(path: Path, rate: int) -> Any:
+    """The samples of a wav file between -1 and 1, its channels mixed, at another rate where need be."""
+    from scipy.io import wavfile
+    from scipy.signal import resample_poly
+
+    own, samples = wavfile.read(path)
+    if samples.dtype.kind in "iu":  # 8 bits are unsigned and lie around 128
+        half = 2.0 ** (8 * samples.dtype.itemsize - 1)
+        samples = (samples - (half if samples.dtype.kind == "u" else 0)) / half
+    wave = samples.reshape(len(samples), -1).mean(axis=1)
+    common = math.gcd(own, rate)
+    return (wave if own == rate else resample_poly(wave, rate // common, own // common)).astype(np.float32)
+
+
+def _tensors(path: Path, model: Any) -> dict[str, Any]:
+    """The named tensors of a file; of JSON, each list of numbers is one, and all else stays what it is."""
+    from safetensors.torch import load
+
+    try:
+        if _suffix(path) == ".safetensors":
+            return {name: one.to(getattr(model, "device", "cpu")) for name, one in load(path.read_bytes()).items()}
+        named = json.loads(path.read_text(encoding="utf-8"))
+        tensors = {name: torch.tensor(one) if isinstance(one, list) else one for name, one in named.items()}
+    except Exception as error:  # safetensors has an error of its own
+        raise ArgumentError(
+            f"{str(path)!r} holds no named tensors; expected a list of numbers for each input of the model: {error}"
+        ) from error
+    return on_device(tensors, model)
+
+
+# ---- what the model's own processor makes of them
+
+
+def _prepared(model: Any, processor: Any, parts: dict[str, Any]) -> dict[str, Any]:
+    """The inputs made of a text, a picture and a sound; of nothing, those of a harmless input."""
+    readers = [_reader(processor, name) for name in ("image_processor", "feature_extractor")]
+    parts = parts or harmless(model, processor, *readers)
+    if not parts:
+        return on_device(plain(model), model)
+    if set(parts) == {"text"}:
+        return encode(model, processor, parts["text"])
+    image, sound = parts.get("picture"), parts.get("sound")
+    missing = [kind for kind, reader in zip(("picture", "sound"), readers, strict=True) if kind in parts and not reader]
+    if missing:
+        raise ArgumentError(f"this model came with nothing that reads a {missing[0]}; give it what it reads")
+    if "text" in parts or main_input(model) == "input_ids":
+        made = _together(processor, parts.get("text", SENTENCE), image, sound)
+    elif image is not None:
+        made = readers[0](images=image, return_tensors="pt")
+    else:
+        made = readers[1](sound, sampling_rate=_rate(processor), return_tensors="pt")
+    return on_device(made, model)
+
+
+def _together(processor: Any, text: str, image: Any, sound: Any) -> Any:
+    """Words beside a picture or a sound, by the model's own chat template where it has one."""
+    if tokenizer_of(processor) is None:
+        raise ArgumentError("this model came without a tokenizer; give a picture or a sound without words")
+    media = {name: value for name, value in (("image", image), ("audio", sound)) if value is not None}
+    if getattr(processor, "chat_template", None):
+        content = [*({"type": name, name: value} for name, value in media.items()), {"type": "text", "text": text}]
+        return processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True,
+            return_tensors="pt",
+        )  # fmt: skip
+    places = "".join(str(getattr(processor, f"{name}_token", None) or "") for name in media)
+    named = {"images" if name == "image" else name: value for name, value in media.items()}
+    rate = {} if sound is None else {"sampling_rate": _rate(processor)}
+    return processor(text=places + text, **named, **rate, return_tensors="pt")
+
+
+def _reader(processor: Any, name: str) -> Any:
+    """The image processor or the feature extractor: a part of the processor, or the processor itself; else None."""
+    from transformers.feature_extraction_utils import FeatureExtractionMixin
+    from transformers.image_processing_base import ImageProcessingMixin
+
+    kind = {"image_processor": ImageProcessingMixin, "feature_extractor": FeatureExtractionMixin}[name]
+    return processor if isinstance(processor, kind) else getattr(processor, name, None)
+
+
+def _rate(processor: Any) -> int:
+    return int(getattr(_reader(processor, "feature_extractor"), "sampling_rate", RATE))
