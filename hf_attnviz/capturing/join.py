@@ -13,13 +13,13 @@ from torch import nn
 from torch.nn.functional import pad
 
 from hf_attnviz.capturing.address import model_name
-from hf_attnviz.capturing.families import FOLDED, TOWERS
+from hf_attnviz.capturing.families import FOLDED
 from hf_attnviz.capturing.naming import compared, media, rate
 from hf_attnviz.capturing.positions import Positions
 from hf_attnviz.capturing.reading import Reading
 from hf_attnviz.capturing.reducers import KeptRows
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Pass, Run, Side
-from hf_attnviz.errors import CaptureError, NotKeptError
+from hf_attnviz.errors import NotKeptError
 from hf_attnviz.labels import Labels
 from hf_attnviz.trace import AttentionMap, Trace
 
@@ -56,6 +56,8 @@ def _batch(run: Run) -> int:
     if first.side.ids is not None:
         return len(first.side.ids)
     sizes = {len(call.rows.weights) for call in first.calls}
+    if sizes == {1}:
+        return 1  # one sequence, also where it holds the patches of several pictures
     known = [size for size in (first.batch, first.second) if size is not None]  # the second one where time is first
     return next((size for size in known if size in sizes), known[0] if known else min(sizes))
 
@@ -96,10 +98,6 @@ class _Sequence(Reading):
         batch, share = len(call.weights), self.names.share
         if share is not None and call.stack == "vision" and batch == share.total:
             return share.pieces
-        if batch == 1 < self.items == self.positions.pictures and call.stack in TOWERS:
-            raise CaptureError(
-                f"{call.module} reads the pictures of all {self.items} inputs as one sequence. Pass one input at a time"
-            )
         known = (1, self.others, self.count, self.items, len(one.prefix) if one.prefix is not None else 1)
         if batch in known or call.tokens or batch % self.items or not (self.items == 1 or self._in_order(call)):
             return [self.row(one, batch, call.module)]

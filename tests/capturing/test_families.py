@@ -339,10 +339,12 @@ def test_pieces_that_stand_side_by_side_are_refused_for_several_inputs() -> None
     assert len(recording.trace.maps) > 0
 
 
-def test_pictures_packed_into_one_sequence_are_refused_for_several_inputs() -> None:
+def test_pictures_packed_into_one_sequence_are_one_trace() -> None:
     config = transformers.PixtralVisionConfig(**PICTURE, head_dim=8)
     model = transformers.PixtralVisionModel(config).eval()
     with torch.no_grad(), av.capture(model) as recording:
         model(pixels())
-    with pytest.raises(av.errors.CaptureError, match="Pass one input at a time"):
-        _ = recording.traces
+    found = recording.trace.maps[0]
+    assert torch.equal(found.weights, recording.calls[0].weights[0])
+    assert found.weights.shape == (4, 32, 32)
+    assert not bool(found.weights[:, :16, 16:].any())  # no picture sees another
