@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from hf_attnviz.capturing import scope
 from hf_attnviz.capturing.arranging import as_matrix, batched, first_of_last, one_query, order_of, ordered_by
 from hf_attnviz.capturing.families import ATTENDS, SLICED, no_map
+from hf_attnviz.capturing.following import JOINED, PARTED, joined, parted, written
 from hf_attnviz.capturing.gradients import UNFINISHED, Arrange, Gradient, Watched, hindrance, in_the_graph
 from hf_attnviz.capturing.origin import DIVIDE, MULTIPLY, SOFTMAX, Known, Origin, begun, one_axis
 from hf_attnviz.capturing.proof import Proved
@@ -28,8 +29,8 @@ from hf_attnviz.capturing.sdpa import SDPA, named, sdpa_seen
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.errors import CaptureError
 
-_PRODUCT: Final = frozenset({"matmul", "__matmul__", "__rmatmul__", "bmm", "baddbmm", "mm", "mv"})
-_RESIZE: Final = frozenset({"__getitem__", "narrow", "expand", "expand_as"})
+_PRODUCT: Final = frozenset({"matmul", "__matmul__", "__rmatmul__", "linalg_matmul", "bmm", "baddbmm", "mm", "mv"})
+_RESIZE: Final = frozenset({"__getitem__", "narrow", "expand", "expand_as", "repeat", "pad"})
 _ATTENDS: Final = SOFTMAX | {SDPA}
 _MIXES: Final = _ATTENDS | _PRODUCT | {"einsum", "grid_sample", "conv1d", "cumsum", "fftn"}
 
@@ -110,6 +111,10 @@ class FunctionObserver(TorchFunctionMode):
                 self._einsum(args)
             elif name == "sum":
                 self._sum(args, kwargs)
+            elif name in JOINED:
+                joined(func, args, kwargs, result, self._found)
+            elif name in PARTED:
+                parted(func, args, kwargs, result, self._found)
             elif not (name in MULTIPLY and self._multiply(args, result)) and not self._divide(name, args):
                 self._follow(name, func, args, kwargs, result)
         self._follow_features(name, args, result)
@@ -157,6 +162,9 @@ class FunctionObserver(TorchFunctionMode):
 
     def _set(self, func: Callable[..., Any], args: tuple[Any, ...], source: torch.Tensor) -> None:
         """Weights that are written into: what they would be without dropout is written into too."""
+        if isinstance(args[-1], torch.Tensor) and self._found.get(args[-1]) is not None:
+            written(func, args, self._found)
+            return
         origin = self._found.get(source)
         if origin is None or origin.clean is None or args[0] is not source:
             return
@@ -277,6 +285,11 @@ class FunctionObserver(TorchFunctionMode):
                 raise CaptureError(
                     "attention is computed in slices of the batch, which cannot be put together; expected it whole. "
                     "Turn slicing off: pipe.disable_attention_slicing()"
+                )
+            if origin.piece:
+                raise CaptureError(
+                    "weights are cut along the queries, and each piece meets the values by itself; expected all "
+                    "rows of a map at once. Say what the weights are with av.register_attention"
                 )
             with torch.no_grad(), scope.deaf():
                 ordered = arrange(origin.undropped(operand).detach())

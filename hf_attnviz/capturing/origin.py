@@ -12,11 +12,11 @@ from typing import Any, Final, Generic, TypeVar
 
 import torch
 
-SOFTMAX: Final = frozenset({"softmax", "_softmax", "special_softmax", "gumbel_softmax"})
+SOFTMAX: Final = frozenset({"softmax", "_softmax", "special_softmax", "gumbel_softmax", "softmin"})
 MULTIPLY: Final = frozenset({"mul", "multiply", "__mul__", "__rmul__"})
 DIVIDE: Final = frozenset({"div", "divide", "true_divide", "__truediv__", "div_", "__itruediv__", "__idiv__"})
 _LOG_SOFTMAX: Final = frozenset({"log_softmax", "special_log_softmax"})
-_EXP: Final = frozenset({"exp", "exp_"})
+_EXP: Final = frozenset({"exp", "exp_", "exp2", "exp2_"})
 _SUBTRACT: Final = frozenset({"sub", "subtract", "__sub__"})
 _INVERSE: Final = frozenset({"reciprocal", "__rtruediv__", "__rdiv__"})
 _STEPS: Final = SOFTMAX | MULTIPLY | DIVIDE | _LOG_SOFTMAX | _EXP | _SUBTRACT | _INVERSE | {
@@ -38,6 +38,7 @@ class Origin:
         stage: ``"weights"``, or how far a softmax that is written out by hand has come.
         root: what the steps of one such softmax have in common.
         axis: the axis that the softmax goes over; None where that is not known.
+        piece: it holds the weights of some queries only.
         routes: the softmax is over the features of a linear layer: more likely a gate or a router than attention.
     """
 
@@ -49,6 +50,7 @@ class Origin:
     root: Any = None
     axis: int | None = None
     routes: bool = False
+    piece: bool = False
 
     @property
     def single(self) -> bool:

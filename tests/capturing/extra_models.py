@@ -141,6 +141,35 @@ def _chunked(s: torch.Tensor, v: torch.Tensor, p: float, training: bool) -> torc
     return torch.cat([part @ v for part in s.softmax(-1).chunk(2, dim=-2)], dim=-2)
 
 
+def _softmin(s: torch.Tensor, v: torch.Tensor, p: float, training: bool) -> torch.Tensor:
+    return F.softmin(-s, dim=-1) @ v
+
+
+def _powers_of_two(s: torch.Tensor, v: torch.Tensor, p: float, training: bool) -> torch.Tensor:
+    e = torch.exp2(s)
+    return torch.linalg.matmul(e / e.sum(-1, keepdim=True), v)
+
+
+def _joined_heads(s: torch.Tensor, v: torch.Tensor, p: float, training: bool) -> torch.Tensor:
+    return torch.cat([F.dropout(part.softmax(-1), p, training) for part in s.chunk(2, dim=1)], dim=1) @ v
+
+
+def _stacked_heads(s: torch.Tensor, v: torch.Tensor, p: float, training: bool) -> torch.Tensor:
+    return torch.stack([part.softmax(-1) for part in s.unbind(1)], dim=1) @ v
+
+
+def _parted_and_joined(s: torch.Tensor, v: torch.Tensor, p: float, training: bool) -> torch.Tensor:
+    one, other = F.dropout(s.softmax(-1), p, training).chunk(2, dim=1)
+    return torch.cat([other, one], dim=1) @ v
+
+
+def _filled(s: torch.Tensor, v: torch.Tensor, p: float, training: bool) -> torch.Tensor:
+    w = torch.empty_like(s)
+    for head in range(s.shape[1]):
+        w[:, head] = F.dropout(s[:, head].softmax(-1), p, training)
+    return w @ v
+
+
 Way = Callable[[torch.Tensor, torch.Tensor, float, bool], torch.Tensor]
 WAYS: dict[str, Way] = {
     "softmax, matmul": _softmax_matmul,
@@ -170,6 +199,12 @@ WAYS: dict[str, Way] = {
     "masked afterwards": _masked_after,
     "written into after dropout": _written_into,
     "multiply and sum, expanded": _expanded,
+    "softmin": _softmin,
+    "powers of two, linalg.matmul": _powers_of_two,
+    "heads joined": _joined_heads,
+    "heads stacked": _stacked_heads,
+    "heads parted and joined": _parted_and_joined,
+    "a buffer filled head by head": _filled,
     "in chunks": _chunked,
 }
 

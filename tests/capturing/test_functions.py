@@ -257,3 +257,35 @@ def test_rows_computed_in_chunks_are_joined_or_refused() -> None:
     with torch.no_grad():
         truth = model.blocks[0].truth(model.embedding(tokens))
     torch.testing.assert_close(first.weights, truth[0], atol=1e-6, rtol=0)
+
+
+def test_queries_in_chunks_are_not_missed_beside_other_layers() -> None:
+    model = built(lambda: ByHand("F.softmax, @"))
+    model.blocks[1] = ByHand("in chunks")
+    with pytest.raises(av.errors.CaptureError, match=r"blocks\.1.*cut along the queries"), av.capture(model):
+        model(ids(1, 6))
+
+
+class Heads(nn.Module):
+    """Each head's weights meet its values by themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = nn.Linear(32, 24)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.part(hidden).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+        self.used = (4 * q @ k.mT).softmax(-1)
+        parts = [w @ value for w, value in zip(self.used.unbind(1), v.unbind(1), strict=True)]
+        return torch.cat(parts, dim=-1).repeat(1, 1, 4)
+
+
+def test_heads_that_are_parted_are_maps_of_their_own() -> None:
+    model = built(Heads, count=1)
+    _, recording = plain_and_captured(model, ids(3, 5))
+    one, other = recording.calls
+    assert torch.equal(torch.cat([one.weights, other.weights], dim=1), model.blocks[0].used)
+    assert [(found.index, found.weights.shape) for found in recording.traces[2].maps] == [
+        (0, (1, 5, 5)),
+        (1, (1, 5, 5)),
+    ]
