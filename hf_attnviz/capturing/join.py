@@ -53,11 +53,11 @@ def traces_of(run: Run, processor: Any, model: nn.Module) -> tuple[Trace, ...]:
 
 def _batch(run: Run) -> int:
     first = next(one for one in run.passes if one.calls)
-    if first.side.ids is not None:
-        return len(first.side.ids)
     sizes = {len(call.rows.weights) for call in first.calls}
     if sizes == {1}:
-        return 1  # one sequence, also where it holds the patches of several pictures
+        return 1  # one sequence, also where it holds the patches of several pictures, or several codes a step
+    if first.side.ids is not None:
+        return len(first.side.ids)
     known = [size for size in (first.batch, first.second) if size is not None]  # the second one where time is first
     return next((size for size in known if size in sizes), known[0] if known else min(sizes))
 

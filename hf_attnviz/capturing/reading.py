@@ -176,7 +176,7 @@ class Reading:
         known: list[int | None]
         if self.tokens is not None:
             known = [*[None] * self.untold, *self.tokens[: self.prompt - self.untold + self.new_tokens]]
-        elif all(one.side.ids is not None for one in self.passes):
+        elif all(one.side.ids is not None and len(one.side.ids) in (1, self.count) for one in self.passes):
             rows = [
                 one.side.ids[self.row(one, len(one.side.ids), "input_ids")]
                 for one in self.passes
