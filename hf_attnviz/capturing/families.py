@@ -3,6 +3,7 @@
 A new odd family is a new row here, proved by ``attnviz doctor``.
 """
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -159,7 +160,11 @@ def no_map(module: object, axis: int | None) -> Text | None:
 
 def other_mixer(module: object) -> Text | None:
     """What a module is that lets positions look at one another without a softmax over keys; None for all others."""
-    name = type(module).__name__
+    return _mixer(type(module).__name__)
+
+
+@functools.cache
+def _mixer(name: str) -> Text | None:
     return next((text for pattern, text in OTHER_MIXERS.items() if re.fullmatch(pattern, name)), None)
 
 

@@ -320,6 +320,11 @@ class FunctionObserver(TorchFunctionMode):
             batch = rows // self._heads[-1]
         elif origin.shape[:-1] == (rows,) or (one is not None and _time_first(one, weights.shape)):
             batch = rows
+        elif one is not None and _either_first(one, weights.shape):
+            raise CaptureError(
+                f"weights {list(weights.shape)} of inputs [{one.batch}, {one.second}, …]: which of the two is the "
+                "batch cannot be told. Choose another batch size, or say it with av.register_attention"
+            )
         return batch if batch and rows % batch == 0 else None
 
 
@@ -340,6 +345,14 @@ def _in_attention() -> bool:
 def _time_first(one: Pass, shape: torch.Size) -> bool:
     """Whether weights ``[batch, query, key]`` belong to inputs ``[position, batch, …]``."""
     return shape[0] == one.second and one.batch in shape[1:] and one.second not in shape[1:]
+
+
+def _either_first(one: Pass, shape: torch.Size) -> bool:
+    """Whether weights ``[batch · head, query, key]`` may as well belong to inputs ``[position, batch, …]``."""
+    if not one.batch or not one.second or one.batch == one.second:
+        return False
+    both = shape[0] % one.batch == 0 and shape[0] % one.second == 0
+    return both and one.batch in shape[1:] and one.second not in shape[1:]
 
 
 def _listeners() -> list[scope.Session]:

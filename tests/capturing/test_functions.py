@@ -289,3 +289,29 @@ def test_heads_that_are_parted_are_maps_of_their_own() -> None:
         (0, (1, 5, 5)),
         (1, (1, 5, 5)),
     ]
+
+
+class TimeFirst(nn.Module):
+    """Positions stand first, and heads are folded into the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(8, 24)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        length, batch, size = hidden.shape
+        q, k, v = (part.reshape(length, 2 * batch, -1).transpose(0, 1) for part in self.qkv(hidden).chunk(3, -1))
+        weights = torch.bmm(q, k.mT).softmax(-1)
+        return torch.bmm(weights, v).transpose(0, 1).reshape(length, batch, size)
+
+
+@pytest.mark.parametrize(("length", "batch"), [(4, 2), (2, 3), (6, 3)])
+def test_heads_and_sequences_are_not_mixed_where_positions_stand_first(length: int, batch: int) -> None:
+    model, hidden = TimeFirst().eval(), torch.randn(length, batch, 8)
+    with torch.no_grad():
+        plain = model(hidden)
+        recording = av.attach(model)
+        assert torch.equal(model(hidden), plain)
+        recording.detach()
+    with pytest.raises(av.errors.CaptureError, match="which of the two is the batch"):
+        _ = recording.traces
