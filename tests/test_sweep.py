@@ -71,6 +71,7 @@ SOUND: dict[str, Any] = {
 @pytest.mark.parametrize(
     "changed",
     [
+        {"together": "differs: by 1"},
         {"kernels": 3}, {"products": 1}, {"identical": False}, {"unchanged": False}, {"traces": "CaptureError: no"},
         {"stage": "ended", "reason": "too slow"},
         {"findings": [SOUND["findings"][0] | {"grade": "consistent"}]},

@@ -79,6 +79,9 @@ SLICED: Final = "SlicedAttn"
 # A class whose name holds this attends by hand, also where shapes alone could mean a gate or soft embeddings.
 ATTENDS: Final = re.compile(r"att(entio)?n|attend", re.IGNORECASE)
 
+# What an attention module calls the number of its heads.
+HEADS: Final = ("num_attention_heads", "num_heads", "n_heads", "n_head", "nhead", "heads")
+
 # A class that wraps a model and only passes calls on to it -> the attribute that holds the model.
 WRAPPERS: Final[dict[str, str]] = {
     "PeftModel": "base_model",

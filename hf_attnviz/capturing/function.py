@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from hf_attnviz.capturing import scope
 from hf_attnviz.capturing.arranging import as_matrix, batched, first_of_last, one_query, order_of, ordered_by
-from hf_attnviz.capturing.families import ATTENDS, SLICED, no_map
+from hf_attnviz.capturing.families import ATTENDS, HEADS, SLICED, no_map
 from hf_attnviz.capturing.following import JOINED, PARTED, joined, parted, written
 from hf_attnviz.capturing.gradients import UNFINISHED, Arrange, Gradient, Watched, hindrance, in_the_graph
 from hf_attnviz.capturing.origin import DIVIDE, MULTIPLY, SOFTMAX, Known, Origin, begun, one_axis
@@ -318,6 +318,8 @@ class FunctionObserver(TorchFunctionMode):
             batch = origin.shape[0]
         elif self._heads:
             batch = rows // self._heads[-1]
+        elif (heads := _own_heads(session.contexts[-1].module)) and rows % heads == 0:
+            batch = rows // heads
         elif origin.shape[:-1] == (rows,) or (one is not None and _time_first(one, weights.shape)):
             batch = rows
         elif one is not None and _either_first(one, weights.shape):
@@ -326,6 +328,12 @@ class FunctionObserver(TorchFunctionMode):
                 "batch cannot be told. Choose another batch size, or say it with av.register_attention"
             )
         return batch if batch and rows % batch == 0 else None
+
+
+def _own_heads(module: torch.nn.Module) -> int | None:
+    """How many heads a module says that it has."""
+    said = (getattr(module, name, None) for name in HEADS)
+    return next((heads for heads in said if isinstance(heads, int) and heads > 0), None)
 
 
 def _is_alone(weights: torch.Tensor, values: torch.Tensor, origin: Origin) -> bool:

@@ -348,3 +348,15 @@ def test_pictures_packed_into_one_sequence_are_one_trace() -> None:
     assert torch.equal(found.weights, recording.calls[0].weights[0])
     assert found.weights.shape == (4, 32, 32)
     assert not bool(found.weights[:, :16, 16:].any())  # no picture sees another
+
+
+def test_heads_are_counted_by_what_the_module_says() -> None:
+    """SegGPT reads the picture and its prompt as two rows of a batch, heads folded into it."""
+    model = made("SegGpt", "Model", PICTURE | {"image_size": [32, 16], "merge_index": 0})
+    with torch.no_grad(), av.capture(model) as recording:
+        model(pixels()[:1], pixels()[:1], pixels()[:1])
+    assert [tuple(call.weights.shape[:2]) for call in recording.calls] == [(2, 4), (1, 4)]
+    with torch.no_grad(), av.capture(model) as recording:
+        model(pixels(), pixels(), pixels())
+    with pytest.raises(av.errors.CaptureError, match="Pass one input at a time"):  # pictures first, then all prompts
+        _ = recording.traces

@@ -51,6 +51,8 @@ def faults(row: Row) -> list[str]:
     ]
     if ran(row) and not row["traces"].endswith("maps"):
         found.append(f"no trace: {row['traces']}")
+    if str(row.get("together", "")).startswith("differs"):
+        found.append(f"two inputs in one batch: {row['together']}")
     return found
 
 
@@ -88,6 +90,8 @@ def last_line(rows: Sequence[Row], seconds: float) -> str:
         f"{sum(row['identical'] for row in forward)} of {len(forward)} outputs identical, "
         f"{sum(row['unchanged'] for row in forward)} of {len(forward)} models unchanged, "
         f"{sum(bool(others(row)) for row in forward)} types with mixing that is no attention (named), "
+        f"{sum(row.get('together') == 'yes' for row in attending)} with the same traces for two inputs in one batch "
+        f"({sum(row.get('together') == 'refused' for row in attending)} refused), "
         f"{sum(map(near_uniform, attending))} near uniform, "
         f"{sum(bool(faults(row)) for row in rows)} faults, {seconds:.0f} s"
     )
