@@ -131,6 +131,9 @@ class AttentionStack:
     name: str
     maps: tuple[AttentionMap, ...]
 
+    def __repr__(self) -> str:
+        return f"{self.name} with {len(self.maps)} × {'×'.join(map(str, self.maps[-1].weights.shape))}"
+
     def __len__(self) -> int:
         return len(self.maps)
 
@@ -237,6 +240,9 @@ class Trace:
     candidate: int = 0
     model: str = ""
     origin: Origin | None = None
+
+    def __repr__(self) -> str:
+        return f"Trace({self.model or 'a model'}: {', '.join(map(repr, self.stacks.values())) or 'no maps'})"
 
     @cached_property
     def stacks(self) -> Mapping[str, AttentionStack]:

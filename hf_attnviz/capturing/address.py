@@ -14,6 +14,8 @@ from hf_attnviz.capturing.families import (
     ATTENTION_CLASS,
     CROSS_INPUTS,
     CROSS_NAMES,
+    KNOWN_PACKAGES,
+    NO_SEQUENCE,
     ORDER,
     STACK_OF_INPUT,
     STACK_OF_PACKAGE,
@@ -93,7 +95,19 @@ def is_cross(address: Address, module: nn.Module, args: Sequence[Any], kwargs: M
         return True
     given = named_arguments(module, args, kwargs)
     own = next((value for value in given.values() if isinstance(value, torch.Tensor)), None)
-    return any(isinstance(given.get(name), torch.Tensor) and given[name] is not own for name in CROSS_INPUTS)
+    if any(isinstance(given.get(name), torch.Tensor) and given[name] is not own for name in CROSS_INPUTS):
+        return True
+    return of_users(module) and any(_is_sequence(name, value) and value is not own for name, value in given.items())
+
+
+def of_users(module: nn.Module) -> bool:
+    """Whether a module is written by somebody whose names for things we do not know."""
+    return type(module).__module__.partition(".")[0] not in KNOWN_PACKAGES
+
+
+def _is_sequence(name: str, value: Any) -> bool:
+    tensor = isinstance(value, torch.Tensor) and not value.is_nested
+    return tensor and value.dim() == 3 and value.is_floating_point() and NO_SEQUENCE.search(name.lower()) is None
 
 
 @functools.cache

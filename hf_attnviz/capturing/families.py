@@ -60,6 +60,11 @@ CROSS_INPUTS: Final = (
     "keys",
 )
 
+# Packages whose modules are known by the names above; in modules of others, a second sequence is another one, unless
+# its name says that it is no sequence to look at.
+KNOWN_PACKAGES: Final = frozenset({"transformers", "diffusers", "timm", "torch", "sentence_transformers", "peft"})
+NO_SEQUENCE: Final = re.compile(r"pos|mask|bias|rot|emb|cos|sin|time|freq|scale|shift|gate|cond|residual|skip")
+
 # Parts of a module's name, or of its class', that mean cross-attention.
 CROSS_NAMES: Final = ("crossattention", "cross_attn", "cross_attention", "encoder_attn", "encdecattention")
 

@@ -232,7 +232,7 @@ class _Sequence(Reading):
     @cached_property
     def _last_of_prompt(self) -> int:
         """The place of the row that put out the first new token."""
-        return max(0, sum(self.real(self.prompt)) - 1)
+        return max(0, self.real_prompt - 1)
 
     def _produced(self, places: Sequence[int]) -> tuple[str | None, ...]:
         labels = self.names.own

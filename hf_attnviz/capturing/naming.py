@@ -85,8 +85,10 @@ class Names:
         if not self.positions.media:
             return labels
         pictures = self.share.labels if self.share is not None else None
-        labels = filled(labels, placeholders(self.positions, ids), pictures)
-        return filled(labels, placeholders(self.positions, ids, SOUND_TOKENS), None)
+        # A placeholder that is put out stands for nothing.
+        read = ids if self.of.run.generated is None else ids[: self.of.real_prompt]
+        labels = filled(labels, placeholders(self.positions, read), pictures)
+        return filled(labels, placeholders(self.positions, read, SOUND_TOKENS), None)
 
     @cached_property
     def source(self) -> Labels | None:

@@ -65,6 +65,11 @@ class Reading:
         return self.prefill[-1].side.past + (self.prefill[-1].side.new or 0)
 
     @cached_property
+    def real_prompt(self) -> int:
+        """How many positions the prompt has, without padding."""
+        return sum(self.real(self.prompt))
+
+    @cached_property
     def tokens(self) -> list[int] | None:
         """The tokens returned for this sequence, prompt first where tokens were the prompt; None for plain passes."""
         generated = self.run.generated

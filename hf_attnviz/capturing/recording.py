@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hf_attnviz.capturing import scope
-from hf_attnviz.capturing.address import Address, addresses, is_cross, is_joint, model_name
+from hf_attnviz.capturing.address import Address, addresses, is_cross, is_joint, model_name, of_users
 from hf_attnviz.capturing.families import PROBES
 from hf_attnviz.capturing.gradients import FROZEN, Gradient
 from hf_attnviz.capturing.join import traces_of
@@ -208,6 +208,8 @@ class Recording:
                 side, seen = session.run.side(address.stack, one), see()
                 both = is_joint(module, context.args, context.kwargs, seen.proved.weights.shape)
                 kind = "cross" if cross and not both else "self"
+                if of_users(module) and not side.cached and _other_keys(seen.proved.weights):
+                    kind = "cross"
                 before = before if before is not None and before.goes_on(seen.proved.weights) else None
                 one.calls.append(self._kept(seen, address, kind, layer, context.maps, one.step, side, before))
                 remember(one, place, one.calls[-1], seen.proved.weights, before)
@@ -312,6 +314,11 @@ class Recording:
                 "computes it where our observers cannot see (a compiled or scripted part, a custom kernel)"
                 + (f"; layers={sorted(self._layers)} chosen" if self._layers is not None else "")
             )
+
+
+def _other_keys(weights: torch.Tensor) -> bool:
+    """Whether keys and queries are different in number: then the keys are no sequence that looks at itself."""
+    return weights.dim() == 4 and 1 < weights.shape[-2] != weights.shape[-1]
 
 
 def _closed(model: nn.Module) -> frozenset[int]:

@@ -241,3 +241,37 @@ def test_an_attention_that_cannot_be_seen_is_told() -> None:
     model = nn.Sequential(SigmoidAttention())
     with pytest.raises(av.errors.CaptureError, match=r"register_attention\(SigmoidAttention"), av.capture(model):
         model(torch.randn(1, 4, SIZE))
+
+
+class Looks(torch.nn.Module):
+    """Attention of a user's own, whatever its arguments and its attribute are called."""
+
+    def forward(self, state: torch.Tensor, seen: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
+        return (state @ seen.transpose(1, 2)).softmax(-1) @ seen
+
+
+class Pair(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = Looks(), Looks()
+
+    def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        own = self.one(target, target, torch.randn_like(target))
+        return self.other(own, source)
+
+
+@pytest.mark.parametrize("length", [4, 6], ids=["other length", "same length"])
+def test_a_second_sequence_is_another_one_whatever_it_is_called(length: int) -> None:
+    with av.capture(Pair()) as recording:
+        recording.model(torch.randn(1, 6, 8), torch.randn(1, length, 8))
+    assert [(call.module, call.kind) for call in recording.calls] == [("one", "self"), ("other", "cross")]
+
+
+def test_more_keys_than_queries_are_another_sequence() -> None:
+    class Inline(torch.nn.Module):
+        def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            return (target @ source.transpose(1, 2)).softmax(-1) @ source
+
+    with av.capture(Inline()) as recording:
+        recording.model(torch.randn(1, 6, 8), torch.randn(1, 4, 8))
+    assert recording.calls[0].kind == "cross"

@@ -334,6 +334,26 @@ def test_generated_words_keep_the_pictures_patches(options: dict[str, Any]) -> N
         torch.testing.assert_close(trace.vision.maps[0].weights, alone.maps[0].weights, atol=1e-6, rtol=1e-5)
 
 
+class Always(transformers.LogitsProcessor):
+    def __init__(self, token: int) -> None:
+        self.token = token
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(scores, -1e9).index_fill(1, torch.tensor([self.token]), 0.0)
+
+
+def test_a_placeholder_that_is_put_out_stands_for_nothing() -> None:
+    model, inputs = CASES["llava"].make(), CASES["llava"].inputs(True)
+    placeholder = model.config.image_token_id
+    settings = {"max_new_tokens": 3, "do_sample": False, "eos_token_id": None}
+    with av.capture(model) as recording:
+        model.generate(**inputs, **settings, logits_processor=[Always(placeholder)])
+    keys = recording.trace.decoder.keys
+    assert keys.ids[-2:] == (placeholder, placeholder)
+    assert [s.grid for s in keys.segments if s.kind == "patch"] == [(4, 4)]
+    assert "patch" not in keys.kinds[-2:]
+
+
 def test_a_videos_frames_are_parts() -> None:
     """Two pairs of frames of 16 × 24: each is looked at by itself, and is 2 × 3 merged positions of the decoder."""
     model = qwen()

@@ -412,3 +412,10 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     assert "nothing was changed" in run.stdout
     check(odd(), av.load(path))
     assert [p.name for p in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_trace_is_printed_in_a_line() -> None:
+    model = tiny("llama")
+    with torch.no_grad(), av.capture(model) as recording:
+        model(ids(1, 5))
+    assert repr(recording.trace) == "Trace(LlamaForCausalLM: decoder with 2 × 4×5×5)"
