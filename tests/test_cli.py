@@ -140,3 +140,8 @@ def test_the_demo_is_started_as_asked(attnviz, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setitem(globals(), "serve", lambda *args, **options: asked.append((args, options)))
     assert attnviz("demo", *words) == 0
     assert asked == [((), expected)]
+
+
+def test_a_pair_that_nothing_parts_is_refused(attnviz, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attnviz("view", "translator", "我爱", "--pair", "你") == 1
+    assert "knows no pairs" in capsys.readouterr().err

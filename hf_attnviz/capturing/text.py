@@ -68,9 +68,17 @@ def encode(model: Any, processor: Any, text: str, pair: str | None = None) -> di
     """
     tokenizer = tokenizer_of(processor)
     if tokenizer is None:
+        reads = getattr(model, "main_input_name", "input_ids")
+        if reads not in ("input_ids", "inputs"):
+            raise ArgumentError(
+                f"this model came without a tokenizer and reads {reads}, not text; run it inside av.capture(model), or "
+                "give a file to: attnviz doctor MODEL --input FILE"
+            )
         raise ArgumentError("this model came without a tokenizer; pass processor=AutoTokenizer.from_pretrained(…)")
     if not text.strip() or (pair is not None and not pair.strip()):
         raise ArgumentError("the text is empty; expected at least one word")
+    if pair is not None and not _knows_pairs(tokenizer):
+        raise ArgumentError("this tokenizer knows no pairs: it would read both sentences as one; give one sentence")
     encoded = tokenizer(text, pair, return_tensors="pt") if pair is not None else tokenizer(text, return_tensors="pt")
     length = encoded["input_ids"].shape[1]
     if length == 0:
@@ -79,6 +87,13 @@ def encode(model: Any, processor: Any, text: str, pair: str | None = None) -> di
     if most is not None and length > most:
         raise ArgumentError(f"the text has {length:,} tokens, this model reads at most {most:,}; shorten it")
     return on_device(encoded, model)
+
+
+def _knows_pairs(tokenizer: Any) -> bool:
+    """Whether anything parts the two sentences of a pair: special tokens between them, or types."""
+    added = getattr(tokenizer, "num_special_tokens_to_add", None)
+    parted = added is None or added(pair=True) > added(pair=False)
+    return parted or "token_type_ids" in getattr(tokenizer, "model_input_names", ())
 
 
 def tokenizer_of(processor: Any) -> Any:
