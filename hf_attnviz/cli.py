@@ -217,7 +217,8 @@ def _file_or_text(one: str) -> Path | str:
 
 
 def _print_diagnosis(found: av.Diagnosis) -> None:
-    console = Console()
+    edge = sys.stdout.isatty() or os.environ.get("COLUMNS")
+    console = Console(width=None if edge else 200)  # a pipe has no edge to wrap at
     console.print(RichText(av.visible(found.model), "bold"))
     if found.given:
         console.print(RichText(av.visible(f"{Text('reads', '输入')} {found.given}")), soft_wrap=True)
