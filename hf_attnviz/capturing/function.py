@@ -265,6 +265,8 @@ class FunctionObserver(TorchFunctionMode):
         self._found.forget(product)
         (operand, arrange), axis = origin.factor, axis % product.dim()
         if origin.alone and axis < operand.dim() - 1:  # [batch, key], [batch, head, key], or in another order
+            if origin.axis is not None and operand.shape[axis] > origin.shape[origin.axis]:
+                return  # a softmax over something else than what is summed
             arrange = functools.partial(one_query, arrange, axis)
         elif axis != product.dim() - 2:
             return

@@ -215,6 +215,21 @@ def test_a_router_over_flattened_tokens_is_no_attention(way: str) -> None:
         model(torch.randn(2, 5, SIZE))
 
 
+@pytest.mark.parametrize("way", ["multiply and sum", "einsum", "of features"])
+def test_a_softmax_over_another_axis_than_the_sum_is_no_attention(way: str) -> None:
+    class Pooled(nn.Module):
+        def forward(self, states: torch.Tensor) -> torch.Tensor:
+            if way == "of features":
+                return (states.softmax(-1)[..., :1] * states).sum(1)
+            weights = states.sum(-1, keepdim=True).softmax(-1)  # over one: all weights are 1
+            if way == "einsum":
+                return torch.einsum("bk,bkd->bd", weights[..., 0], states)
+            return (weights * states).sum(1)
+
+    with pytest.raises(av.errors.NothingCapturedError), av.capture(Pooled()) as recording:
+        recording.model(torch.randn(2, SIZE + 3, SIZE))
+
+
 def test_a_location_based_attention_is_known_by_its_name() -> None:
     """Weights straight from a linear layer, as the first tutorials had it: only the name tells them from a router."""
 
