@@ -1,18 +1,24 @@
 """From an operand, as it stands in a product, to weights ``[batch, head, query, key]``."""
 
+from collections.abc import Callable
+
 import torch
 
-from hf_attnviz.capturing import scope
-from hf_attnviz.capturing.gradients import Arrange
+Arrange = Callable[[torch.Tensor], torch.Tensor]
 
 
-def batched(arrange: Arrange, batch: int | None, operand: torch.Tensor) -> torch.Tensor:
+def four(tensor: torch.Tensor) -> torch.Tensor:
+    """``[batch, head, position, size]``, whatever stood before the positions."""
+    if tensor.dim() == 2:
+        return tensor[None, None]
+    return tensor[:, None] if tensor.dim() == 3 else tensor.reshape(-1, *tensor.shape[-3:])
+
+
+def batched(weights: torch.Tensor, batch: int | None) -> torch.Tensor:
     """``[batch · head, query, key]`` as ``[batch, head, query, key]``; other numbers of axes as they are."""
-    with torch.no_grad(), scope.deaf():
-        weights = arrange(operand)
-        if weights.dim() != 3:
-            return weights
-        return weights[:, None] if batch is None else weights.reshape(batch, -1, *weights.shape[1:])
+    if weights.dim() != 3:
+        return weights
+    return weights[:, None] if batch is None else weights.reshape(batch, -1, *weights.shape[1:])
 
 
 def as_matrix(weights: torch.Tensor, turned: bool) -> torch.Tensor:

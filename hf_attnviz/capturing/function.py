@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from hf_attnviz.capturing import scope
-from hf_attnviz.capturing.arranging import as_matrix, batched, first_of_last, one_query, order_of, ordered_by
+from hf_attnviz.capturing.arranging import Arrange, as_matrix, batched, first_of_last, one_query, order_of, ordered_by
 from hf_attnviz.capturing.families import ATTENDS, HEADS, SLICED, no_map
 from hf_attnviz.capturing.following import JOINED, PARTED, joined, parted, written
-from hf_attnviz.capturing.gradients import UNFINISHED, Arrange, Gradient, Watched, hindrance, in_the_graph
+from hf_attnviz.capturing.gradients import UNFINISHED, Gradient, Watched, hindrance, in_the_graph
 from hf_attnviz.capturing.origin import DIVIDE, MULTIPLY, SOFTMAX, Known, Origin, begun, one_axis
 from hf_attnviz.capturing.proof import Proved
 from hf_attnviz.capturing.runs import Pass
@@ -297,9 +297,9 @@ class FunctionObserver(TorchFunctionMode):
                 ordered = arrange(origin.undropped(operand).detach())
             if origin.single and ordered.shape[-1] > 1:
                 continue  # ones for every key: that softmax was over something else
-            whole = functools.partial(batched, arrange, self._batch(ordered, origin, session))
+            batch = self._batch(ordered, origin, session)
             proved = Proved(
-                whole(origin.undropped(operand).detach()).clone(),
+                batched(ordered, batch).clone(),
                 torch.zeros(()),
                 0.0,
                 "exact",
@@ -308,7 +308,8 @@ class FunctionObserver(TorchFunctionMode):
             gradient = None
             if session.recording.gradients:
                 gradient = Gradient(unwatched or hindrance(dropout=origin.clean is not None, replaced=False))
-                gradient = gradient if gradient.reason else gradient.watch(operand, whole)
+                if not gradient.reason:
+                    gradient.watch(operand, functools.partial(_flowing, arrange, batch))
             seen = Seen(proved, implementation, gradient=gradient)
             session.recording.receive(session, module, functools.partial(_same, seen))
 
@@ -369,6 +370,12 @@ def _listeners() -> list[scope.Session]:
     """The sessions that want what happens in the module each of them is in."""
     open_ones = [s for s in scope.sessions() if s.contexts and not s.stated]
     return [s for s in open_ones if s.recording.wants(s.contexts[-1].module)]
+
+
+def _flowing(arrange: Arrange, batch: int | None, gradient: torch.Tensor) -> torch.Tensor:
+    """The gradient of an operand, arranged as its weights are."""
+    with scope.deaf():
+        return batched(arrange(gradient), batch)
 
 
 def _same(seen: Seen) -> Seen:

@@ -15,10 +15,9 @@ from typing import Any, Final
 import torch
 
 from hf_attnviz.capturing import scope
+from hf_attnviz.capturing.arranging import Arrange, four
 from hf_attnviz.capturing.proof import attending_rows, tolerance
 from hf_attnviz.errors import NotKeptError, ProofError
-
-Arrange = Callable[[torch.Tensor], torch.Tensor]
 
 _NO_GRAD: Final = "the model ran without gradients; run it outside torch.no_grad() and torch.inference_mode()"
 _DROPOUT: Final = (
@@ -152,10 +151,7 @@ def in_the_graph(given: Mapping[str, Any], truth: torch.Tensor) -> tuple[torch.T
 
     def shaped(output: torch.Tensor) -> torch.Tensor:
         """``[batch, query, head, size]``, as :func:`agreed` reads it."""
-        return (output[:, None] if output.dim() == 3 else output.reshape(-1, *output.shape[-3:])).transpose(1, 2)
-
-    def four(weights: torch.Tensor) -> torch.Tensor:
-        return shaped(weights).transpose(1, 2)
+        return four(output).transpose(1, 2)
 
     query = led_by_gradient(given["query"], given["key"])
     with scope.deaf(), precisely(query) as dtype:

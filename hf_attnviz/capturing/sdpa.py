@@ -6,6 +6,7 @@ from typing import Any, Final
 import torch
 
 from hf_attnviz.capturing import scope
+from hf_attnviz.capturing.arranging import four
 from hf_attnviz.capturing.gradients import Watched
 from hf_attnviz.capturing.proof import attending_rows, prove
 from hf_attnviz.capturing.seen import Seen
@@ -38,12 +39,6 @@ def sdpa_seen(
     query, key, value = (given[name] for name in ("query", "key", "value"))
     rest = {name: given[name] for name in _NAMES[3:] if name in given} | {"dropout_p": 0.0}
     mask, scale = rest.get("attn_mask"), rest.get("scale") or query.shape[-1] ** -0.5
-
-    def four(tensor: torch.Tensor) -> torch.Tensor:
-        """``[batch, head, position, size]``, whatever stood before the positions."""
-        if tensor.dim() == 2:
-            return tensor[None, None]
-        return tensor[:, None] if tensor.dim() == 3 else tensor.reshape(-1, *tensor.shape[-3:])
 
     def kernel(v: torch.Tensor) -> torch.Tensor:
         with scope.deaf(), torch.no_grad():
