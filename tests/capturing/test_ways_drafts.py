@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 
 import hf_attnviz as av
 from tests.capturing.extra_models import byte_level, word_piece
-from tests.capturing.ways import assert_decoder_is_one_pass, decoder
+from tests.capturing.ways import assert_decoder_is_one_pass, assert_sides_are_one_pass, decoder
 from tests.models import ids, tiny
 
 DECODERS = ["llama", "gpt2", "mistral", "gemma3"]
@@ -76,14 +76,7 @@ def test_drafts_of_an_encoder_decoder(name: str, way: str) -> None:
     with torch.no_grad():
         expected = reference(input_ids=source, decoder_input_ids=tokens, output_attentions=True)
     trace = recording.trace
-    for stack, maps in (
-        (trace.encoder, expected.encoder_attentions),
-        (trace.decoder, expected.decoder_attentions),
-        (trace.cross, expected.cross_attentions),
-    ):
-        assert stack.layers == tuple(range(len(maps)))
-        for found, wanted in zip(stack, maps, strict=True):
-            torch.testing.assert_close(found.weights, wanted[0], atol=2e-5, rtol=0)
+    assert_sides_are_one_pass(trace, expected)
     assert trace.cross.queries.ids == tuple(tokens[0].tolist())
 
 

@@ -17,7 +17,7 @@ from transformers.masking_utils import (
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import hf_attnviz as av
-from tests.capturing.ways import decoder
+from tests.capturing.ways import captured, decoder
 from tests.models import ids, padded, tiny
 
 NAME = "hf_attnviz_test_function"
@@ -98,15 +98,6 @@ FUNCTIONS: dict[str, tuple[Function, str, str]] = {
     "sums given back": (with_sums, "warm", "kernel on identity"),
     "heads side by side": (flat, "warm", "kernel on identity"),
 }
-
-
-def captured(model: Any, inputs: dict[str, torch.Tensor], **options: Any) -> av.Recording:
-    with torch.no_grad():
-        plain = model(**inputs)
-        with av.capture(model, **options) as recording:
-            seen = model(**inputs)
-    assert torch.equal(plain[0], seen[0])
-    return recording
 
 
 @pytest.mark.parametrize("mask", [*MASKS, None])

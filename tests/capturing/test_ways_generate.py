@@ -10,7 +10,7 @@ from transformers import DynamicCache
 import hf_attnviz as av
 from tests.capturing.test_families import whisper
 from tests.capturing.test_generate import without_padding
-from tests.capturing.ways import assert_decoder_is_one_pass, decoder, read
+from tests.capturing.ways import assert_decoder_is_one_pass, assert_sides_are_one_pass, decoder, read
 from tests.models import ids, padded, tiny
 
 NAMES = ["llama", "mistral", "gemma3"]
@@ -119,14 +119,7 @@ def test_a_language_found_first_is_an_aside() -> None:
         assert tokens[0, 3:].tolist() == plain[item, :-1].tolist()
         with torch.no_grad():
             out = reference(features[item : item + 1], decoder_input_ids=tokens, output_attentions=True)
-        for stack, maps in (
-            (trace.encoder, out.encoder_attentions),
-            (trace.decoder, out.decoder_attentions),
-            (trace.cross, out.cross_attentions),
-        ):
-            assert stack.layers == tuple(range(len(maps)))
-            for found, wanted in zip(stack, maps, strict=True):
-                torch.testing.assert_close(found.weights, wanted[0], atol=2e-5, rtol=0)
+        assert_sides_are_one_pass(trace, out)
 
 
 def test_a_pad_token_that_was_put_out_is_a_token_where_nothing_ends() -> None:

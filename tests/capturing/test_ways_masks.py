@@ -6,21 +6,12 @@ import pytest
 import torch
 
 import hf_attnviz as av
-from tests.capturing.ways import assert_packed, decoder, packed
+from tests.capturing.ways import assert_packed, captured, decoder, packed
 from tests.models import ids, tiny
 
 NEAR = {"atol": 2e-5, "rtol": 0}
 BACKENDS = ["sdpa", "eager"]
 LOWEST = torch.finfo(torch.float32).min
-
-
-def captured(model: Any, inputs: dict[str, Any], **options: Any) -> av.Recording:
-    with torch.no_grad():
-        plain = model(**inputs)
-        with av.capture(model, **options) as recording:
-            seen = model(**inputs)
-    assert torch.equal(plain[0], seen[0])
-    return recording
 
 
 def tree(length: int) -> torch.Tensor:

@@ -75,6 +75,28 @@ def assert_decoder_is_one_pass(trace: av.Trace, reference: Any, tokens: list[int
         torch.testing.assert_close(found.weights, wanted[0], atol=2e-5, rtol=0)
 
 
+def assert_sides_are_one_pass(trace: av.Trace, expected: Any) -> None:
+    """The maps of both sides and of the cross-attention are those of an eager twin's pass."""
+    for stack, maps in (
+        (trace.encoder, expected.encoder_attentions),
+        (trace.decoder, expected.decoder_attentions),
+        (trace.cross, expected.cross_attentions),
+    ):
+        assert stack.layers == tuple(range(len(maps)))
+        for found, wanted in zip(stack, maps, strict=True):
+            torch.testing.assert_close(found.weights, wanted[0], atol=2e-5, rtol=0)
+
+
+def captured(model: Any, inputs: dict[str, Any], **options: Any) -> av.Recording:
+    """A recording of one forward, whose output is that of a plain one, bit by bit."""
+    with torch.no_grad():
+        plain = model(**inputs)
+        with av.capture(model, **options) as recording:
+            seen = model(**inputs)
+    assert torch.equal(plain[0], seen[0])
+    return recording
+
+
 def packed(lengths: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
     """Documents one after the other in one row, and position ids that begin anew with each."""
     return ids(1, sum(lengths)), torch.cat([torch.arange(length) for length in lengths])[None]
