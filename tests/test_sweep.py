@@ -83,3 +83,22 @@ SOUND: dict[str, Any] = {
 def test_the_table_tells_every_fault(changed: dict[str, Any]) -> None:
     assert table.faults(SOUND) == []
     assert table.faults(SOUND | changed)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        ("minimax", "linear attention"), ("rwkv", "a linear recurrence (RWKV)"), ("fnet", "a Fourier transform"),
+        ("mamba2", "a state-space model"), ("xlstm", "a matrix memory (xLSTM)"),
+        ("yoso", "an estimate by hashing, no softmax"),
+        ("autoformer", "auto-correlation, which looks at delays"),
+        ("deformable_detr", "deformable attention, which samples a few points between the pixels"),
+        ("convbert", "a convolution whose kernel each position makes"),
+        ("deepseek_v4", "streams of the residual, mixed in place"),
+    ],
+)  # fmt: skip
+def test_what_is_no_attention_over_keys_is_named(key: str, what: str) -> None:
+    row = examined(key)
+    assert not table.faults(row)
+    assert what in table.others(row)

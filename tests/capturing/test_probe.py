@@ -8,6 +8,7 @@ import transformers
 
 import hf_attnviz as av
 from tests.models import ENDS, SMALL, ids, padded
+from tests.sweep.build import built
 
 
 def longformer(window: int = 4) -> Any:
@@ -123,3 +124,17 @@ def test_a_layer_that_would_drop_weights_is_refused_in_words() -> None:
     model = longformer().train()
     with pytest.raises(av.errors.CaptureError, match=r"dropout.*model\.eval"), av.capture(model):
         model(**padded([8], "right"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_second_run_writes_into_a_cache_of_its_own() -> None:
+    """Informer's decoder fills a cache; each run for us begins with it as it was, and leaves the model's alone."""
+    model, inputs = built("informer")
+    with torch.no_grad():
+        plain = model(**inputs)
+        with av.capture(model) as recording:
+            seen = model(**inputs)
+    assert torch.equal(plain[0], seen[0])
+    lengths = [out.past_key_values.get_seq_length() for out in (plain, seen)]
+    assert lengths[0] == lengths[1] > 0
+    assert {call.grade for call in recording.calls if "run again" in call.implementation} == {"exact"}
