@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "hf_attnviz"
 
 # room -> the rooms it may import from (a room is a top-level module or subpackage of hf_attnviz)
-GROUND = {"axes", "errors", "language", "legible", "optional", "storage"}
+GROUND = {"axes", "errors", "language", "legible", "optional", "progress", "storage"}
 TRAVELS = {"labels", "result", "trace", "view"}
 MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(GROUND, GROUND),
@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "analysis": GROUND | TRAVELS | {"functional"},
     "views": GROUND | TRAVELS,
     "zoo": GROUND | TRAVELS,
+    "explaining": GROUND | TRAVELS | {"capturing", "functional", "analysis", "views"},
     "reporting": GROUND | TRAVELS | {"analysis", "views"},
     "cli": {"__init__"},
     "__main__": {"cli"},
@@ -33,6 +34,8 @@ ONLY_IN = {  # an outside package -> the only places that may know it
     "typer": {"hf_attnviz/cli.py"},
     "matplotlib": {"hf_attnviz/views"},
     "jinja2": {"hf_attnviz/views"},
+    "captum": {"hf_attnviz/explaining"},
+    "tqdm": {"hf_attnviz/progress.py"},
 }
 
 

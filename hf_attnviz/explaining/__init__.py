@@ -1,0 +1,1 @@
+"""Explanations of one prediction, and tests of whether to believe them: everything that runs the model again."""

@@ -1,0 +1,170 @@
+"""What is explained: one scalar of a model's outputs.
+
+A classifier's logit of a class, a language model's logit of a token at one position, or whatever a function of the
+user's own makes of the outputs. Gradients are taken of the logit; what is removed from the input is judged by its
+probability.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hf_attnviz.errors import ArgumentError, ShapeError
+
+TargetLike = int | str | tuple[int, int] | Callable[[Any], torch.Tensor] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """One scalar of a model's outputs.
+
+    Attributes:
+        name: the scalar in words: ``"logit of 'duck' at position 5"``.
+        index: the class or the token id; None for a function.
+        position: where logits ``[batch, position, token]`` are read, counted in the sequence that the logits belong
+            to; negative counts from the end. None for logits ``[batch, class]`` and for a function.
+        function: the user's own scalar of the outputs, or None.
+    """
+
+    name: str
+    index: int | None = None
+    position: int | None = None
+    function: Callable[[Any], torch.Tensor] | None = None
+
+    def score(self, outputs: Any, position: int | None = None) -> torch.Tensor:
+        """The scalar of each row ``[batch]``: the logit, or what the function gives. It stays in the graph.
+
+        Args:
+            outputs: what the model gave.
+            position: where to read instead, when the sequence has been changed before the target's position.
+        """
+        if self.function is not None:
+            return self._of_function(outputs)
+        return self._logits(outputs, position)[:, self.index]
+
+    def probability(self, outputs: Any, position: int | None = None) -> torch.Tensor:
+        """The probability of the class or token ``[batch]`` in float32 or better; for a function, what it gives."""
+        if self.function is not None:
+            return self._of_function(outputs)
+        logits = self._logits(outputs, position)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)[:, self.index]
+
+    def _logits(self, outputs: Any, position: int | None) -> torch.Tensor:
+        logits = logits_of(outputs)
+        assert logits is not None
+        if self.position is None:
+            return logits
+        return logits[:, self.position if position is None else position]
+
+    def _of_function(self, outputs: Any) -> torch.Tensor:
+        assert self.function is not None
+        rows = _batch(outputs)
+        if rows == 1:
+            return _scalar(self.function(outputs), self.name)[None]
+        return torch.stack([_scalar(self.function(_row(outputs, n, rows)), self.name) for n in range(rows)])
+
+
+def resolved(target: TargetLike, outputs: Any, *, processor: Any = None, position: int | None = None) -> Target:
+    """The target that a user means.
+
+    Args:
+        target: None: what the model itself predicts; a class or token id; a label or token by name; ``(position,
+            id)``; or a function from the outputs of one example to a scalar tensor.
+        outputs: what the model gave for the input that is explained.
+        processor: the tokenizer, for names of tokens.
+        position: where a language model's logits are read by default; None: at the end.
+
+    Raises:
+        ArgumentError: outputs without logits and no function; a name or an id that does not exist.
+        ShapeError: a function that gives no scalar.
+    """
+    if callable(target):
+        name = getattr(target, "__name__", type(target).__name__)
+        _scalar(target(outputs), name)
+        return Target("the given scalar" if name == "<lambda>" else name, function=target)
+    logits = logits_of(outputs)
+    if logits is None or logits.dim() not in (2, 3):
+        raise ArgumentError(
+            f"{type(outputs).__name__} has no logits [batch, class] or [batch, position, token] to explain; give a "
+            "function of the outputs: target=lambda outputs: outputs.last_hidden_state[0, 0, 0]"
+        )
+    if logits.dim() == 2 and isinstance(target, tuple):
+        raise ArgumentError("this model gives one answer for the whole input; give a class, not (position, class)")
+    where, wanted = target if isinstance(target, tuple) else (-1 if position is None else position, target)
+    if logits.dim() == 3 and not -logits.shape[1] <= where < logits.shape[1]:
+        raise ArgumentError(f"target position {where}: the logits have positions 0 to {logits.shape[1] - 1}")
+    at = logits[0] if logits.dim() == 2 else logits[0, where]
+    index = _index(wanted, at, outputs, processor)
+    place = None if logits.dim() == 2 else where % logits.shape[1]
+    return Target(_name(index, place, processor), index, place)
+
+
+def logits_of(outputs: Any) -> torch.Tensor | None:
+    """The logits among a model's outputs: by name, or the outputs themselves where they are one tensor."""
+    if isinstance(outputs, torch.Tensor):
+        return outputs
+    found = getattr(outputs, "logits", None)
+    return found if isinstance(found, torch.Tensor) else None
+
+
+def _index(wanted: int | str | None, at: torch.Tensor, outputs: Any, processor: Any) -> int:
+    if wanted is None:
+        return int(at.argmax())
+    if isinstance(wanted, str):
+        wanted = _token(wanted, processor)
+    if isinstance(wanted, bool) or not isinstance(wanted, int) or not 0 <= wanted < len(at):
+        raise ArgumentError(f"target={wanted!r}: expected a class or token id from 0 to {len(at) - 1}, or a token")
+    return wanted
+
+
+def _token(text: str, processor: Any) -> int:
+    tokenizer = getattr(processor, "tokenizer", processor)
+    if not hasattr(tokenizer, "convert_ids_to_tokens"):
+        raise ArgumentError(
+            f"target={text!r} is a text, and there is no tokenizer to read it; pass processor=…, or an id"
+        )
+    known = tokenizer.get_vocab()
+    if text in known:
+        return int(known[text])
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:
+        raise ArgumentError(f"target={text!r} is {len(ids)} tokens; expected one: give the first one's id")
+    return int(ids[0])
+
+
+def _name(index: int, place: int | None, processor: Any) -> str:
+    if place is None:
+        return f"logit of class {index}"
+    tokenizer = getattr(processor, "tokenizer", processor)
+    known = hasattr(tokenizer, "decode")
+    return (
+        f"logit of {tokenizer.decode([index])!r} at position {place}" if known else f"logit of token {index} at {place}"
+    )
+
+
+def _scalar(value: Any, name: str) -> torch.Tensor:
+    if not isinstance(value, torch.Tensor) or value.numel() != 1 or not value.is_floating_point():
+        came = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+        raise ShapeError(
+            f"the target {name} must be one number for one example (a floating-point tensor with one element), got "
+            f"{came}; choose one: outputs.logits[0, -1, 42], or take .sum()"
+        )
+    return value.reshape(())
+
+
+def _batch(outputs: Any) -> int:
+    tensors = [outputs] if isinstance(outputs, torch.Tensor) else [v for v in outputs.values() if torch.is_tensor(v)]
+    return next((len(t) for t in tensors if t.dim()), 1)
+
+
+def _row(outputs: Any, row: int, rows: int) -> Any:
+    """The outputs of one row of a batch."""
+    if isinstance(outputs, torch.Tensor):
+        return outputs[row : row + 1] if outputs.dim() and len(outputs) == rows else outputs
+    if isinstance(outputs, (tuple, list)):
+        return type(outputs)(_row(part, row, rows) for part in outputs)
+    if hasattr(outputs, "items"):
+        return type(outputs)(**{name: _row(part, row, rows) for name, part in outputs.items()})
+    return outputs
