@@ -5,6 +5,7 @@ weights are shares, distances are tokens. Computed in float32, or in float64 whe
 """
 
 from hf_attnviz.functional.alignment import alignment_error_rate, dtw, monotonicity
+from hf_attnviz.functional.comparison import compare_maps
 from hf_attnviz.functional.divergence import jensen_shannon
 from hf_attnviz.functional.entropy import entropy
 from hf_attnviz.functional.evolution import evolution
@@ -14,10 +15,12 @@ from hf_attnviz.functional.rollout import rollout, uniform_attention
 from hf_attnviz.functional.similarity import head_similarity
 from hf_attnviz.functional.sinks import sink_fraction, sink_mass
 from hf_attnviz.functional.statistics import head_statistics
+from hf_attnviz.functional.words import pool_words, renormalised, row_statistics, word_groups
 
 __all__ = [
     "alignment_error_rate",
     "classical_mds",
+    "compare_maps",
     "dtw",
     "duplicate_token_score",
     "entropy",
@@ -28,8 +31,12 @@ __all__ = [
     "jensen_shannon",
     "linkage_order",
     "monotonicity",
+    "pool_words",
+    "renormalised",
     "rollout",
+    "row_statistics",
     "sink_fraction",
     "sink_mass",
     "uniform_attention",
+    "word_groups",
 ]
