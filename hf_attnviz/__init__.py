@@ -46,11 +46,13 @@ if TYPE_CHECKING:
     from hf_attnviz.trace import Trace as Trace
     from hf_attnviz.trace import load as load
     from hf_attnviz.view import View as View
+    from hf_attnviz.views import compare_view as compare_view
     from hf_attnviz.views import correlation_view as correlation_view
     from hf_attnviz.views import evolution_view as evolution_view
     from hf_attnviz.views import head_view as head_view
     from hf_attnviz.views import model_view as model_view
     from hf_attnviz.views import neuron_view as neuron_view
+    from hf_attnviz.views import picture as picture
     from hf_attnviz.views import to_bertviz as to_bertviz
     from hf_attnviz.views.heatmap import heatmap as heatmap
     from hf_attnviz.zoo import Loaded as Loaded
@@ -82,12 +84,14 @@ _HOME = {
     "hf_attnviz.trace": ("AttentionMap", "AttentionStack", "Origin", "Trace", "load"),
     "hf_attnviz.view": ("View",),
     "hf_attnviz.views": (
+        "compare_view",
         "correlation_view",
         "evolution_view",
         "head_view",
         "heatmap",
         "model_view",
         "neuron_view",
+        "picture",
         "to_bertviz",
     ),
     "hf_attnviz.zoo": ("Loaded", "load_model"),

@@ -154,8 +154,24 @@ def test_what_a_word_looks_at_in_two_texts() -> None:
         assert result.values[1, layer, head].tolist() == pytest.approx(wanted[1], abs=1e-12)
         js = reference.divergence(*wanted)
         assert at(av.compare(first, second, word="apple"), "js", layer, head) == pytest.approx(js, abs=1e-9)
-    assert any("i, ate, an (2), ago in the first, sold in the second" in note.en for note in result.notes)
+    assert any("in the first i, ate, an (2), ago; in the second sold" in note.en for note in result.notes)
     assert any("2 and 2 pieces" in note.en for note in result.notes)
+
+
+def test_words_that_only_one_text_has_may_stand_apart() -> None:
+    first, second = trace(FRUIT), trace(FIRM, seed=7)
+    result = av.compare(first, second, by="word", word="apple", others="apart")
+    assert result.axis("key").labels == ("[CLS]", "an", "apple", "hour", "[SEP]", "i", "ate", "an (2)", "ago", "sold")
+    row = first.encoder.head(1, 2)[4:6].mean(0)
+    assert at(result, "first", 1, 2, "an (2)") == pytest.approx(row[6].item(), abs=1e-12)
+    assert result.values[1:, ..., 5:9].isnan().all()
+    assert result.values[[0, 2], ..., 9].isnan().all()
+    pooled = av.compare(first, second, by="word", word="apple")
+    same(result.values[..., :5], pooled.values[..., :5])
+    same(result.values[0, ..., 5:9].sum(-1), pooled.values[0, ..., 5])
+    assert any("undefined in the other" in note.en for note in result.notes)
+    with pytest.raises(av.errors.ArgumentError, match='by="word" and word='):
+        av.compare(first, second, word="apple", others="apart")
 
 
 def test_who_looks_at_a_word() -> None:
@@ -246,7 +262,7 @@ def test_a_word_that_stands_several_times_is_asked_for() -> None:
     matrix = first.encoder.head(0, 0)
     assert at(result, "first", 0, 0, "an") == pytest.approx(matrix[6, 6].item(), abs=1e-12)
     assert at(result, "first", 0, 0, "apple") == pytest.approx(matrix[6, 4:6].sum().item(), abs=1e-12)
-    assert any("i, ate, an, ago in the first" in note.en for note in result.notes)
+    assert any("in the first i, ate, an, ago;" in note.en for note in result.notes)
 
 
 def test_case_counts_unless_nothing_else_is_there() -> None:

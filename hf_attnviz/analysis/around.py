@@ -60,16 +60,20 @@ class Around:
         text, nth = name
         return (text or self.text) + (f" ({nth + 1})" if nth else "")
 
-    def over(self, shared: Sequence[Name], *, others: bool) -> torch.Tensor:
-        """The values over the shared words; with ``others`` behind them the sum over all else, or the mean where other
-        words look at this one (NaN where there is none)."""
+    def over(self, columns: Sequence[Name | None]) -> torch.Tensor:
+        """The values over these words. None: all words that are not among them, their sum, or their mean where words
+        look at this one. NaN: a word that is not there, and the mean over none."""
         names = self.names
-        rest = [n for n, name in enumerate(names) if name not in shared]
-        found = self.values[..., [names.index(name) for name in shared]]
-        if not others:
-            return found
-        left = self.values[..., rest]
-        return torch.cat([found, left.sum(-1, keepdim=True) if self.looks else left.mean(-1, keepdim=True)], -1)
+        rest = self.values[..., [n for n, name in enumerate(names) if name not in columns]]
+        pooled = rest.sum(-1) if self.looks else rest.mean(-1)
+        missing = torch.full_like(pooled, torch.nan)
+        return torch.stack(
+            [
+                pooled if name is None else self.values[..., names.index(name)] if name in names else missing
+                for name in columns
+            ],
+            -1,
+        )
 
     def statistics(self) -> dict[str, torch.Tensor]:
         """Numbers of its row, or what it receives from the other words on average: ``[layer, head]`` each."""
@@ -84,9 +88,9 @@ class Around:
             found.pop("special_tokens")
         return found
 
-    def lonely(self, shared: Sequence[Name]) -> list[str]:
+    def lonely(self, shared: Sequence[Name | None]) -> list[Name]:
         """The words that the other text does not have."""
-        return [self.label(name) for name in self.names if name not in shared]
+        return [name for name in self.names if name not in shared]
 
 
 def shared_words(first: Around, second: Around) -> list[Name]:
@@ -95,18 +99,24 @@ def shared_words(first: Around, second: Around) -> list[Name]:
     return [name for name in first.names if name in there]
 
 
-def about_words(first: Around, second: Around, shared: Sequence[Name]) -> list[Text]:
-    """Which words are pooled."""
-    one, other = (_named(side.lonely(shared)) for side in (first, second))
+def about_words(first: Around, second: Around, columns: Sequence[Name | None]) -> list[Text]:
+    """Which words are pooled, and which are undefined on one side."""
+    one, other = (_named([side.label(name) for name in side.lonely(columns)]) for side in (first, second))
     notes = []
-    if one or other:
-        mean = "" if first.looks else ", as a mean over them"
+    if None in columns:
+        mean = ("", "") if first.looks else (", as a mean over them", "（取平均）")
         notes.append(
             Text(
-                f"Words that only one text has stand together as {OTHERS}{mean}: {one or '–'} in the first, "
-                f"{other or '–'} in the second.",
-                f"仅一侧才有的词合并为 {OTHERS}{'' if first.looks else '（取平均）'}：第一侧 {one or '–'}，"
-                f"第二侧 {other or '–'}。",
+                f"Words that only one text has stand together as {OTHERS}{mean[0]}: in the first {one or '–'}; in the "
+                f"second {other or '–'}.",
+                f"仅一侧才有的词合并为 {OTHERS}{mean[1]}：第一侧 {one or '–'}；第二侧 {other or '–'}。",
+            )
+        )
+    elif first.lonely(second.names) or second.lonely(first.names):
+        notes.append(
+            Text(
+                "A word that only one text has is undefined in the other, and so is its change.",
+                "仅一侧才有的词，在另一侧及其变化都未定义。",
             )
         )
     if max(first.pieces, second.pieces) > 1:

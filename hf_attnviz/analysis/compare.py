@@ -5,7 +5,7 @@ from typing import Any, Final
 import torch
 
 from hf_attnviz import functional
-from hf_attnviz.analysis.around import OTHERS, Around, about_rows, about_statistics, about_words, shared_words
+from hf_attnviz.analysis.around import OTHERS, Around, Name, about_rows, about_statistics, about_words, shared_words
 from hf_attnviz.analysis.sides import Side, refuse_other_heads
 from hf_attnviz.axes import HEAD, KEY, LAYER, QUERY, STATISTIC
 from hf_attnviz.errors import ArgumentError, listed
@@ -36,6 +36,7 @@ def compare(
     direction: str = "from",
     without_special: bool = False,
     average: bool = False,
+    others: str = "pooled",
 ) -> Result:
     """Two traces side by side: two checkpoints on one text, two prompts, or one word in two texts.
 
@@ -62,6 +63,8 @@ def compare(
         direction: ``"from"`` the word (what it looks at), or ``"to"`` it (who looks at it; the axis is then ``query``,
             "(others)" is a mean over words and not a sum, and by head there is only ``change_in_received``).
         without_special: leave special tokens out at both ends and make rows sum to one again.
+        others: words that only one text has: ``"pooled"`` in one number, or ``"apart"``, undefined in the other text
+            (only by word: rows that are compared by divergence must be over the same words).
         average: first take the mean of all heads of all layers; then traces of different models can be compared.
 
     Raises:
@@ -71,6 +74,9 @@ def compare(
     """
     check_name(by, "by", ("head", "word"))
     check_name(direction, "direction", ("from", "to"))
+    check_name(others, "others", ("pooled", "apart"))
+    if others == "apart" and (by != "word" or word is None):
+        raise ArgumentError('expected others="apart" with by="word" and word=…: only there words have a column each')
     if word is None and (occurrence is not None or direction == "to"):
         raise ArgumentError("expected word=… with occurrence and direction; name the word that they are about")
     options = {"average": average, "without_special": without_special}
@@ -82,9 +88,10 @@ def compare(
     if word is None:
         found = _heads(*sides) if by == "head" else _maps(*sides)
     else:
-        found = _word(sides, word, occurrence, direction, by)
-    told = {"stack": sides[0].stack, "by": by, "word": word, "occurrence": occurrence, "direction": direction}
-    told = {name: value for name, value in told.items() if value is not None and (word or name != "direction")}
+        found = _word(sides, word, occurrence, direction=direction, by=by, others=others)
+    told = {"stack": sides[0].stack, "by": by, "word": word, "occurrence": occurrence}
+    told |= {"direction": direction, "others": others} if word else {}
+    told = {name: value for name, value in told.items() if value is not None}
     texts = {"first": sides[0].sentence, "second": sides[1].sentence}
     values, axes, unit, notes = found
     return Result(
@@ -153,21 +160,22 @@ def _maps(first: Side, second: Side) -> Found:
     return values, axes, "share", []
 
 
-def _word(sides: list[Side], word: str, occurrence: Occurrence, direction: str, by: str) -> Found:
+def _word(sides: list[Side], word: str, occurrence: Occurrence, *, direction: str, by: str, others: str) -> Found:
     """Around one word."""
     which = occurrence if isinstance(occurrence, tuple) else (occurrence, occurrence)
     first, second = (Around.of(side.worded(), word, nth, direction) for side, nth in zip(sides, which, strict=True))
     shared = shared_words(first, second)
-    others = any(one.lonely(shared) for one in (first, second))
-    rows = [one.over(shared, others=others) for one in (first, second)]
+    lonely = [*first.lonely(shared), *second.lonely(shared)]
+    columns: list[Name | None] = [*shared, *(lonely if others == "apart" else [None] if lonely else [])]
+    rows = [one.over(columns) for one in (first, second)]
     if by == "word":
-        labels = (*(first.label(name) for name in shared), *([OTHERS] if others else []))
+        labels = tuple(OTHERS if name is None else first.label(name) for name in columns)
         axes = (_SIDES, Axis(KEY if first.looks else QUERY, labels))
-        return _three(*rows), axes, "share", [*about_words(first, second, shared), *about_rows(first, second)]
+        return _three(*rows), axes, "share", [*about_words(first, second, columns), *about_rows(first, second)]
     before, after = first.statistics(), second.statistics()
     numbers = {"js": functional.jensen_shannon(*rows)} if first.looks else {}
     numbers |= {CHANGE_IN + name: after[name] - before[name] for name in before if name in after}
-    notes = [*about_words(first, second, shared), *about_statistics(before, after)]
+    notes = [*about_words(first, second, columns), *about_statistics(before, after)]
     unit = "nats (js, entropy), shares (all others)" if first.looks else "share"
     return torch.stack(list(numbers.values())), (Axis(STATISTIC, tuple(numbers)),), unit, notes
 

@@ -1,11 +1,14 @@
 """Pictures of traces and results: each a self-contained page, with files for papers where the picture has them."""
 
 from hf_attnviz.views.bertviz import head_view, model_view, neuron_view, to_bertviz
+from hf_attnviz.views.choosing import picture
+from hf_attnviz.views.comparison import compare_view
 from hf_attnviz.views.evolution import evolution_view
 from hf_attnviz.views.heatmap import correlation_view, heatmap
 from hf_attnviz.views.page import compose, page
 
 __all__ = [
+    "compare_view",
     "compose",
     "correlation_view",
     "evolution_view",
@@ -14,5 +17,6 @@ __all__ = [
     "model_view",
     "neuron_view",
     "page",
+    "picture",
     "to_bertviz",
 ]

@@ -1,6 +1,6 @@
 """Names of axes, units and statistics for people, in both languages."""
 
-from typing import Final
+from typing import Final, Literal
 
 from hf_attnviz import axes
 from hf_attnviz.language import Text
@@ -23,6 +23,8 @@ _METHODS: Final = {
     "head similarity": Text("Head similarity", "注意力头相似度"),
     "attention rollout": Text("Attention rollout", "注意力 Rollout"),
     "evolution over decoding steps": Text("Attention while decoding", "解码过程中的注意力"),
+    "comparison by head": Text("Two traces, head by head", "两个 trace：逐头比较"),
+    "comparison by word": Text("Two traces, word by word", "两个 trace：逐词比较"),
 }
 _STATISTICS: Final = {
     "lookback_ratio": (
@@ -84,7 +86,36 @@ _STATISTICS: Final = {
         Text("previous token is strongest", "前一词元最强"),
         Text("Share of rows whose largest weight is on the token before.", "最大权重落在前一词元上的行的占比。"),
     ),
+    "js": (
+        Text("divergence (nats)", "散度（奈特）"),
+        Text(
+            "Jensen–Shannon divergence of the two, mean over rows: 0 is equal, 0.69 shares no key.",
+            "两者的 Jensen–Shannon 散度，各行平均：0 为相同，0.69 为没有共同的键。",
+        ),
+    ),
+    "pearson": (
+        Text("correlation", "相关系数"),
+        Text("Pearson's r of the two maps over the allowed pairs.", "两张图在允许的格子上的皮尔逊 r。"),
+    ),
+    "first_word": (Text("first word", "首词"), Text("Weight on the first word.", "落在第一个词上的权重。")),
+    "own_word": (Text("own word", "自身"), Text("Weight on the word itself.", "落在该词自身上的权重。")),
+    "special_tokens": (
+        Text("special tokens", "特殊词元"),
+        Text("Weight on [CLS], [SEP] and the like.", "落在 [CLS]、[SEP] 等词元上的权重。"),
+    ),
+    "received": (
+        Text("received", "受到的注意"),
+        Text("Weight that the other words give to it, on average.", "其他词平均给予它的权重。"),
+    ),
+    "first": (Text("first", "第一个"), Text("The first trace.", "第一个 trace。")),
+    "second": (Text("second", "第二个"), Text("The second trace.", "第二个 trace。")),
+    "change": (Text("change", "变化"), Text("The second minus the first.", "第二个减去第一个。")),
 }
+_CHANGE_IN: Final = "change_in_"  # such a statistic is the second trace's number minus the first's
+_WHOLE_SCALE: Final = (-1.0, 1.0)
+_CORRELATIONS: Final = ("correlation, −1 to 1", "rank correlation, −1 to 1")
+
+Scale = tuple[float, float] | Literal["centred"] | None
 
 
 def method_word(method: str) -> Text:
@@ -96,7 +127,17 @@ def method_word(method: str) -> Text:
 
 def statistic_words(name: str) -> tuple[Text, Text]:
     """A statistic's name and what it means."""
+    if name.startswith(_CHANGE_IN):
+        of, meaning = statistic_words(name.removeprefix(_CHANGE_IN))
+        return Text(f"change: {of.en}", f"变化：{of.zh}"), meaning
     return _STATISTICS.get(name, (Text(name, name), Text("", "")))
+
+
+def colour_scale(statistic: str, unit: str) -> Scale:
+    """Where colours begin and end: a fixed range, around zero, or None for what the numbers span."""
+    if statistic == "change" or statistic.startswith(_CHANGE_IN):
+        return "centred"
+    return _WHOLE_SCALE if statistic == "pearson" or unit in _CORRELATIONS else None
 
 
 def axis_word(name: str) -> Text:

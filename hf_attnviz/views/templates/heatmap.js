@@ -13,6 +13,7 @@
   const chosen = [...attnviz.data.start];
   const values = new Float32Array(await attnviz.unpack(attnviz.data.values));
   let matrix = values;
+  let wanted = null;
   let scale = null;
   let cell = null;
   let at = null;
@@ -45,9 +46,10 @@
       if (value < low) low = value;
       if (value > high) high = value;
     }
+    if (Array.isArray(wanted)) return {low: wanted[0], high: wanted[1], diverging: wanted[0] < 0, undefinedCells};
     if (low > high) return {low: 0, high: 1, diverging: false, undefinedCells};
-    if (low < 0) {
-      const bound = Math.max(-low, high);
+    if (low < 0 || wanted === "centred") {
+      const bound = Math.max(-low, high) || 1;
       return {low: -bound, high: bound, diverging: true, undefinedCells};
     }
     if (low <= high / 2) low = 0;
@@ -217,6 +219,7 @@
   function draw() {
     const page = leading.reduce((place, axis, i) => place * axis.labels.length + chosen[i], 0);
     matrix = values.subarray(page * rows * columns, (page + 1) * rows * columns);
+    wanted = attnviz.data.scales[page];
     scale = limits();
     paint();
     point(...(at || [null]));
