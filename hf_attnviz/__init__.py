@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hf_attnviz.analysis.evolution import evolution as evolution
     from hf_attnviz.analysis.head_correlation import head_correlation as head_correlation
     from hf_attnviz.analysis.head_statistics import head_statistics as head_statistics
+    from hf_attnviz.analysis.known import analyses as analyses
     from hf_attnviz.analysis.rollout import rollout as rollout
     from hf_attnviz.capturing import AttentionCall as AttentionCall
     from hf_attnviz.capturing import Diagnosis as Diagnosis
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
     from hf_attnviz.zoo import load_model as load_model
 
 _HOME = {
-    "hf_attnviz.analysis": ("compare", "evolution", "head_correlation", "head_statistics", "rollout"),
+    "hf_attnviz.analysis": ("analyses", "compare", "evolution", "head_correlation", "head_statistics", "rollout"),
     "hf_attnviz.capturing": (
         "AttentionCall",
         "Diagnosis",

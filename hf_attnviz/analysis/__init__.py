@@ -4,6 +4,7 @@ from hf_attnviz.analysis.compare import compare
 from hf_attnviz.analysis.evolution import evolution
 from hf_attnviz.analysis.head_correlation import head_correlation
 from hf_attnviz.analysis.head_statistics import head_statistics
+from hf_attnviz.analysis.known import analyses
 from hf_attnviz.analysis.rollout import rollout
 
-__all__ = ["compare", "evolution", "head_correlation", "head_statistics", "rollout"]
+__all__ = ["analyses", "compare", "evolution", "head_correlation", "head_statistics", "rollout"]

@@ -10,6 +10,7 @@ from hf_attnviz.errors import ArgumentError, NotKeptError, ShapeError
 from hf_attnviz.functional import pool_words, renormalised
 from hf_attnviz.functional.checks import upcast
 from hf_attnviz.labels import Labels
+from hf_attnviz.language import counted
 from hf_attnviz.trace import Trace
 
 MEAN = "mean"  # the label of the only layer and head of an average
@@ -159,8 +160,12 @@ def refuse_other_heads(first: Side, second: Side) -> None:
     """Raise where the heads of one have no counterpart in the other."""
     if (first.layers, first.heads) == (second.layers, second.heads):
         return
-    sizes = [f"layers {side.layers[0]} to {side.layers[-1]} with {len(side.heads)} heads" for side in (first, second)]
     raise ShapeError(
-        f"the first trace has {sizes[0]}, the second {sizes[1]}: their heads have no counterparts. Compare traces of "
-        "one architecture, captured with the same layers=…, or the means over all heads with average=True"
+        f"the first trace has {_sizes(first)}, the second {_sizes(second)}: their heads have no counterparts. Compare "
+        "traces of one architecture, captured with the same layers=…, or the means over all heads with average=True"
     )
+
+
+def _sizes(side: Side) -> str:
+    layers = f"{counted(len(side.layers), 'layer')} ({side.layers[0]} to {side.layers[-1]})"
+    return f"{layers} of {counted(len(side.heads), 'head')}"

@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 
 from hf_attnviz.errors import ArgumentError, NotKeptError, UnknownNameError
-from hf_attnviz.language import Text
+from hf_attnviz.language import Text, counted
 from hf_attnviz.optional import require
 from hf_attnviz.trace import AttentionMap, Trace
 from hf_attnviz.view import View
@@ -236,7 +236,7 @@ def _title(english: str, chinese: str, trace: Trace) -> Text:
 
 
 def _about(trace: Trace, found: Sequence[Group]) -> list[Text]:
-    english = "; ".join(f"{g.name.en}: {len(g.maps)} layers × {g.heads} heads" for g in found)
+    english = "; ".join(f"{g.name.en}: {counted(len(g.maps), 'layer')} × {counted(g.heads, 'head')}" for g in found)
     chinese = "；".join(f"{g.name.zh}：{len(g.maps)} 层 × {g.heads} 头" for g in found)
     lines = [Text(f"{english}. Layer numbers are the model's block indices.", f"{chinese}。层号为模型的块序号。")]
     if trace.model:
