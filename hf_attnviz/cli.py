@@ -224,7 +224,7 @@ def compare(
             "expected two texts, or one text and --other-model MODEL; got one text and one model"
         )
     if len(occurrence or ()) > 2:
-        raise av.errors.ArgumentError("expected --occurrence once for both texts or twice, once for each")
+        raise av.errors.ArgumentError("expected --occurrence once or twice: for both texts, or for each")
     _check_ending(output, _TABLES)
     loaded = av.load_model(model)
     other = loaded if other_model is None else av.load_model(other_model)
