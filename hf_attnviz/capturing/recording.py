@@ -21,6 +21,7 @@ from hf_attnviz.capturing.probe import unpadded
 from hf_attnviz.capturing.reducers import KeptRows, Maps, Reducer, Rows, Tile, reduced, reducers
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Run, Side
 from hf_attnviz.capturing.seen import Seen
+from hf_attnviz.capturing.steering import Mixed
 from hf_attnviz.capturing.wrappers import refuse_compiled, unwrapped
 from hf_attnviz.errors import ArgumentError, CaptureError, NothingCapturedError, UnknownNameError, listed
 from hf_attnviz.language import Text
@@ -35,6 +36,8 @@ class Recording:
     Attributes:
         runs: one for each outermost ``generate()`` or forward of the target.
     """
+
+    intervenes = False
 
     def __init__(
         self,
@@ -216,6 +219,13 @@ class Recording:
             context.maps += before is None
         except Exception as problem:
             self.blame(session, module, problem)
+
+    def steer(self, session: scope.Session, module: nn.Module, mixed: Mixed) -> Mixed:
+        """What goes on through the model; a recording leaves it as it is."""
+        return mixed
+
+    def out_of_reach(self, session: scope.Session, module: nn.Module) -> None:
+        """Attention was computed in a way in which nothing can be put in place of what it mixed."""
 
     def blame(self, session: scope.Session, module: nn.Module | None, problem: Exception) -> None:
         """Remember what went wrong in a module, to be raised when the block ends or the traces are read."""
