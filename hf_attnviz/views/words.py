@@ -17,6 +17,15 @@ _AXES: Final = {
     axes.OTHER_LAYER: Text("other layer", "另一层"),
 }
 _UNITS: Final = {"share": Text("share", "占比"), "nats": Text("nats", "奈特"), "tokens": Text("tokens", "词元")}
+_BESIDE: Final = {
+    "low": (Text("from", "自"), Text("the lower end of the 95 % interval over examples", "按样本计的 95% 区间的下限")),
+    "high": (Text("to", "至"), Text("its upper end", "其上限")),
+    "baseline": (
+        Text("uniform attention", "均匀注意力"),
+        Text("what uniform attention under the same mask gets", "同一掩码下均匀注意力的得分"),
+    ),
+    "verdict": (Text("passes", "达标"), Text("1 where it passes its threshold, else 0", "达到阈值为 1，否则为 0")),
+}
 
 _METHODS: Final = {
     "head statistics": Text("Head statistics", "注意力头统计"),
@@ -102,6 +111,11 @@ def statistic_words(name: str) -> tuple[Text, Text]:
 def axis_word(name: str) -> Text:
     """What an axis is called on a picture."""
     return _AXES.get(name, Text(name, name))
+
+
+def beside_words(name: str) -> tuple[Text, Text]:
+    """What stands beside a number: its name and what it means."""
+    return _BESIDE.get(name, (Text(name, name), Text(name, name)))
 
 
 def unit_word(unit: str) -> Text:
