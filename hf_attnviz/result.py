@@ -99,8 +99,7 @@ class Result:
         Raises:
             ArgumentError: the method has no baseline.
         """
-        found = {"values": self._known_baseline(), "low": None, "high": None, "baseline": None, "verdict": None}
-        return replace(self, **found, method=f"{self.method} (uniform attention)")
+        return self._alone(self._known_baseline(), "uniform attention")
 
     def above_baseline(self) -> "Result":
         """The values minus what attention without any preference would get; intervals and verdicts are of the values
@@ -109,9 +108,11 @@ class Result:
         Raises:
             ArgumentError: the method has no baseline.
         """
-        found = {"low": None, "high": None, "baseline": None, "verdict": None}
-        method = f"{self.method} (minus uniform attention)"
-        return replace(self, values=self.values - self._known_baseline(), **found, method=method)
+        return self._alone(self.values - self._known_baseline(), "minus uniform attention")
+
+    def _alone(self, values: torch.Tensor, what: str) -> "Result":
+        """Other values on the same axes, with nothing beside them."""
+        return Result(values, self.axes, f"{self.method} ({what})", self.parameters, self.source, self.unit, self.notes)
 
     def _known_baseline(self) -> torch.Tensor:
         if self.baseline is None:
@@ -146,7 +147,7 @@ class Result:
         return _array(self.values)
 
     def to_pandas(self) -> "pd.DataFrame":
-        """A long table: one column an axis, ``value``, and one for each of :attr:`beside`. Needs the extra ``tables``."""
+        """A long table: a column an axis, ``value``, and one for each of :attr:`beside`. Needs the extra ``tables``."""
         pandas = require("pandas", "tables")
         index = pandas.MultiIndex.from_product(
             [range(len(axis.labels)) for axis in self.axes], names=[axis.name for axis in self.axes]
@@ -159,7 +160,8 @@ class Result:
         return table
 
     def to_xarray(self) -> "xr.DataArray":
-        """An ``xarray.DataArray`` with dimensions and labels; what stands beside the values, as coordinates. Needs the extra ``tables``."""
+        """An ``xarray.DataArray`` with dimensions and labels; what stands beside the values becomes coordinates of it.
+        Needs the extra ``tables``."""
         xarray = require("xarray", "tables")
         names = [axis.name for axis in self.axes]
         beside = {name: (names, _array(tensor)) for name, tensor in self.beside.items()}

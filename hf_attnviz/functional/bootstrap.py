@@ -58,14 +58,12 @@ class Tally:
         examples = self.totals.shape[0]
         counts = self.counts.expand(self.totals.shape)
         times = _times_drawn(examples, resamples, seed).to(self.totals.device)
-        flat_totals, flat_counts = self.totals.reshape(examples, -1).double(), counts.reshape(examples, -1).double()
-        parts = zip(flat_totals.split(COLUMNS_AT_ONCE, 1), flat_counts.split(COLUMNS_AT_ONCE, 1), strict=True)
+        parts = zip(_parts(self.totals.double()), _parts(counts.double()), strict=True)
         means = torch.cat([(times @ sums) / (times @ rows) for sums, rows in parts], 1)
         means = self._best(means.view(resamples, *self.totals.shape[1:]))
         few = self._any((counts > 0).sum(0)) < FEWEST
         ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64, device=means.device)
-        columns = means.reshape(resamples, -1).split(COLUMNS_AT_ONCE, 1)
-        found = torch.cat([part.nanquantile(ends, dim=0) for part in columns], 1).view(2, *means.shape[1:])
+        found = torch.cat([part.nanquantile(ends, dim=0) for part in _parts(means)], 1).view(2, *means.shape[1:])
         low, high = found.masked_fill(few, torch.nan).to(self.totals.dtype)
         return low, high
 
@@ -77,6 +75,12 @@ class Tally:
 
     def _any(self, examples: Tensor) -> Tensor:
         return examples.amax(-1) if self.best else examples
+
+
+def _parts(values: Tensor) -> tuple[Tensor, ...]:
+    """`values` `[row, ...]` as `[row, column]`, some columns at a time."""
+    flat = values.reshape(len(values), -1)
+    return flat.tensor_split(-(-flat.shape[1] // COLUMNS_AT_ONCE), 1)
 
 
 def _times_drawn(examples: int, resamples: int, seed: int) -> Tensor:

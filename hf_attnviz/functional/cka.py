@@ -17,7 +17,7 @@ FEWEST_TOKENS = 4  # the unbiased estimator divides by n − 3
 
 
 def cka(head_outputs: Tensor, *, debiased: bool = False) -> Tensor:
-    """Linear CKA between all heads of `head_outputs` `[head, token, size]`: `[head, head]`, symmetric, 1 on the diagonal.
+    """Linear CKA between all heads of `head_outputs` `[head, token, size]`: `[head, head]`, 1 on the diagonal.
 
     Columns are centred. Biased upward: of two heads without anything in common it nears 1 when tokens are not many more
     than the size of a head. debiased=True is right on average then, and can be a little below 0 (or, on few tokens,

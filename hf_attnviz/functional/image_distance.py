@@ -27,9 +27,7 @@ def image_distance(attention: Tensor, *, grid: tuple[int, int], patch_size: floa
     return image_distance_by_example(attention, grid=grid, patch_size=patch_size, prefix=prefix).mean()
 
 
-def image_distance_by_example(
-    attention: Tensor, *, grid: tuple[int, int], patch_size: float, prefix: int = 1
-) -> Tally:
+def image_distance_by_example(attention: Tensor, *, grid: tuple[int, int], patch_size: float, prefix: int = 1) -> Tally:
     """The same before it is pooled, `[example, layer, head]`."""
     check_axes(attention)
     check_square(attention, "distance across a picture")

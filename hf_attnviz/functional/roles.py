@@ -33,6 +33,7 @@ THRESHOLDS = {
     "broad": 0.9,
 }
 ROLES = tuple(THRESHOLDS)
+ROUNDING = 1e-5  # by how much a score must be above that of uniform attention
 _OFFSETS = (-1, 1)
 
 
@@ -140,11 +141,8 @@ def role_verdicts(
     limits = known_thresholds(thresholds)
     verdicts = {}
     for name, score in scores.items():
-        uniform = baseline[name]
-        if name == "broad":
-            passed = score >= limits[name] * uniform
-        else:
-            passed = (score >= limits[name]) & (score > uniform)
+        reached = score >= limits[name] * (baseline[name] if name == "broad" else 1)
+        passed = reached & ((score > baseline[name] + ROUNDING) | (name == "broad"))
         verdicts[name] = passed.to(score.dtype).masked_fill(score.isnan(), torch.nan)
     return verdicts
 
