@@ -52,9 +52,11 @@ if TYPE_CHECKING:
     from hf_attnviz.view import View as View
     from hf_attnviz.views import correlation_view as correlation_view
     from hf_attnviz.views import evolution_view as evolution_view
+    from hf_attnviz.views import head_map_view as head_map_view
     from hf_attnviz.views import head_view as head_view
     from hf_attnviz.views import model_view as model_view
     from hf_attnviz.views import neuron_view as neuron_view
+    from hf_attnviz.views import roles_view as roles_view
     from hf_attnviz.views import to_bertviz as to_bertviz
     from hf_attnviz.views.heatmap import heatmap as heatmap
     from hf_attnviz.zoo import Loaded as Loaded
@@ -98,10 +100,12 @@ _HOME = {
     "hf_attnviz.views": (
         "correlation_view",
         "evolution_view",
+        "head_map_view",
         "head_view",
         "heatmap",
         "model_view",
         "neuron_view",
+        "roles_view",
         "to_bertviz",
     ),
     "hf_attnviz.zoo": ("Loaded", "load_model"),

@@ -107,7 +107,7 @@ def _draw(result: Result, title: Text | str, reading: Sequence[Text]) -> View:
         "values": packed(values),
         "beside": [
             {"name": in_both(beside_words(name)[0]), "values": packed(numbers.numpy())}
-            for name, numbers in result.beside.items()
+            for name, numbers in _beside(result).items()
         ],
     }
     rows = len(result.axes[-2].labels)
@@ -132,6 +132,11 @@ def _label(axis: str, text: str) -> str | dict[str, str]:
 def _brief(unit: str) -> bool:
     """Whether a unit can stand behind a number; a longer one is a sentence of its own."""
     return len(unit) <= 12
+
+
+def _beside(result: Result) -> dict[str, torch.Tensor]:
+    """What stands beside the values and is known somewhere."""
+    return {name: numbers for name, numbers in result.beside.items() if not bool(numbers.isnan().all())}
 
 
 def _start(result: Result) -> list[int]:
@@ -183,8 +188,8 @@ def _reading(result: Result) -> list[Text]:
         told.append(_DIVERGING)
     if not bool(finite.all()):
         told.append(_UNDEFINED)
-    if result.beside:
-        meanings = [beside_words(name)[1] for name in result.beside]
+    if _beside(result):
+        meanings = [beside_words(name)[1] for name in _beside(result)]
         told.append(
             Text(
                 f"Point at a cell for what stands beside its number: {'; '.join(m.en for m in meanings)}.",
