@@ -14,7 +14,7 @@ from hf_attnviz.functional.flow import flow
 from hf_attnviz.functional.image_distance import image_distance
 from hf_attnviz.functional.induction import duplicate_token_score, induction_score
 from hf_attnviz.functional.order import classical_mds, linkage_order
-from hf_attnviz.functional.roles import THRESHOLDS, head_roles, role_verdicts, roles_by_example
+from hf_attnviz.functional.roles import head_roles, role_verdicts, roles_by_example
 from hf_attnviz.functional.rollout import rollout
 from hf_attnviz.functional.similarity import head_similarity
 from hf_attnviz.functional.sinks import sink_fraction, sink_mass
@@ -22,7 +22,6 @@ from hf_attnviz.functional.statistics import head_statistics, statistics_by_exam
 from hf_attnviz.functional.uniform import uniform_attention, uniform_like
 
 __all__ = [
-    "THRESHOLDS",
     "Tally",
     "alignment_error_rate",
     "cka",

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from hf_attnviz.errors import ArgumentError, ShapeError, UnknownNameError
 from hf_attnviz.functional import (
-    THRESHOLDS,
     head_roles,
     head_statistics,
     induction_score,
@@ -14,6 +13,7 @@ from hf_attnviz.functional import (
     roles_by_example,
     uniform_like,
 )
+from hf_attnviz.functional.roles import THRESHOLDS
 from tests.functional import reference_structure as reference
 from tests.functional.stacks import TOLERANCES, close, crossed, quick, stacks
 
