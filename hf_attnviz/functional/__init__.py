@@ -5,31 +5,46 @@ weights are shares, distances are tokens. Computed in float32, or in float64 whe
 """
 
 from hf_attnviz.functional.alignment import alignment_error_rate, dtw, monotonicity
+from hf_attnviz.functional.bootstrap import Tally
+from hf_attnviz.functional.cka import cka
 from hf_attnviz.functional.divergence import jensen_shannon
 from hf_attnviz.functional.entropy import entropy
 from hf_attnviz.functional.evolution import evolution
+from hf_attnviz.functional.flow import flow
+from hf_attnviz.functional.image_distance import image_distance
 from hf_attnviz.functional.induction import duplicate_token_score, induction_score
 from hf_attnviz.functional.order import classical_mds, linkage_order
-from hf_attnviz.functional.rollout import rollout, uniform_attention
+from hf_attnviz.functional.roles import head_roles, role_verdicts, roles_by_example
+from hf_attnviz.functional.rollout import rollout
 from hf_attnviz.functional.similarity import head_similarity
 from hf_attnviz.functional.sinks import sink_fraction, sink_mass
-from hf_attnviz.functional.statistics import head_statistics
+from hf_attnviz.functional.statistics import head_statistics, statistics_by_example
+from hf_attnviz.functional.uniform import uniform_attention, uniform_like
 
 __all__ = [
+    "Tally",
     "alignment_error_rate",
+    "cka",
     "classical_mds",
     "dtw",
     "duplicate_token_score",
     "entropy",
     "evolution",
+    "flow",
+    "head_roles",
     "head_similarity",
     "head_statistics",
+    "image_distance",
     "induction_score",
     "jensen_shannon",
     "linkage_order",
     "monotonicity",
+    "role_verdicts",
+    "roles_by_example",
     "rollout",
     "sink_fraction",
     "sink_mass",
+    "statistics_by_example",
     "uniform_attention",
+    "uniform_like",
 ]
