@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hf_attnviz import functional as functional
     from hf_attnviz import language as language
     from hf_attnviz import zoo as zoo
+    from hf_attnviz.analysis.evolution import argmax_paths as argmax_paths
     from hf_attnviz.analysis.evolution import evolution as evolution
     from hf_attnviz.analysis.head_correlation import head_correlation as head_correlation
     from hf_attnviz.analysis.head_statistics import head_statistics as head_statistics
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from hf_attnviz.zoo import load_model as load_model
 
 _HOME = {
-    "hf_attnviz.analysis": ("evolution", "head_correlation", "head_statistics", "rollout"),
+    "hf_attnviz.analysis": ("argmax_paths", "evolution", "head_correlation", "head_statistics", "rollout"),
     "hf_attnviz.capturing": (
         "AttentionCall",
         "Diagnosis",

@@ -67,12 +67,19 @@ def _evolution(trace: Trace, stack: str) -> View | None:
     return views.evolution_view(analysis.evolution(trace, stack=stack))
 
 
+def _paths(trace: Trace, stack: str) -> View | None:
+    if trace.stacks[stack].maps[0].produced is None:
+        return None
+    return views.evolution_view(analysis.argmax_paths(trace, stack=stack))
+
+
 _PARTS: tuple[tuple[Text, Callable[[Trace, str], View | None]], ...] = (
     (Text("Head statistics", "注意力头统计"), _statistics),
     (Text("Head correlation", "注意力头相关性"), _correlation),
     (Text("Head divergence (Jensen–Shannon)", "注意力头差异（Jensen–Shannon）"), _divergence),
     (Text("Attention rollout", "注意力 Rollout"), _rollout),
     (Text("Evolution over decoding steps", "随解码步的演变"), _evolution),
+    (Text("The key each head looks at most, step by step", "各头逐步最关注的键"), _paths),
 )
 
 

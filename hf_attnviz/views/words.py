@@ -23,8 +23,13 @@ _METHODS: Final = {
     "head similarity": Text("Head similarity", "注意力头相似度"),
     "attention rollout": Text("Attention rollout", "注意力 Rollout"),
     "evolution over decoding steps": Text("Attention while decoding", "解码过程中的注意力"),
+    "argmax paths": Text("The key each head looks at most", "每个头最关注的键"),
 }
 _STATISTICS: Final = {
+    "argmax paths": (
+        Text("strongest key", "最强的键"),
+        Text("The key with the largest weight, head by head.", "各头权重最大的键。"),
+    ),
     "lookback_ratio": (
         Text("lookback ratio", "回看比"),
         Text(
@@ -49,9 +54,16 @@ _STATISTICS: Final = {
         Text("drift (nats)", "漂移（奈特）"),
         Text("Jensen–Shannon divergence from the step before, in nats.", "与上一步的 Jensen–Shannon 散度，单位奈特。"),
     ),
-    "argmax": (
-        Text("strongest key", "最强的键"),
-        Text("Number of the key with the largest weight.", "权重最大的键的序号。"),
+    "uniform_drift": (
+        Text("drift of uniform attention (nats)", "均匀注意力的漂移（奈特）"),
+        Text(
+            "How much uniform attention would drift, merely because there is one key more.",
+            "注意力完全均匀时，仅因多了一个键而产生的漂移。",
+        ),
+    ),
+    "generated_mass": (
+        Text("generated mass", "生成占比"),
+        Text("Weight on all that was generated so far.", "落在已生成内容上的权重。"),
     ),
     "normalised_entropy": (
         Text("normalised entropy", "归一化熵"),
