@@ -14,11 +14,16 @@ if TYPE_CHECKING:
     from hf_attnviz import functional as functional
     from hf_attnviz import language as language
     from hf_attnviz import zoo as zoo
+    from hf_attnviz.analysis.alignment import alignment as alignment
+    from hf_attnviz.analysis.alignment import links as links
+    from hf_attnviz.analysis.alignment import pharaoh as pharaoh
+    from hf_attnviz.analysis.alignment_scores import alignment_scores as alignment_scores
     from hf_attnviz.analysis.evolution import argmax_paths as argmax_paths
     from hf_attnviz.analysis.evolution import evolution as evolution
     from hf_attnviz.analysis.head_correlation import head_correlation as head_correlation
     from hf_attnviz.analysis.head_statistics import head_statistics as head_statistics
     from hf_attnviz.analysis.rollout import rollout as rollout
+    from hf_attnviz.analysis.word_times import word_times as word_times
     from hf_attnviz.capturing import AttentionCall as AttentionCall
     from hf_attnviz.capturing import Diagnosis as Diagnosis
     from hf_attnviz.capturing import Finding as Finding
@@ -57,7 +62,18 @@ if TYPE_CHECKING:
     from hf_attnviz.zoo import load_model as load_model
 
 _HOME = {
-    "hf_attnviz.analysis": ("argmax_paths", "evolution", "head_correlation", "head_statistics", "rollout"),
+    "hf_attnviz.analysis": (
+        "alignment",
+        "alignment_scores",
+        "argmax_paths",
+        "evolution",
+        "head_correlation",
+        "head_statistics",
+        "links",
+        "pharaoh",
+        "rollout",
+        "word_times",
+    ),
     "hf_attnviz.capturing": (
         "AttentionCall",
         "Diagnosis",

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from hf_attnviz import analysis, views
+from hf_attnviz.analysis.sides import target_side
 from hf_attnviz.language import Text
 from hf_attnviz.trace import Trace
 from hf_attnviz.view import View
@@ -73,6 +74,24 @@ def _paths(trace: Trace, stack: str) -> View | None:
     return views.evolution_view(analysis.argmax_paths(trace, stack=stack))
 
 
+def _two_texts(trace: Trace, stack: str) -> bool:
+    """Whether this is cross-attention from a text that was generated to another, with something to align."""
+    one = trace.stacks[stack].maps[0]
+    kinds = set(one.keys.kinds)
+    if one.kind != "cross" or "text" not in kinds or not kinds <= {"text", "special"}:
+        return False
+    told = [text for text in one.produced or () if text is not None]
+    return len(told) > 2 and bool(target_side(trace, one, "reading").text_only().places)
+
+
+def _alignment(trace: Trace, stack: str) -> View | None:
+    return views.heatmap(analysis.alignment(trace, stack=stack)) if _two_texts(trace, stack) else None
+
+
+def _alignment_scores(trace: Trace, stack: str) -> View | None:
+    return views.heatmap(analysis.alignment_scores(trace, stack=stack)) if _two_texts(trace, stack) else None
+
+
 _PARTS: tuple[tuple[Text, Callable[[Trace, str], View | None]], ...] = (
     (Text("Head statistics", "注意力头统计"), _statistics),
     (Text("Head correlation", "注意力头相关性"), _correlation),
@@ -80,6 +99,8 @@ _PARTS: tuple[tuple[Text, Callable[[Trace, str], View | None]], ...] = (
     (Text("Attention rollout", "注意力 Rollout"), _rollout),
     (Text("Evolution over decoding steps", "随解码步的演变"), _evolution),
     (Text("The key each head looks at most, step by step", "各头逐步最关注的键"), _paths),
+    (Text("Alignment: which source each word looks at", "对齐：每个词看向哪个源"), _alignment),
+    (Text("How far each head keeps the order of the source", "各头在多大程度上保持源的次序"), _alignment_scores),
 )
 
 

@@ -1,8 +1,22 @@
 """Analyses: each labels the axes of one pure function of :mod:`hf_attnviz.functional` and says what to beware of."""
 
+from hf_attnviz.analysis.alignment import alignment, links, pharaoh
+from hf_attnviz.analysis.alignment_scores import alignment_scores
 from hf_attnviz.analysis.evolution import argmax_paths, evolution
 from hf_attnviz.analysis.head_correlation import head_correlation
 from hf_attnviz.analysis.head_statistics import head_statistics
 from hf_attnviz.analysis.rollout import rollout
+from hf_attnviz.analysis.word_times import word_times
 
-__all__ = ["argmax_paths", "evolution", "head_correlation", "head_statistics", "rollout"]
+__all__ = [
+    "alignment",
+    "alignment_scores",
+    "argmax_paths",
+    "evolution",
+    "head_correlation",
+    "head_statistics",
+    "links",
+    "pharaoh",
+    "rollout",
+    "word_times",
+]

@@ -43,8 +43,8 @@ _START = Text(
     "这里的提示是解码器的起始输入（{count} 个词元），不是源文本。",
 )
 _DROPPED = Text(
-    "Some keys get exactly nothing from every head of a layer, as behind a window; normalised_entropy and uniform_drift "
-    "count them all the same.",
+    "Some keys get exactly nothing from every head of a layer, as behind a window; normalised_entropy and "
+    "uniform_drift count them all the same.",
     "有些键在某一层的所有头上权重恰为零（如窗口之外）；normalised_entropy 与 uniform_drift 仍把它们计入。",
 )
 _ENDED = Text(
@@ -55,7 +55,8 @@ _PATH = Text(
     "Each number names the key with the largest weight of that row, of equal ones the first; parameters['keys'] has "
     "its token. Numbers of keys are names: a mean over heads or layers means nothing. The largest weight may be small: "
     "see confidence in evolution(trace).",
-    "每个数是该行权重最大的键的序号（相同则取第一个），对应词元见 parameters['keys']。序号只是名字：对头或层取平均没有意义。"
+    "每个数是该行权重最大的键的序号（相同则取第一个），对应词元见 parameters['keys']。"
+    "序号只是名字：对头或层取平均没有意义。"
     "最大的权重也可能很小：参见 evolution(trace) 的 confidence。",
 )
 
@@ -84,7 +85,11 @@ def evolution(traces: Trace | Sequence[Trace], *, stack: str | None = None) -> R
     values = torch.stack([_filled(one.values, longest) for one in several])
     parameters: dict[str, object] = {"stack": first.stack.name, "prompt_length": first.prompt}
     notes = [*(_CROSS if first.cross else _SELF), *first.notes]
-    axes: list[Axis] = [Axis(STATISTIC, tuple(first.numbers)), Axis(STEP, tuple(map(str, range(longest)))), *first.heads_axes]
+    axes: list[Axis] = [
+        Axis(STATISTIC, tuple(first.numbers)),
+        Axis(STEP, tuple(map(str, range(longest)))),
+        *first.heads_axes,
+    ]
     if isinstance(traces, Trace):
         values, axes[1] = values[0], first.step_axis
     else:
@@ -194,9 +199,9 @@ class _Generation:
         share = float(self.numbers["first_token"].mean())
         found.append(
             Text(
-                f"{share:.0%} of the weight lies on the first key (mean over steps and heads): read entropy, distance "
-                "and prompt mass with that in mind.",
-                f"权重的 {share:.0%} 落在第一个键上（各步各头平均）：看熵、距离和提示占比时请记住这一点。",
+                f"{share:.0%} of the weight lies on the first key (mean over steps and heads): read all else with that "
+                "in mind.",
+                f"权重的 {share:.0%} 落在第一个键上（各步各头平均）：看其他数值时请记住这一点。",
             )
         )
         if not self.cross and "cross" in self.trace.stacks:

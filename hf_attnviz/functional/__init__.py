@@ -4,15 +4,17 @@ Attention is `[layer, batch, head, query, key]`, layer 0 nearest the input; entr
 weights are shares, distances are tokens. Computed in float32, or in float64 where that came in.
 """
 
-from hf_attnviz.functional.alignment import alignment_error_rate, dtw, monotonicity
+from hf_attnviz.functional.alignment import alignment_error_rate, dtw, joined, linked, monotonicity
 from hf_attnviz.functional.divergence import jensen_shannon
 from hf_attnviz.functional.entropy import entropy
 from hf_attnviz.functional.evolution import evolution
 from hf_attnviz.functional.induction import duplicate_token_score, induction_score
 from hf_attnviz.functional.order import classical_mds, linkage_order
+from hf_attnviz.functional.pharaoh import from_pharaoh, to_pharaoh
 from hf_attnviz.functional.rollout import rollout, uniform_attention
 from hf_attnviz.functional.similarity import head_similarity
 from hf_attnviz.functional.sinks import sink_fraction, sink_mass
+from hf_attnviz.functional.speech import median_filter, spoken_frames
 from hf_attnviz.functional.statistics import head_statistics
 
 __all__ = [
@@ -22,14 +24,20 @@ __all__ = [
     "duplicate_token_score",
     "entropy",
     "evolution",
+    "from_pharaoh",
     "head_similarity",
     "head_statistics",
     "induction_score",
     "jensen_shannon",
+    "joined",
     "linkage_order",
+    "linked",
+    "median_filter",
     "monotonicity",
     "rollout",
     "sink_fraction",
     "sink_mass",
+    "spoken_frames",
+    "to_pharaoh",
     "uniform_attention",
 ]

@@ -22,11 +22,11 @@ Number = Callable[[Tensor], Tensor]
 
 
 def evolution(steps: Sequence[Tensor], prompt_length: int | None) -> dict[str, Tensor]:
-    """What the last row of each of `steps`, `[layer, batch, head, query, key]` each, does; `[step, layer, batch, head]`.
+    """Numbers of the last row of each of `steps`, each step `[layer, batch, head, query, key]`.
 
-    The keys of step s are the `prompt_length` prompt tokens, then what was generated and read so far, the newest, on
-    which the row stands, last. None for cross-attention, whose keys are another text: then only what is marked °. With
-    padding, call it once an example on its real keys.
+    Each number is `[step, layer, batch, head]`. The keys of step s are the `prompt_length` prompt tokens, then what
+    was generated and read so far, the newest, on which the row stands, last. None for cross-attention, whose keys are
+    another text: then only what is marked °. With padding, call it once an example on its real keys.
 
     - lookback_ratio: mean weight on a prompt key ÷ (that + mean weight on a generated key), the query's own key among
       these; means and not sums, or a long prompt would win by its length. NaN while nothing is generated (step 0);
