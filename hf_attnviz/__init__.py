@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from hf_attnviz import functional as functional
     from hf_attnviz import language as language
     from hf_attnviz import zoo as zoo
+    from hf_attnviz.analysis.alignment import alignment as alignment
+    from hf_attnviz.analysis.alignment import links as links
+    from hf_attnviz.analysis.alignment import pharaoh as pharaoh
+    from hf_attnviz.analysis.alignment_scores import alignment_scores as alignment_scores
+    from hf_attnviz.analysis.evolution import argmax_paths as argmax_paths
     from hf_attnviz.analysis.evolution import evolution as evolution
     from hf_attnviz.analysis.flow import flow as flow
     from hf_attnviz.analysis.head_correlation import head_correlation as head_correlation
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
     from hf_attnviz.analysis.image_distance import image_distance as image_distance
     from hf_attnviz.analysis.rollout import rollout as rollout
     from hf_attnviz.analysis.sinks import sinks as sinks
+    from hf_attnviz.analysis.word_times import word_times as word_times
     from hf_attnviz.capturing import AttentionCall as AttentionCall
     from hf_attnviz.capturing import Diagnosis as Diagnosis
     from hf_attnviz.capturing import Finding as Finding
@@ -77,6 +83,16 @@ _HOME = {
         "image_distance",
         "rollout",
         "sinks",
+        "alignment",
+        "alignment_scores",
+        "argmax_paths",
+        "evolution",
+        "head_correlation",
+        "head_statistics",
+        "links",
+        "pharaoh",
+        "rollout",
+        "word_times",
     ),
     "hf_attnviz.capturing": (
         "AttentionCall",

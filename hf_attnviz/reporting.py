@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from hf_attnviz import analysis, views
 from hf_attnviz.errors import ArgumentError
+from hf_attnviz.analysis.sides import target_side
 from hf_attnviz.language import Text
 from hf_attnviz.trace import Trace
 from hf_attnviz.view import View
@@ -106,6 +107,30 @@ def _evolution(trace: Trace, stack: str) -> View | None:
     return views.evolution_view(analysis.evolution(trace, stack=stack))
 
 
+def _paths(trace: Trace, stack: str) -> View | None:
+    if trace.stacks[stack].maps[0].produced is None:
+        return None
+    return views.evolution_view(analysis.argmax_paths(trace, stack=stack))
+
+
+def _two_texts(trace: Trace, stack: str) -> bool:
+    """Whether this is cross-attention from a text that was generated to another, with something to align."""
+    one = trace.stacks[stack].maps[0]
+    kinds = set(one.keys.kinds)
+    if one.kind != "cross" or "text" not in kinds or not kinds <= {"text", "special"}:
+        return False
+    told = [text for text in one.produced or () if text is not None]
+    return len(told) > 2 and bool(target_side(trace, one, "reading").text_only().places)
+
+
+def _alignment(trace: Trace, stack: str) -> View | None:
+    return views.heatmap(analysis.alignment(trace, stack=stack)) if _two_texts(trace, stack) else None
+
+
+def _alignment_scores(trace: Trace, stack: str) -> View | None:
+    return views.heatmap(analysis.alignment_scores(trace, stack=stack)) if _two_texts(trace, stack) else None
+
+
 _PARTS: tuple[tuple[Text, Callable[[Trace, str], View | None]], ...] = (
     (Text("Head statistics", "注意力头统计"), _statistics),
     (Text("Head roles", "注意力头的角色"), _roles),
@@ -118,6 +143,9 @@ _PARTS: tuple[tuple[Text, Callable[[Trace, str], View | None]], ...] = (
     (Text("Attention rollout minus uniform attention", "注意力 Rollout 减去均匀注意力"), _above_uniform),
     (Text("Attention flow to one row", "流向一行的注意力流"), _flow),
     (Text("Evolution over decoding steps", "随解码步的演变"), _evolution),
+    (Text("The key each head looks at most, step by step", "各头逐步最关注的键"), _paths),
+    (Text("Alignment: which source each word looks at", "对齐：每个词看向哪个源"), _alignment),
+    (Text("How far each head keeps the order of the source", "各头在多大程度上保持源的次序"), _alignment_scores),
 )
 
 

@@ -2,6 +2,9 @@
 
 from hf_attnviz.analysis.evolution import evolution
 from hf_attnviz.analysis.flow import flow
+from hf_attnviz.analysis.alignment import alignment, links, pharaoh
+from hf_attnviz.analysis.alignment_scores import alignment_scores
+from hf_attnviz.analysis.evolution import argmax_paths, evolution
 from hf_attnviz.analysis.head_correlation import head_correlation
 from hf_attnviz.analysis.head_map import head_map
 from hf_attnviz.analysis.head_roles import head_roles
@@ -20,4 +23,17 @@ __all__ = [
     "image_distance",
     "rollout",
     "sinks",
+from hf_attnviz.analysis.word_times import word_times
+
+__all__ = [
+    "alignment",
+    "alignment_scores",
+    "argmax_paths",
+    "evolution",
+    "head_correlation",
+    "head_statistics",
+    "links",
+    "pharaoh",
+    "rollout",
+    "word_times",
 ]

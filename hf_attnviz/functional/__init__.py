@@ -7,6 +7,7 @@ weights are shares, distances are tokens. Computed in float32, or in float64 whe
 from hf_attnviz.functional.alignment import alignment_error_rate, dtw, monotonicity
 from hf_attnviz.functional.bootstrap import Tally
 from hf_attnviz.functional.cka import cka
+from hf_attnviz.functional.alignment import alignment_error_rate, dtw, joined, linked, monotonicity
 from hf_attnviz.functional.divergence import jensen_shannon
 from hf_attnviz.functional.entropy import entropy
 from hf_attnviz.functional.evolution import evolution
@@ -20,6 +21,12 @@ from hf_attnviz.functional.similarity import head_similarity
 from hf_attnviz.functional.sinks import sink_fraction, sink_mass
 from hf_attnviz.functional.statistics import head_statistics, statistics_by_example
 from hf_attnviz.functional.uniform import uniform_attention, uniform_like
+from hf_attnviz.functional.pharaoh import from_pharaoh, to_pharaoh
+from hf_attnviz.functional.rollout import rollout, uniform_attention
+from hf_attnviz.functional.similarity import head_similarity
+from hf_attnviz.functional.sinks import sink_fraction, sink_mass
+from hf_attnviz.functional.speech import median_filter, spoken_frames
+from hf_attnviz.functional.statistics import head_statistics
 
 __all__ = [
     "Tally",
@@ -32,12 +39,16 @@ __all__ = [
     "evolution",
     "flow",
     "head_roles",
+    "from_pharaoh",
     "head_similarity",
     "head_statistics",
     "image_distance",
     "induction_score",
     "jensen_shannon",
+    "joined",
     "linkage_order",
+    "linked",
+    "median_filter",
     "monotonicity",
     "role_verdicts",
     "roles_by_example",
@@ -45,6 +56,8 @@ __all__ = [
     "sink_fraction",
     "sink_mass",
     "statistics_by_example",
+    "spoken_frames",
+    "to_pharaoh",
     "uniform_attention",
     "uniform_like",
 ]

@@ -37,8 +37,44 @@ _METHODS: Final = {
     "head map": Text("Map of the heads", "注意力头分布图"),
     "image distance": Text("Distance across the picture", "图像上的注视距离"),
     "evolution over decoding steps": Text("Attention while decoding", "解码过程中的注意力"),
+    "alignment": Text("Alignment", "对齐"),
+    "alignment scores": Text("How well each head aligns", "各头对齐得如何"),
+    "word times": Text("When each word was spoken", "每个词的发声时间"),
+    "argmax paths": Text("The key each head looks at most", "每个头最关注的键"),
 }
 _STATISTICS: Final = {
+    "link": (Text("link", "链接"), Text("1 where the two are linked.", "两者相连处为 1。")),
+    "weight": (Text("weight", "权重"), Text("The weight of attention between the two.", "两者之间的注意力权重。")),
+    "error_rate_output": (
+        Text("error rate, row that puts out", "错误率（产出行）"),
+        Text("Alignment error rate of the row that put out each target.", "以产出各目标的行计算的对齐错误率。"),
+    ),
+    "error_rate_reading": (
+        Text("error rate, row that reads", "错误率（读入行）"),
+        Text("Alignment error rate of the row that read each target.", "以读入各目标的行计算的对齐错误率。"),
+    ),
+    "monotone_output": (
+        Text("monotone, row that puts out", "单调（产出行）"),
+        Text("Share of steps that do not go back.", "不后退的步的比例。"),
+    ),
+    "monotone_reading": (
+        Text("monotone, row that reads", "单调（读入行）"),
+        Text("Share of steps that do not go back.", "不后退的步的比例。"),
+    ),
+    "kendall_tau_output": (
+        Text("Kendall's τ, row that puts out", "Kendall τ（产出行）"),
+        Text("Agreement of the two orders, −1 to 1.", "两种次序的一致程度，−1 到 1。"),
+    ),
+    "kendall_tau_reading": (
+        Text("Kendall's τ, row that reads", "Kendall τ（读入行）"),
+        Text("Agreement of the two orders, −1 to 1.", "两种次序的一致程度，−1 到 1。"),
+    ),
+    "start": (Text("start (s)", "开始（秒）"), Text("When the word begins.", "词开始的时间。")),
+    "end": (Text("end (s)", "结束（秒）"), Text("When the word ends.", "词结束的时间。")),
+    "argmax paths": (
+        Text("strongest key", "最强的键"),
+        Text("The key with the largest weight, head by head.", "各头权重最大的键。"),
+    ),
     "lookback_ratio": (
         Text("lookback ratio", "回看比"),
         Text(
@@ -63,9 +99,16 @@ _STATISTICS: Final = {
         Text("drift (nats)", "漂移（奈特）"),
         Text("Jensen–Shannon divergence from the step before, in nats.", "与上一步的 Jensen–Shannon 散度，单位奈特。"),
     ),
-    "argmax": (
-        Text("strongest key", "最强的键"),
-        Text("Number of the key with the largest weight.", "权重最大的键的序号。"),
+    "uniform_drift": (
+        Text("drift of uniform attention (nats)", "均匀注意力的漂移（奈特）"),
+        Text(
+            "How much uniform attention would drift, merely because there is one key more.",
+            "注意力完全均匀时，仅因多了一个键而产生的漂移。",
+        ),
+    ),
+    "generated_mass": (
+        Text("generated mass", "生成占比"),
+        Text("Weight on all that was generated so far.", "落在已生成内容上的权重。"),
     ),
     "normalised_entropy": (
         Text("normalised entropy", "归一化熵"),
