@@ -74,6 +74,9 @@ if TYPE_CHECKING:
 
 _HOME = {
     "hf_attnviz.analysis": (
+        "alignment",
+        "alignment_scores",
+        "argmax_paths",
         "evolution",
         "flow",
         "head_correlation",
@@ -81,17 +84,10 @@ _HOME = {
         "head_roles",
         "head_statistics",
         "image_distance",
-        "rollout",
-        "sinks",
-        "alignment",
-        "alignment_scores",
-        "argmax_paths",
-        "evolution",
-        "head_correlation",
-        "head_statistics",
         "links",
         "pharaoh",
         "rollout",
+        "sinks",
         "word_times",
     ),
     "hf_attnviz.capturing": (

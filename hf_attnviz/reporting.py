@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from hf_attnviz import analysis, views
-from hf_attnviz.errors import ArgumentError
 from hf_attnviz.analysis.sides import target_side
+from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
 from hf_attnviz.trace import Trace
 from hf_attnviz.view import View
