@@ -10,6 +10,12 @@ from hf_attnviz.functional.entropy import entropy
 from hf_attnviz.functional.evolution import evolution
 from hf_attnviz.functional.induction import duplicate_token_score, induction_score
 from hf_attnviz.functional.order import classical_mds, linkage_order
+from hf_attnviz.functional.relevance import (
+    attention_gradient,
+    head_importance,
+    relevance,
+    relevance_encoder_decoder,
+)
 from hf_attnviz.functional.rollout import rollout, uniform_attention
 from hf_attnviz.functional.similarity import head_similarity
 from hf_attnviz.functional.sinks import sink_fraction, sink_mass
@@ -17,17 +23,21 @@ from hf_attnviz.functional.statistics import head_statistics
 
 __all__ = [
     "alignment_error_rate",
+    "attention_gradient",
     "classical_mds",
     "dtw",
     "duplicate_token_score",
     "entropy",
     "evolution",
+    "head_importance",
     "head_similarity",
     "head_statistics",
     "induction_score",
     "jensen_shannon",
     "linkage_order",
     "monotonicity",
+    "relevance",
+    "relevance_encoder_decoder",
     "rollout",
     "sink_fraction",
     "sink_mass",
