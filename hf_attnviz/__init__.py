@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from hf_attnviz import language as language
     from hf_attnviz import zoo as zoo
     from hf_attnviz.analysis.evolution import evolution as evolution
+    from hf_attnviz.analysis.gradients import attention_gradient as attention_gradient
+    from hf_attnviz.analysis.gradients import head_importance as head_importance
+    from hf_attnviz.analysis.gradients import relevance as relevance
     from hf_attnviz.analysis.head_correlation import head_correlation as head_correlation
     from hf_attnviz.analysis.head_statistics import head_statistics as head_statistics
     from hf_attnviz.analysis.rollout import rollout as rollout
@@ -56,7 +59,15 @@ if TYPE_CHECKING:
     from hf_attnviz.zoo import load_model as load_model
 
 _HOME = {
-    "hf_attnviz.analysis": ("evolution", "head_correlation", "head_statistics", "rollout"),
+    "hf_attnviz.analysis": (
+        "attention_gradient",
+        "evolution",
+        "head_correlation",
+        "head_importance",
+        "head_statistics",
+        "relevance",
+        "rollout",
+    ),
     "hf_attnviz.capturing": (
         "AttentionCall",
         "Diagnosis",

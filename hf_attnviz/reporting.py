@@ -61,6 +61,23 @@ def _rollout(trace: Trace, stack: str) -> View | None:
     return views.heatmap(analysis.rollout(trace, stack=stack))
 
 
+def _relevance(trace: Trace, stack: str) -> View | None:
+    crossed = trace.stacks[stack].maps[0].kind == "cross"
+    if not all(_has_gradients(trace, name) for name in (("encoder", "decoder", stack) if crossed else (stack,))):
+        return None
+    return views.heatmap(analysis.relevance(trace, stack=stack))
+
+
+def _importance(trace: Trace, stack: str) -> View | None:
+    return views.heatmap(analysis.head_importance(trace, stack=stack)) if _has_gradients(trace, stack) else None
+
+
+def _has_gradients(trace: Trace, stack: str) -> bool:
+    """Whether the trace holds every row of a stack, and its gradient."""
+    maps = trace.stacks[stack].maps if stack in trace.stacks else ()
+    return bool(maps) and all(m.gradient is not None and (m.positions is None or m.whole) for m in maps)
+
+
 def _evolution(trace: Trace, stack: str) -> View | None:
     if trace.stacks[stack].maps[0].produced is None:
         return None
@@ -72,6 +89,8 @@ _PARTS: tuple[tuple[Text, Callable[[Trace, str], View | None]], ...] = (
     (Text("Head correlation", "注意力头相关性"), _correlation),
     (Text("Head divergence (Jensen–Shannon)", "注意力头差异（Jensen–Shannon）"), _divergence),
     (Text("Attention rollout", "注意力 Rollout"), _rollout),
+    (Text("Relevance (attention and its gradient)", "相关性（注意力及其梯度）"), _relevance),
+    (Text("Head importance", "注意力头重要性"), _importance),
     (Text("Evolution over decoding steps", "随解码步的演变"), _evolution),
 )
 

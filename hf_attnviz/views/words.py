@@ -16,12 +16,22 @@ _AXES: Final = {
     axes.OTHER_HEAD: Text("other head", "另一个头"),
     axes.OTHER_LAYER: Text("other layer", "另一层"),
 }
-_UNITS: Final = {"share": Text("share", "占比"), "nats": Text("nats", "奈特"), "tokens": Text("tokens", "词元")}
+_UNITS: Final = {
+    "share": Text("share", "占比"),
+    "nats": Text("nats", "奈特"),
+    "tokens": Text("tokens", "词元"),
+    "relevance": Text("relevance", "相关性"),
+}
 
 _METHODS: Final = {
     "head statistics": Text("Head statistics", "注意力头统计"),
     "head similarity": Text("Head similarity", "注意力头相似度"),
     "attention rollout": Text("Attention rollout", "注意力 Rollout"),
+    "attention × gradient": Text("Attention × gradient", "注意力 × 梯度"),
+    "relevance": Text("Relevance", "相关性传播（Chefer）"),
+    "head importance": Text("Head importance", "注意力头重要性"),
+    "explanations of one number": Text("Explanations of one number", "对同一个数的多种解释"),
+    "layer attributions": Text("Layer attributions", "逐层归因"),
     "evolution over decoding steps": Text("Attention while decoding", "解码过程中的注意力"),
 }
 _STATISTICS: Final = {

@@ -10,7 +10,10 @@ def mean_of_positive(attention, gradient):
     """Equation 5 for one layer."""
     heads, queries, keys = attention.shape
     return [
-        [sum(max(0.0, float(attention[h, i, j] * gradient[h, i, j])) for h in range(heads)) / heads for j in range(keys)]
+        [
+            sum(max(0.0, float(attention[h, i, j] * gradient[h, i, j])) for h in range(heads)) / heads
+            for j in range(keys)
+        ]
         for i in range(queries)
     ]
 
@@ -20,9 +23,7 @@ def identity(size):
 
 
 def times(left, right):
-    return [
-        [math.fsum(row[k] * right[k][j] for k in range(len(right))) for j in range(len(right[0]))] for row in left
-    ]
+    return [[math.fsum(row[k] * right[k][j] for k in range(len(right))) for j in range(len(right[0]))] for row in left]
 
 
 def plus(left, right):

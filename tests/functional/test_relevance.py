@@ -103,7 +103,9 @@ def test_without_cross_attention_nothing_crosses(seed, size):
 
 
 def test_a_cross_attention_worked_by_hand():
-    encoder = torch.tensor([[[[0.0, 1.0], [0.0, 1.0]]]])  # R = I + Ā: row 0 takes 1 from token 1, row 1 has 2 of its own
+    encoder = torch.tensor(
+        [[[[0.0, 1.0], [0.0, 1.0]]]]
+    )  # R = I + Ā: row 0 takes 1 from token 1, row 1 has 2 of its own
     decoder = torch.tensor([[[[1.0, 0.0], [1.0, 0.0]]]])
     cross = torch.tensor([[[[1.0, 0.0], [0.0, 1.0]]]])
     found = relevance_encoder_decoder(
@@ -133,9 +135,7 @@ def test_the_sum_over_keys_is_the_sum_over_features():
     output = attention @ value
     output.retain_grad()
     (output @ weight).tanh().square().sum().backward()
-    close(
-        head_importance(attention.detach(), attention.grad), head_importance(output.detach(), output.grad), 1e-12
-    )
+    close(head_importance(attention.detach(), attention.grad), head_importance(output.detach(), output.grad), 1e-12)
 
 
 def test_errors_name_what_came():
