@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     from hf_attnviz.capturing import doctor as doctor
     from hf_attnviz.capturing import register_attention as register_attention
     from hf_attnviz.capturing import trace_text as trace_text
+    from hf_attnviz.explaining.explanation import explain as explain
+    from hf_attnviz.explaining.flips import hotflip as hotflip
+    from hf_attnviz.explaining.layers import layer_attributions as layer_attributions
+    from hf_attnviz.explaining.reduction import input_reduction as input_reduction
+    from hf_attnviz.explaining.subject import Settings as Settings
     from hf_attnviz.labels import Labels as Labels
     from hf_attnviz.labels import Segment as Segment
     from hf_attnviz.language import set_language as set_language
@@ -84,6 +89,11 @@ _HOME = {
         "register_attention",
         "trace_text",
     ),
+    "hf_attnviz.explaining.explanation": ("explain",),
+    "hf_attnviz.explaining.flips": ("hotflip",),
+    "hf_attnviz.explaining.layers": ("layer_attributions",),
+    "hf_attnviz.explaining.reduction": ("input_reduction",),
+    "hf_attnviz.explaining.subject": ("Settings",),
     "hf_attnviz.labels": ("Labels", "Segment"),
     "hf_attnviz.language": ("set_language",),
     "hf_attnviz.legible": ("visible",),

@@ -94,6 +94,54 @@ _STATISTICS: Final = {
         Text("previous token is strongest", "前一词元最强"),
         Text("Share of rows whose largest weight is on the token before.", "最大权重落在前一词元上的行的占比。"),
     ),
+    "attention": (
+        Text("raw attention", "原始注意力"),
+        Text("Weights of the last layer, mean over heads.", "最后一层的权重，各头平均。"),
+    ),
+    "rollout": (
+        Text("attention rollout", "注意力 Rollout"),
+        Text("Weights followed through all layers.", "逐层相乘的权重。"),
+    ),
+    "attention_gradient": (
+        Text("attention × gradient", "注意力 × 梯度"),
+        Text("Weights of the last layer times their gradients, sign kept.", "最后一层的权重乘以其梯度，保留正负号。"),
+    ),
+    "relevance": (
+        Text("relevance", "相关性传播（Chefer）"),
+        Text("Positive weight × gradient of all layers, added up.", "各层权重 × 梯度的正值部分累加。"),
+    ),
+    "saliency": (
+        Text("saliency", "显著性"),
+        Text("Length of the gradient at each position's vector.", "每个位置向量处梯度的长度。"),
+    ),
+    "smoothgrad": (
+        Text("SmoothGrad", "SmoothGrad"),
+        Text("Length of the mean gradient under noise.", "加噪声后平均梯度的长度。"),
+    ),
+    "input_x_gradient": (
+        Text("input × gradient", "输入 × 梯度"),
+        Text("Each position's vector times the gradient there.", "每个位置的向量与该处梯度的内积。"),
+    ),
+    "integrated_gradients": (
+        Text("integrated gradients", "积分梯度"),
+        Text(
+            "The change from the baseline to the input, shared out among positions.",
+            "从基线到输入的变化在各位置间的分摊。",
+        ),
+    ),
+    "estimate": (
+        Text("estimated change", "估计的变化"),
+        Text("Change of the number by its gradient.", "由梯度估计的变化。"),
+    ),
+    "measured": (
+        Text("measured change", "实测的变化"),
+        Text("Change of the number when the model runs again.", "模型重新运行后实测的变化。"),
+    ),
+    "probability": (
+        Text("probability", "概率"),
+        Text("Probability of the prediction.", "该预测的概率。"),
+    ),
+    "left": (Text("tokens left", "剩余词元数"), Text("How many tokens are left.", "还剩多少个词元。")),
 }
 
 
