@@ -20,7 +20,8 @@ _CONVERGED: Final = 0.05  # Sundararajan et al. 2017, section 5: attributions ad
 _ASTRAY: Final = Text(
     "That error is above 5 %: do not believe the integrated gradients as they stand. Take more steps; where a model "
     "first normalises its vectors (RMSNorm), zero is a singular point, so take a token as baseline.",
-    "该误差超过 5%：这样的积分梯度不可采信。请增加步数；若模型首先对向量做归一化（RMSNorm），零向量是奇点，请改用某个词元作基线。",
+    "该误差超过 5%：这样的积分梯度不可采信。请增加步数；"
+    "若模型首先对向量做归一化（RMSNorm），零向量是奇点，请改用某个词元作基线。",
 )
 _RUNNING: Final = Text("running the model for its gradients", "正在为求梯度而多次运行模型")
 
