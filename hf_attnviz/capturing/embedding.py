@@ -51,7 +51,7 @@ def embedded(module: nn.Module, given: torch.Tensor, change: Change) -> Iterator
         if not _is_given(given, args, kwargs):
             return None
         changed += 1
-        return change(output)
+        return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
 
     handle = module.register_forward_hook(pass_on, with_kwargs=True)
     try:
@@ -97,5 +97,6 @@ def _is_given(given: torch.Tensor, args: Sequence[Any], kwargs: Mapping[str, Any
 
 
 def _are_vectors(output: Any, given: torch.Tensor) -> bool:
+    output = output[0] if type(output) is tuple and output else output  # Swin tells the picture's size beside them
     vectors = isinstance(output, torch.Tensor) and output.dim() == 3 and output.is_floating_point()
     return vectors and len(output) == len(given) and (given.dim() != 2 or output.shape[1] == given.shape[1])

@@ -5,7 +5,6 @@ from typing import Any, Final
 
 import torch
 
-from hf_attnviz import progress
 from hf_attnviz.axes import KEY, STATISTIC
 from hf_attnviz.errors import AttnvizError, NotKeptError, UnknownNameError, listed
 from hf_attnviz.explaining.given import with_gradients
@@ -16,7 +15,6 @@ from hf_attnviz.explaining.target import TargetLike
 from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
 
-_EXPLAINING: Final = Text("explaining", "正在解释")
 _DISAGREE: Final = Text(
     "Methods disagree, and each has its own unit: compare orders within a row, not numbers between rows. None is the "
     "truth.",
@@ -58,16 +56,19 @@ def explain(
     chosen = _chosen(methods)
     subject = Subject(model, inputs, target=target, processor=processor, stack=stack, settings=settings)
     found: dict[str, Scores] = {}
-    left_out: dict[str, str] = {}
-    for method in progress.shown(chosen, len(chosen), _EXPLAINING):
+    left_out: dict[str, AttnvizError] = {}
+    for method in chosen:  # what takes long among them announces itself
         try:
             found[method.name] = method.function(subject)
         except AttnvizError as problem:
             if methods is not None or (stack is not None and isinstance(problem, UnknownNameError)):
                 raise
-            left_out[method.name] = str(problem)
+            left_out[method.name] = problem
     if not found:
-        raise NotKeptError(f"no method fits this model: {'; '.join(left_out.values())}")
+        reasons = {str(problem): problem for problem in left_out.values()}
+        if len(reasons) == 1:
+            raise next(iter(reasons.values()))
+        raise NotKeptError(f"no method fits this model: {'; '.join(reasons)}")
     return _result(subject, found, left_out)
 
 
@@ -81,7 +82,7 @@ def _chosen(methods: Sequence[str] | None) -> list[Method]:
     return [METHODS[name] for name in names]
 
 
-def _result(subject: Subject, found: Mapping[str, Scores], left_out: Mapping[str, str]) -> Result:
+def _result(subject: Subject, found: Mapping[str, Scores], left_out: Mapping[str, AttnvizError]) -> Result:
     rows = [scores.values.cpu() for scores in found.values()]
     values = torch.stack([row if row.dtype == torch.float64 else row.float() for row in rows])
     parameters: dict[str, Any] = {"target": subject.target.name, "score": subject.score}

@@ -122,7 +122,7 @@ def _best(
 ) -> list[tuple[int, int, float]]:
     """Place, token and estimate of the most promising changes of all tokens at all places."""
     outputs, vectors = subject.led(subject.inputs | {"input_ids": ids})
-    gradient = torch.autograd.grad(subject.target.score(outputs).sum(), vectors)[0][0]
+    gradient = subject.gradient(outputs, vectors)[0]
     table = subject.vectors_of(torch.arange(len(allowed), device=ids.device)[None])[0]
     change = gradient @ table.mT - (gradient * vectors[0].detach()).sum(-1, keepdim=True)
     wanted = change if raises else -change

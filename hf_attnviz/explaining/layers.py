@@ -21,10 +21,6 @@ from hf_attnviz.trace import AttentionStack
 _RUNNING: Final = Text("attributing to layers", "正在逐层归因")
 _SOURCES: Final = {"conductance": "Dhamdhere et al. 2018", "gradient_x_activation": "Shrikumar et al. 2016"}
 _MEANING: Final = {
-    "conductance": Text(
-        "Each row adds up to the number's change from the baseline to the input, but for the error of the steps.",
-        "每行之和等于该数从基线到输入的变化（步数误差除外）。",
-    ),
     "gradient_x_activation": Text(
         "To first order, minus what the number would change by if the hidden state became 0.",
         "一阶近似：若该隐藏状态变为 0，该数改变量的相反数。",
@@ -64,13 +60,22 @@ def layer_attributions(
     if method not in LAYER_METHODS:
         raise UnknownNameError(f"unknown method {method!r}; known: {listed(LAYER_METHODS)}")
     subject = Subject(model, inputs, target=target, processor=processor, settings=settings)
-    name = "encoder" if stack is None and subject.two_sided else stack
-    chosen = subject.trace.stack(name)
+    if stack is None:
+        stack = "encoder" if subject.two_sided else subject.stack.name
+    chosen = subject.trace.stack(stack)
     wanted = list(dict.fromkeys(chosen.layers if layers is None else layers))
     rows = [_row(subject, chosen, layer, method) for layer in progress.shown(wanted, len(wanted), _RUNNING)]
-    about = {"target": subject.target.name, "score": subject.score, "method": method, "stack": chosen.name}
+    about: dict[str, Any] = {
+        "target": subject.target.name,
+        "score": subject.score,
+        "method": method,
+        "stack": chosen.name,
+    }
     if method == "conductance":
-        about |= {"baseline": subject.settings.baseline, "steps": subject.settings.steps}
+        told, note = _missed(subject, rows)
+        about |= told
+    else:
+        note = _MEANING[method]
     return Result(
         torch.stack(rows).cpu(),
         (Axis(LAYER, tuple(map(str, wanted))), Axis(KEY, chosen.queries.texts)),
@@ -83,9 +88,26 @@ def layer_attributions(
                 f"Explained is one number: {subject.target.name}, here {subject.score:.4g}.",
                 f"所解释的是一个数：{subject.target.name}，此处为 {subject.score:.4g}。",
             ),
-            _MEANING[method],
+            note,
         ),
     )
+
+
+def _missed(subject: Subject, rows: Sequence[torch.Tensor]) -> tuple[dict[str, Any], Text]:
+    """What conductance began at, and by how much each layer misses the change that it shares out."""
+    with torch.no_grad():
+        start, end = (float(subject.forward(at)[0]) for at in (subject.baseline(), subject.vectors))
+    missed = tuple(float(row.sum()) - (end - start) for row in rows)
+    settings = subject.settings
+    told = {"baseline": settings.baseline, "baseline_score": start, "steps": settings.steps}
+    most = max(map(abs, missed))
+    note = Text(
+        f"Each row shares out the number's change from {start:.4g} (baseline: {settings.baseline}) to {end:.4g}; at "
+        f"most {most:.2g} of it is error of the {settings.steps} steps (convergence delta).",
+        f"每行分摊该数从 {start:.4g}（基线：{settings.baseline}）到 {end:.4g} 的变化；"
+        f"其中至多 {most:.2g} 是 {settings.steps} 步积分的误差（收敛差）。",
+    )
+    return told | {"convergence_delta": missed}, note
 
 
 def _row(subject: Subject, stack: AttentionStack, layer: int, method: str) -> torch.Tensor:

@@ -134,7 +134,7 @@ def _tried(
     at = logits[0] if position is None else logits[0, position]
     if int(at.argmax()) != target.index:
         return None
-    gradient = torch.autograd.grad(target.score(outputs, position).sum(), vectors)[0]
+    gradient = subject.gradient(outputs, vectors, position)
     products = (gradient * vectors).sum(-1)[0].detach()
     place = {position: n for n, position in enumerate(kept)}
     importance = {

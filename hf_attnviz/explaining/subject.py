@@ -140,7 +140,10 @@ class Subject:
     def forward(self, vectors: Tensor) -> Tensor:
         """The scalar ``[row]`` for other vectors ``[row, position, width]``; it stays in the graph."""
         with torch.enable_grad(), self.changed(lambda _: vectors, len(vectors)) as inputs:
-            return self.target.score(self.model(**inputs))
+            score = self.target.score(self.model(**inputs))
+        if vectors.requires_grad:
+            self._connected(score)
+        return score
 
     def led(self, inputs: Mapping[str, Any]) -> tuple[Any, Tensor]:
         """The outputs for other inputs, and the vectors of these, a leaf that the outputs depend on."""
@@ -153,6 +156,19 @@ class Subject:
         with torch.enable_grad(), scope.deaf(), embedded(self.module, inputs[self.name], lead):
             outputs = self.model(**inputs)
         return outputs, leaves[0]
+
+    def gradient(self, outputs: Any, vectors: Tensor, position: int | None = None) -> Tensor:
+        """The gradient of the scalar at the vectors that :meth:`led` gave, of their shape."""
+        score = self.target.score(outputs, position)
+        self._connected(score)
+        return torch.autograd.grad(score.sum(), vectors)[0]
+
+    def _connected(self, score: Tensor) -> None:
+        if not score.requires_grad:
+            raise ArgumentError(
+                f"{self.target.name} has no gradient: nothing leads from it back to the input (detach(), argmax() or "
+                "item() in the function, or no_grad() in the model); give a scalar that can be differentiated"
+            )
 
     def without(self, kept: Tensor) -> dict[str, Any]:
         """The inputs of a text of which only some positions are left; those that count positions count anew."""
@@ -205,27 +221,30 @@ class Subject:
             leaves.append(vectors.detach().requires_grad_())
             return leaves[-1]
 
-        beginnings = self.beginnings
+        beginnings = self.beginnings | {self.name: self.module}
         with undo, torch.enable_grad(), recording:
             for name, module in beginnings.items():
                 if module is not None:
                     undo.enter_context(embedded(module, self.inputs[name], led))
             score = self.target.score(self.model(**self.inputs)).sum()
-            if score.requires_grad and leaves:
-                torch.autograd.grad(score, leaves, allow_unused=True)
+            self._connected(score)
+            torch.autograd.grad(score, leaves, allow_unused=True)
         return recording.trace, float(score.detach())
 
     @cached_property
     def stack(self) -> AttentionStack:
-        """The stack whose rows look at the input: the only one; in an encoder-decoder the cross-attention.
+        """The stack whose rows look at the input: the only one that looks at itself; of an encoder-decoder the cross-
+        attention.
 
         Raises:
             UnknownStackError: there are several; choose one.
-            ShapeError: its keys are not the input's positions.
         """
         name = self.stack_name
         if name is None and self.two_sided and {"encoder", "cross"} <= set(self.trace.stacks):
             name = "cross"
+        own = [one.name for one in self.trace.stacks.values() if one.maps[0].kind == "self"]
+        if name is None and len(own) == 1:
+            name = own[0]
         return self.trace.stack(name)
 
     @cached_property

@@ -31,6 +31,8 @@ _METHODS: Final = {
     "relevance": Text("Relevance", "相关性传播（Chefer）"),
     "head importance": Text("Head importance", "注意力头重要性"),
     "explanations of one number": Text("Explanations of one number", "对同一个数的多种解释"),
+    "input reduction": Text("Input reduction", "输入缩减"),
+    "token replacement": Text("Token replacement", "词元替换"),
     "layer attributions": Text("Layer attributions", "逐层归因"),
     "evolution over decoding steps": Text("Attention while decoding", "解码过程中的注意力"),
 }

@@ -1,4 +1,4 @@
-"""Models to explain, and what their own gradients say, read from ``inputs_embeds`` and eager attention: no hook of ours."""
+"""Models to explain, and what their own gradients say: from ``inputs_embeds`` and eager attention, no hook of ours."""
 
 from typing import Any
 

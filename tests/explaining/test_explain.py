@@ -237,6 +237,29 @@ def test_what_does_not_fit_is_left_out_with_its_reason_or_refused_by_name() -> N
         av.explain(model, inputs, target=1, methods=["relevance"])
 
 
+def picture(config: Any, model: str) -> Any:
+    torch.manual_seed(0)
+    return av.explain(
+        getattr(transformers, model)._from_config(config).eval(),
+        {"pixel_values": torch.randn(1, 3, 16, 16)},
+        settings=av.Settings(steps=4, samples=4, rows=4),
+    )
+
+
+def test_windows_have_gradients_but_no_rows_and_a_pooling_head_is_no_stack_of_patches() -> None:
+    swin = transformers.SwinConfig(
+        embed_dim=8, depths=[1, 1], num_heads=[2, 2], image_size=16, patch_size=2, window_size=2
+    )
+    result = picture(swin, "SwinForImageClassification")
+    assert result.axis("statistic").labels == tuple(BY_CAPTUM) and result.values.shape == (4, 64)
+    assert any("Left out" in note.en and "layout of its own" in note.en for note in result.notes)
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 37}
+    siglip = transformers.SiglipConfig(vision_config=size | {"image_size": 16, "patch_size": 4})
+    result = picture(siglip, "SiglipForImageClassification")
+    assert result.parameters["stack"] == "vision" and result.values.shape == (8, 16)
+    assert result.parameters["attention.rows"] == tuple(range(16))
+
+
 def test_without_captum_the_rest_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "captum", None)
     result = av.explain(tiny("gpt2"), given("gpt2"))
@@ -260,6 +283,11 @@ def test_errors_say_what_to_do() -> None:
         av.explain(model, {"inputs_embeds": torch.zeros(1, 3, 32)})
     with pytest.raises(av.errors.ArgumentError, match="mask.*tokenizer"):
         av.explain(model, inputs, methods=["integrated_gradients"], settings=av.Settings(baseline="mask"))
+    with pytest.raises(
+        av.errors.ArgumentError, match="^no module of XLNetLMHeadModel makes a vector for each position"
+    ):
+        config = transformers.XLNetConfig(d_model=32, n_layer=2, n_head=4, d_inner=37, vocab_size=97)
+        av.explain(transformers.XLNetLMHeadModel(config).eval(), inputs)
     with pytest.raises(av.errors.ArgumentError, match="2 or more rows"):
         av.Settings(rows=1)
     with pytest.raises(av.errors.UnknownStackError, match="encoder, decoder, cross"):
@@ -271,6 +299,9 @@ def test_errors_say_what_to_do() -> None:
             target=lambda outputs: outputs.hidden_states[1][0, 0, 0],
             methods=["attention"],
         )
+    for analysis in (av.explain, av.hotflip):
+        with pytest.raises(av.errors.ArgumentError, match=r"^the given scalar has no gradient.*detach\(\)"):
+            analysis(model, inputs, target=lambda outputs: outputs.logits[0, -1, 7].detach())
     with pytest.raises(av.errors.ArgumentError, match=r"training mode.*model\.eval\(\)"):
         av.explain(tiny("gpt2").train(), inputs)
 
