@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from hf_attnviz.analysis.evolution import argmax_paths as argmax_paths
     from hf_attnviz.analysis.evolution import evolution as evolution
     from hf_attnviz.analysis.flow import flow as flow
+    from hf_attnviz.analysis.gradients import attention_gradient as attention_gradient
+    from hf_attnviz.analysis.gradients import head_importance as head_importance
+    from hf_attnviz.analysis.gradients import relevance as relevance
     from hf_attnviz.analysis.head_correlation import head_correlation as head_correlation
     from hf_attnviz.analysis.head_map import head_map as head_map
     from hf_attnviz.analysis.head_roles import head_roles as head_roles
@@ -47,6 +50,11 @@ if TYPE_CHECKING:
     from hf_attnviz.capturing import patch as patch
     from hf_attnviz.capturing import register_attention as register_attention
     from hf_attnviz.capturing import trace_text as trace_text
+    from hf_attnviz.explaining.explanation import explain as explain
+    from hf_attnviz.explaining.flips import hotflip as hotflip
+    from hf_attnviz.explaining.layers import layer_attributions as layer_attributions
+    from hf_attnviz.explaining.reduction import input_reduction as input_reduction
+    from hf_attnviz.explaining.subject import Settings as Settings
     from hf_attnviz.labels import Labels as Labels
     from hf_attnviz.labels import Segment as Segment
     from hf_attnviz.language import set_language as set_language
@@ -89,6 +97,13 @@ _HOME = {
         "rollout",
         "sinks",
         "word_times",
+        "attention_gradient",
+        "evolution",
+        "head_correlation",
+        "head_importance",
+        "head_statistics",
+        "relevance",
+        "rollout",
     ),
     "hf_attnviz.capturing": (
         "AttentionCall",
@@ -110,6 +125,11 @@ _HOME = {
         "register_attention",
         "trace_text",
     ),
+    "hf_attnviz.explaining.explanation": ("explain",),
+    "hf_attnviz.explaining.flips": ("hotflip",),
+    "hf_attnviz.explaining.layers": ("layer_attributions",),
+    "hf_attnviz.explaining.reduction": ("input_reduction",),
+    "hf_attnviz.explaining.subject": ("Settings",),
     "hf_attnviz.labels": ("Labels", "Segment"),
     "hf_attnviz.language": ("set_language",),
     "hf_attnviz.legible": ("visible",),

@@ -4,6 +4,8 @@ from hf_attnviz.analysis.alignment import alignment, links, pharaoh
 from hf_attnviz.analysis.alignment_scores import alignment_scores
 from hf_attnviz.analysis.evolution import argmax_paths, evolution
 from hf_attnviz.analysis.flow import flow
+from hf_attnviz.analysis.evolution import evolution
+from hf_attnviz.analysis.gradients import attention_gradient, head_importance, relevance
 from hf_attnviz.analysis.head_correlation import head_correlation
 from hf_attnviz.analysis.head_map import head_map
 from hf_attnviz.analysis.head_roles import head_roles
@@ -29,4 +31,11 @@ __all__ = [
     "rollout",
     "sinks",
     "word_times",
+    "attention_gradient",
+    "evolution",
+    "head_correlation",
+    "head_importance",
+    "head_statistics",
+    "relevance",
+    "rollout",
 ]

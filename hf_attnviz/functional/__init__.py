@@ -17,6 +17,13 @@ from hf_attnviz.functional.order import classical_mds, linkage_order
 from hf_attnviz.functional.pharaoh import from_pharaoh, to_pharaoh
 from hf_attnviz.functional.roles import head_roles, role_verdicts, roles_by_example
 from hf_attnviz.functional.rollout import rollout
+from hf_attnviz.functional.relevance import (
+    attention_gradient,
+    head_importance,
+    relevance,
+    relevance_encoder_decoder,
+)
+from hf_attnviz.functional.rollout import rollout, uniform_attention
 from hf_attnviz.functional.similarity import head_similarity
 from hf_attnviz.functional.sinks import sink_fraction, sink_mass
 from hf_attnviz.functional.speech import median_filter, spoken_frames
@@ -27,6 +34,7 @@ __all__ = [
     "Tally",
     "alignment_error_rate",
     "cka",
+    "attention_gradient",
     "classical_mds",
     "dtw",
     "duplicate_token_score",
@@ -35,6 +43,7 @@ __all__ = [
     "flow",
     "from_pharaoh",
     "head_roles",
+    "head_importance",
     "head_similarity",
     "head_statistics",
     "image_distance",
@@ -47,6 +56,8 @@ __all__ = [
     "monotonicity",
     "role_verdicts",
     "roles_by_example",
+    "relevance",
+    "relevance_encoder_decoder",
     "rollout",
     "sink_fraction",
     "sink_mass",

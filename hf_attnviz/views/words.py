@@ -25,6 +25,11 @@ _BESIDE: Final = {
         Text("what uniform attention under the same mask gets", "同一掩码下均匀注意力的得分"),
     ),
     "verdict": (Text("passes", "达标"), Text("1 where it passes its threshold, else 0", "达到阈值为 1，否则为 0")),
+_UNITS: Final = {
+    "share": Text("share", "占比"),
+    "nats": Text("nats", "奈特"),
+    "tokens": Text("tokens", "词元"),
+    "relevance": Text("relevance", "相关性"),
 }
 
 _METHODS: Final = {
@@ -36,6 +41,13 @@ _METHODS: Final = {
     "head roles": Text("Head roles", "注意力头的角色"),
     "head map": Text("Map of the heads", "注意力头分布图"),
     "image distance": Text("Distance across the picture", "图像上的注视距离"),
+    "attention × gradient": Text("Attention × gradient", "注意力 × 梯度"),
+    "relevance": Text("Relevance", "相关性传播（Chefer）"),
+    "head importance": Text("Head importance", "注意力头重要性"),
+    "explanations of one number": Text("Explanations of one number", "对同一个数的多种解释"),
+    "input reduction": Text("Input reduction", "输入缩减"),
+    "token replacement": Text("Token replacement", "词元替换"),
+    "layer attributions": Text("Layer attributions", "逐层归因"),
     "evolution over decoding steps": Text("Attention while decoding", "解码过程中的注意力"),
     "alignment": Text("Alignment", "对齐"),
     "alignment scores": Text("How well each head aligns", "各头对齐得如何"),
@@ -184,6 +196,54 @@ _STATISTICS: Final = {
         Text("previous token is strongest", "前一词元最强"),
         Text("Share of rows whose largest weight is on the token before.", "最大权重落在前一词元上的行的占比。"),
     ),
+    "attention": (
+        Text("raw attention", "原始注意力"),
+        Text("Weights of the last layer, mean over heads.", "最后一层的权重，各头平均。"),
+    ),
+    "rollout": (
+        Text("attention rollout", "注意力 Rollout"),
+        Text("Weights followed through all layers.", "逐层相乘的权重。"),
+    ),
+    "attention_gradient": (
+        Text("attention × gradient", "注意力 × 梯度"),
+        Text("Weights of the last layer times their gradients, sign kept.", "最后一层的权重乘以其梯度，保留正负号。"),
+    ),
+    "relevance": (
+        Text("relevance", "相关性传播（Chefer）"),
+        Text("Positive weight × gradient of all layers, added up.", "各层权重 × 梯度的正值部分累加。"),
+    ),
+    "saliency": (
+        Text("saliency", "显著性"),
+        Text("Length of the gradient at each position's vector.", "每个位置向量处梯度的长度。"),
+    ),
+    "smoothgrad": (
+        Text("SmoothGrad", "SmoothGrad"),
+        Text("Length of the mean gradient under noise.", "加噪声后平均梯度的长度。"),
+    ),
+    "input_x_gradient": (
+        Text("input × gradient", "输入 × 梯度"),
+        Text("Each position's vector times the gradient there.", "每个位置的向量与该处梯度的内积。"),
+    ),
+    "integrated_gradients": (
+        Text("integrated gradients", "积分梯度"),
+        Text(
+            "The change from the baseline to the input, shared out among positions.",
+            "从基线到输入的变化在各位置间的分摊。",
+        ),
+    ),
+    "estimate": (
+        Text("estimated change", "估计的变化"),
+        Text("Change of the number by its gradient.", "由梯度估计的变化。"),
+    ),
+    "measured": (
+        Text("measured change", "实测的变化"),
+        Text("Change of the number when the model runs again.", "模型重新运行后实测的变化。"),
+    ),
+    "probability": (
+        Text("probability", "概率"),
+        Text("Probability of the prediction.", "该预测的概率。"),
+    ),
+    "left": (Text("tokens left", "剩余词元数"), Text("How many tokens are left.", "还剩多少个词元。")),
 }
 
 
