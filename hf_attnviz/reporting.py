@@ -99,6 +99,8 @@ def _distance(trace: Trace, stack: str) -> View | None:
         return views.heatmap(analysis.image_distance(trace, stack=stack))
     except ArgumentError:  # several pictures, or a part of one
         return None
+
+
 def _relevance(trace: Trace, stack: str) -> View | None:
     crossed = trace.stacks[stack].maps[0].kind == "cross"
     if not all(_has_gradients(trace, name) for name in (("encoder", "decoder", stack) if crossed else (stack,))):

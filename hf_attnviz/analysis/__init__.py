@@ -4,7 +4,6 @@ from hf_attnviz.analysis.alignment import alignment, links, pharaoh
 from hf_attnviz.analysis.alignment_scores import alignment_scores
 from hf_attnviz.analysis.evolution import argmax_paths, evolution
 from hf_attnviz.analysis.flow import flow
-from hf_attnviz.analysis.evolution import evolution
 from hf_attnviz.analysis.gradients import attention_gradient, head_importance, relevance
 from hf_attnviz.analysis.head_correlation import head_correlation
 from hf_attnviz.analysis.head_map import head_map
@@ -19,23 +18,19 @@ __all__ = [
     "alignment",
     "alignment_scores",
     "argmax_paths",
+    "attention_gradient",
     "evolution",
     "flow",
     "head_correlation",
+    "head_importance",
     "head_map",
     "head_roles",
     "head_statistics",
     "image_distance",
     "links",
     "pharaoh",
+    "relevance",
     "rollout",
     "sinks",
     "word_times",
-    "attention_gradient",
-    "evolution",
-    "head_correlation",
-    "head_importance",
-    "head_statistics",
-    "relevance",
-    "rollout",
 ]

@@ -15,14 +15,8 @@ from hf_attnviz.functional.image_distance import image_distance
 from hf_attnviz.functional.induction import duplicate_token_score, induction_score
 from hf_attnviz.functional.order import classical_mds, linkage_order
 from hf_attnviz.functional.pharaoh import from_pharaoh, to_pharaoh
+from hf_attnviz.functional.relevance import attention_gradient, head_importance, relevance, relevance_encoder_decoder
 from hf_attnviz.functional.roles import head_roles, role_verdicts, roles_by_example
-from hf_attnviz.functional.rollout import rollout
-from hf_attnviz.functional.relevance import (
-    attention_gradient,
-    head_importance,
-    relevance,
-    relevance_encoder_decoder,
-)
 from hf_attnviz.functional.rollout import rollout, uniform_attention
 from hf_attnviz.functional.similarity import head_similarity
 from hf_attnviz.functional.sinks import sink_fraction, sink_mass
@@ -33,8 +27,8 @@ from hf_attnviz.functional.uniform import uniform_attention, uniform_like
 __all__ = [
     "Tally",
     "alignment_error_rate",
-    "cka",
     "attention_gradient",
+    "cka",
     "classical_mds",
     "dtw",
     "duplicate_token_score",
@@ -42,8 +36,8 @@ __all__ = [
     "evolution",
     "flow",
     "from_pharaoh",
-    "head_roles",
     "head_importance",
+    "head_roles",
     "head_similarity",
     "head_statistics",
     "image_distance",
@@ -54,10 +48,10 @@ __all__ = [
     "linked",
     "median_filter",
     "monotonicity",
-    "role_verdicts",
-    "roles_by_example",
     "relevance",
     "relevance_encoder_decoder",
+    "role_verdicts",
+    "roles_by_example",
     "rollout",
     "sink_fraction",
     "sink_mass",
