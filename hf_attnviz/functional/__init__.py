@@ -8,6 +8,15 @@ from hf_attnviz.functional.alignment import alignment_error_rate, dtw, monotonic
 from hf_attnviz.functional.divergence import jensen_shannon
 from hf_attnviz.functional.entropy import entropy
 from hf_attnviz.functional.evolution import evolution
+from hf_attnviz.functional.faithfulness import (
+    aopc,
+    comprehensiveness,
+    kendall_tau,
+    outcomes,
+    sufficiency,
+    top_counts,
+    top_shares,
+)
 from hf_attnviz.functional.induction import duplicate_token_score, induction_score
 from hf_attnviz.functional.order import classical_mds, linkage_order
 from hf_attnviz.functional.rollout import rollout, uniform_attention
@@ -17,7 +26,9 @@ from hf_attnviz.functional.statistics import head_statistics
 
 __all__ = [
     "alignment_error_rate",
+    "aopc",
     "classical_mds",
+    "comprehensiveness",
     "dtw",
     "duplicate_token_score",
     "entropy",
@@ -26,10 +37,15 @@ __all__ = [
     "head_statistics",
     "induction_score",
     "jensen_shannon",
+    "kendall_tau",
     "linkage_order",
     "monotonicity",
+    "outcomes",
     "rollout",
     "sink_fraction",
     "sink_mass",
+    "sufficiency",
+    "top_counts",
+    "top_shares",
     "uniform_attention",
 ]
