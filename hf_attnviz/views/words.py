@@ -15,6 +15,10 @@ _AXES: Final = {
     axes.STATISTIC: Text("statistic", "统计量"),
     axes.OTHER_HEAD: Text("other head", "另一个头"),
     axes.OTHER_LAYER: Text("other layer", "另一层"),
+    axes.METHOD: Text("method", "方法"),
+    axes.OTHER_METHOD: Text("other method", "另一方法"),
+    axes.REMOVAL: Text("removal", "移除方式"),
+    axes.SHARE: Text("share of the tokens", "词元占比"),
 }
 _UNITS: Final = {"share": Text("share", "占比"), "nats": Text("nats", "奈特"), "tokens": Text("tokens", "词元")}
 
@@ -85,6 +89,18 @@ _STATISTICS: Final = {
         Text("Share of rows whose largest weight is on the token before.", "最大权重落在前一词元上的行的占比。"),
     ),
 }
+_RANKINGS: Final = {
+    "attention": Text("raw attention", "原始注意力"),
+    "rollout": Text("rollout", "Rollout"),
+    "norms": Text("norms", "范数"),
+    "relevance": Text("relevance", "相关性"),
+    "integrated_gradients": Text("integrated gradients", "积分梯度"),
+}
+
+
+def ranking_word(name: str) -> Text:
+    """What a way of ranking tokens is called; a user's own name stays."""
+    return _RANKINGS.get(name, Text(name, name))
 
 
 def method_word(method: str) -> Text:
