@@ -21,15 +21,19 @@ if TYPE_CHECKING:
     from hf_attnviz.capturing import AttentionCall as AttentionCall
     from hf_attnviz.capturing import Diagnosis as Diagnosis
     from hf_attnviz.capturing import Finding as Finding
+    from hf_attnviz.capturing import Intervention as Intervention
     from hf_attnviz.capturing import Maps as Maps
     from hf_attnviz.capturing import Recording as Recording
     from hf_attnviz.capturing import Registration as Registration
     from hf_attnviz.capturing import Rows as Rows
     from hf_attnviz.capturing import Run as Run
     from hf_attnviz.capturing import Vectors as Vectors
+    from hf_attnviz.capturing import ablate as ablate
     from hf_attnviz.capturing import attach as attach
     from hf_attnviz.capturing import capture as capture
     from hf_attnviz.capturing import doctor as doctor
+    from hf_attnviz.capturing import knock_out as knock_out
+    from hf_attnviz.capturing import patch as patch
     from hf_attnviz.capturing import register_attention as register_attention
     from hf_attnviz.capturing import trace_text as trace_text
     from hf_attnviz.labels import Labels as Labels
@@ -61,15 +65,19 @@ _HOME = {
         "AttentionCall",
         "Diagnosis",
         "Finding",
+        "Intervention",
         "Maps",
         "Recording",
         "Registration",
         "Rows",
         "Run",
         "Vectors",
+        "ablate",
         "attach",
         "capture",
         "doctor",
+        "knock_out",
+        "patch",
         "register_attention",
         "trace_text",
     ),
