@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from hf_attnviz.capturing import patch as patch
     from hf_attnviz.capturing import register_attention as register_attention
     from hf_attnviz.capturing import trace_text as trace_text
+    from hf_attnviz.explaining.judged import Trust as Trust
+    from hf_attnviz.explaining.trust import trust as trust
+    from hf_attnviz.explaining.verdict import Rule as Rule
     from hf_attnviz.labels import Labels as Labels
     from hf_attnviz.labels import Segment as Segment
     from hf_attnviz.language import set_language as set_language
@@ -81,6 +84,9 @@ _HOME = {
         "register_attention",
         "trace_text",
     ),
+    "hf_attnviz.explaining.judged": ("Trust",),
+    "hf_attnviz.explaining.trust": ("trust",),
+    "hf_attnviz.explaining.verdict": ("Rule",),
     "hf_attnviz.labels": ("Labels", "Segment"),
     "hf_attnviz.language": ("set_language",),
     "hf_attnviz.legible": ("visible",),

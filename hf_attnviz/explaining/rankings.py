@@ -20,7 +20,8 @@ def attention_of(prediction: Prediction) -> torch.Tensor:
     In an encoder-decoder the row of the decoder's cross-attention; where the prediction is read off all positions,
     the mean of all rows.
     """
-    return _row(_looking(_trace(prediction), prediction), prediction)
+    last = looking(prediction).maps[-1].plain().weights
+    return rows_of((last if last.dtype == torch.float64 else last.float()).mean(0), prediction)
 
 
 def rollout_of(prediction: Prediction) -> torch.Tensor:
@@ -28,15 +29,42 @@ def rollout_of(prediction: Prediction) -> torch.Tensor:
 
     In an encoder-decoder the row of the last cross-attention, followed through the encoder by its rollout.
     """
-    trace = _trace(prediction)
     if not prediction.two_sided:
-        stack = _looking(trace, prediction).whole()
-        return _of_rows(functional.rollout(stack.stacked()[:, None])[-1, 0], prediction.row)
-    encoder = trace.stack("encoder").whole()
-    return attention_of(prediction) @ functional.rollout(encoder.stacked()[:, None].float())[-1, 0]
+        stack = looking(prediction).whole()
+        return rows_of(functional.rollout(stack.stacked()[:, None])[-1, 0], prediction)
+    encoder = _trace(prediction).stack("encoder").whole()
+    return attention_of(prediction) @ functional.rollout(encoder.stacked()[:, None])[-1, 0]
 
 
 OWN: Final[Mapping[str, Scores]] = {"attention": attention_of, "rollout": rollout_of}
+
+
+def looking(prediction: Prediction) -> AttentionStack:
+    """The stack whose rows look at the text: cross-attention, or the model's own attention to itself.
+
+    Raises:
+        NotKeptError: its attention could not be captured.
+        ShapeError: no row of it looks at the text's tokens.
+    """
+    trace = _trace(prediction)
+    if prediction.two_sided:
+        return trace.stack("cross")
+    length = len(prediction.ids)
+    fitting = [
+        stack
+        for stack in trace.stacks.values()
+        if stack.maps[-1].kind == "self" and (len(stack.queries), len(stack.keys)) == (length, length)
+    ]
+    if not fitting:
+        raise ShapeError(f"no stack of this model looks from the {length} tokens to themselves: {listed(trace.stacks)}")
+    return fitting[-1]
+
+
+def rows_of(weights: torch.Tensor, prediction: Prediction) -> torch.Tensor:
+    """The row of ``[query, key]`` at which the prediction is read; the mean row where it is read off all of them."""
+    if prediction.two_sided:
+        return weights[-1 if prediction.target.position is None else prediction.target.position]
+    return weights.mean(0) if prediction.row is None else weights[prediction.row]
 
 
 def rankings_of(
@@ -84,30 +112,3 @@ def _trace(prediction: Prediction) -> Trace:
     if prediction.trace is None:
         raise NotKeptError(f"its attention could not be captured: {prediction.unseen}")
     return prediction.trace
-
-
-def _looking(trace: Trace, prediction: Prediction) -> AttentionStack:
-    """The stack whose rows look at the text."""
-    if prediction.two_sided:
-        return trace.stack("cross")
-    length = len(prediction.ids)
-    fitting = [
-        stack
-        for stack in trace.stacks.values()
-        if stack.maps[-1].kind == "self" and (len(stack.queries), len(stack.keys)) == (length, length)
-    ]
-    if not fitting:
-        raise ShapeError(f"no stack of this model looks from the {length} tokens to themselves: {listed(trace.stacks)}")
-    return fitting[-1]
-
-
-def _row(stack: AttentionStack, prediction: Prediction) -> torch.Tensor:
-    last = stack.maps[-1].plain().weights
-    weights = (last if last.dtype == torch.float64 else last.float()).mean(0)
-    if prediction.two_sided:
-        return _of_rows(weights, -1 if prediction.target.position is None else prediction.target.position)
-    return _of_rows(weights, prediction.row)
-
-
-def _of_rows(weights: torch.Tensor, row: int | None) -> torch.Tensor:
-    return weights.mean(0) if row is None else weights[row]

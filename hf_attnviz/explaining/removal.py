@@ -83,7 +83,9 @@ class Removal:
         kept[:, self.positions] = keeps.cpu()
         if self.way == "replacement":
             spread = {name: _spread(value, rows) for name, value in given.items()}
-            return spread | {"input_ids": spread["input_ids"].masked_fill(~kept.to(given["input_ids"].device), self.replacement)}, None
+            return spread | {
+                "input_ids": spread["input_ids"].masked_fill(~kept.to(given["input_ids"].device), self.replacement)
+            }, None
         lengths = kept.sum(-1)
         if bool((lengths != lengths[0]).any()):
             raise ShapeError("texts of different lengths cannot run in one batch without padding")
@@ -173,8 +175,12 @@ def _given(prediction: Prediction, tokenizer: Any, given: int | str) -> tuple[in
 _ROLES: Final = {
     "mask": Text("the mask token", "掩码词元"),
     "unk": Text("the unknown token, for there is no mask token", "未知词元（没有掩码词元）"),
-    "pad": Text("the padding token, for there is neither a mask nor an unknown token", "填充词元（没有掩码或未知词元）"),
-    "eos": Text("the end token, for there is no mask, unknown or padding token", "结束词元（没有掩码、未知或填充词元）"),
+    "pad": Text(
+        "the padding token, for there is neither a mask nor an unknown token", "填充词元（没有掩码或未知词元）"
+    ),
+    "eos": Text(
+        "the end token, for there is no mask, unknown or padding token", "结束词元（没有掩码、未知或填充词元）"
+    ),
     "": Text("as given", "由用户指定"),
 }
 

@@ -82,9 +82,10 @@ def _accompanied(prediction: Prediction, positions: Sequence[int]) -> tuple[dict
     return several | {"input_ids": torch.stack([prediction.ids, other])}, 0
 
 
-PERTURBATIONS: Final[
-    Mapping[str, Callable[[Prediction, Sequence[int]], tuple[dict[str, Any], int] | None]]
-] = {"padding": _padded, "batch": _accompanied}
+PERTURBATIONS: Final[Mapping[str, Callable[[Prediction, Sequence[int]], tuple[dict[str, Any], int] | None]]] = {
+    "padding": _padded,
+    "batch": _accompanied,
+}
 
 
 def _run(prediction: Prediction, inputs: Mapping[str, Any], moved: int) -> Prediction:
@@ -110,9 +111,7 @@ def _scores(prediction: Prediction, name: str) -> torch.Tensor | None:
         return None
 
 
-def _tau(
-    before: torch.Tensor | None, after: Prediction | None, name: str, positions: Sequence[int]
-) -> torch.Tensor:
+def _tau(before: torch.Tensor | None, after: Prediction | None, name: str, positions: Sequence[int]) -> torch.Tensor:
     later = None if after is None else _scores(after, name)
     if before is None or later is None or before.shape != later.shape:
         return torch.tensor(torch.nan, dtype=torch.float64)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from hf_attnviz.errors import ArgumentError, ShapeError, UnknownNameError, listed
+from hf_attnviz.language import Text
 
 Wanted = int | str | None
 TargetLike = Wanted | tuple[int, Wanted] | Callable[[Any], torch.Tensor]
@@ -27,17 +28,14 @@ class Target:
         position: where logits ``[batch, position, token]`` are read, counted in the sequence that the logits belong
             to; negative counts from the end. None for logits ``[batch, class]`` and for a function.
         function: the user's own scalar of the outputs, or None.
+        subject: what the logit or probability is of, for people: ``'duck' at position 5``.
     """
 
     name: str
     index: int | None = None
     position: int | None = None
     function: Callable[[Any], torch.Tensor] | None = None
-
-    @property
-    def subject(self) -> str:
-        """What the logit or probability is of: ``"'duck' at position 5"``; a function's name."""
-        return self.name.removeprefix("logit of ")
+    subject: Text = Text("the given scalar", "给定的标量")
 
     def score(self, outputs: Any, position: int | torch.Tensor | None = None) -> torch.Tensor:
         """The scalar of each row ``[batch]``: the logit, or what the function gives. It stays in the graph.
@@ -95,7 +93,9 @@ def resolved(
     if callable(target):
         name = getattr(target, "__name__", type(target).__name__)
         _scalar(target(outputs), name)
-        return Target("the given scalar" if name == "<lambda>" else name, function=target)
+        if name == "<lambda>":
+            return Target("the given scalar", function=target)
+        return Target(name, function=target, subject=Text(name, name))
     logits = logits_of(outputs)
     if logits is None or logits.dim() not in (2, 3):
         raise ArgumentError(
@@ -111,7 +111,8 @@ def resolved(
     labels = labels_of(config, logits)
     index = _index(wanted, at, processor, labels)
     place = None if logits.dim() == 2 else where % logits.shape[1]
-    return Target(_name(index, place, processor, labels), index, place)
+    subject = _subject(index, place, processor, labels)
+    return Target(f"logit of {subject.en}", index, place, subject=subject)
 
 
 def labels_of(config: Any, logits: torch.Tensor) -> dict[int, str]:
@@ -165,16 +166,22 @@ def _token(text: str, processor: Any) -> int:
     return int(ids[0])
 
 
-def _name(index: int, place: int | None, processor: Any, labels: dict[int, str]) -> str:
+def _subject(index: int, place: int | None, processor: Any, labels: dict[int, str]) -> Text:
     if place is None or labels:
-        label = labels.get(index, f"LABEL_{index}")
-        named = f"class {index}" if label == f"LABEL_{index}" else f"class {index} ({label})"
-        return f"logit of {named}" + ("" if place is None else f" at position {place}")
-    tokenizer = getattr(processor, "tokenizer", processor)
-    known = hasattr(tokenizer, "decode")
-    return (
-        f"logit of {tokenizer.decode([index])!r} at position {place}" if known else f"logit of token {index} at {place}"
-    )
+        label = labels.get(index, "")
+        named = "" if label in ("", f"LABEL_{index}") else label
+        what = Text(
+            f"class {index}" + (f" ({named})" if named else ""), f"类别 {index}" + (f"（{named}）" if named else "")
+        )
+    else:
+        tokenizer = getattr(processor, "tokenizer", processor)
+        known = hasattr(tokenizer, "decode")
+        what = (
+            Text(repr(tokenizer.decode([index])), f"“{tokenizer.decode([index])}”")
+            if known
+            else Text(f"token {index}", f"词元 {index}")
+        )
+    return what if place is None else Text(f"{what.en} at position {place}", f"位置 {place} 处的{what.zh}")
 
 
 def _scalar(value: Any, name: str) -> torch.Tensor:

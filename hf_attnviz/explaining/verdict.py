@@ -142,7 +142,11 @@ def _rounding(prediction: Prediction) -> float:
     """A few units in the last place of what the model computes in."""
     dtype = getattr(prediction.model, "dtype", None)
     dtype = dtype if isinstance(dtype, torch.dtype) and dtype.is_floating_point else torch.float32
-    return 4 * torch.finfo(dtype).eps * max(1.0, abs(prediction.probability) if math.isfinite(prediction.probability) else 1.0)
+    return (
+        4
+        * torch.finfo(dtype).eps
+        * max(1.0, abs(prediction.probability) if math.isfinite(prediction.probability) else 1.0)
+    )
 
 
 def beats(measured: Measured, rule: Rule) -> torch.Tensor:
@@ -162,9 +166,7 @@ def percentiles(measured: Measured) -> torch.Tensor:
     return share.masked_fill(own.isnan(), torch.nan)
 
 
-def verdicts(
-    names: Sequence[str], measured: Measured, rule: Rule, tokens: int
-) -> dict[str, tuple[str, Text | None]]:
+def verdicts(names: Sequence[str], measured: Measured, rule: Rule, tokens: int) -> dict[str, tuple[str, Text | None]]:
     """For each ranking the verdict, and the reason where nothing could be decided for a reason of its own."""
     won, found = beats(measured, rule), {}
     powerless = _powerless(tokens, rule)

@@ -27,6 +27,8 @@ _METHODS: Final = {
     "head similarity": Text("Head similarity", "注意力头相似度"),
     "attention rollout": Text("Attention rollout", "注意力 Rollout"),
     "evolution over decoding steps": Text("Attention while decoding", "解码过程中的注意力"),
+    "agreement of rankings": Text("Agreement of rankings (Kendall τ-b)", "排序的一致性（Kendall τ-b）"),
+    "ablation of the heads shown": Text("Ablation of the heads shown", "关闭所显示的头"),
 }
 _STATISTICS: Final = {
     "lookback_ratio": (
@@ -88,6 +90,53 @@ _STATISTICS: Final = {
         Text("previous token is strongest", "前一词元最强"),
         Text("Share of rows whose largest weight is on the token before.", "最大权重落在前一词元上的行的占比。"),
     ),
+    "comprehensiveness": (
+        Text("comprehensiveness", "完备性"),
+        Text("Fall of the prediction without the top tokens: high is better.", "去掉前列词元后预测的下降：越高越好。"),
+    ),
+    "sufficiency": (
+        Text("sufficiency", "充分性"),
+        Text(
+            "Fall of the prediction with the top tokens alone: low is better.", "仅保留前列词元时预测的下降：越低越好。"
+        ),
+    ),
+    "special_tokens": (
+        Text("special tokens", "特殊词元"),
+        Text("Weight on special tokens (starts, ends, separators).", "落在特殊词元（起始、结束、分隔）上的权重。"),
+    ),
+    "top_head": (
+        Text("the head shown", "所显示的头"),
+        Text("Change of the prediction without the head that shows the evidence.", "去掉显示证据的头后预测的变化。"),
+    ),
+    "layer": (
+        Text("all heads of its layer", "该层所有头"),
+        Text("Change of the prediction without any head of that layer.", "去掉该层所有头后预测的变化。"),
+    ),
+    "random_mean": (
+        Text("a random head, mean", "随机一头：平均"),
+        Text(
+            "Change of the prediction without one head drawn at random, on average.", "随机去掉一头后预测变化的平均。"
+        ),
+    ),
+    "random_deviation": (
+        Text("a random head, deviation", "随机一头：标准差"),
+        Text("Standard deviation of that change.", "该变化的标准差。"),
+    ),
+    "random_share": (
+        Text("random heads that matter less", "影响更小的随机头占比"),
+        Text(
+            "Share of the random heads that move the prediction less than the head shown.",
+            "随机头中，对预测影响小于所显示之头的占比。",
+        ),
+    ),
+    "padding": (Text("padding", "填充"), Text("The same text beside padding tokens.", "同一文本旁加上填充词元。")),
+    "batch": (Text("batch", "成批"), Text("The same text in a batch with another one.", "同一文本与另一文本同批。")),
+}
+_REMOVALS: Final = {"deletion": Text("deletion", "删除"), "replacement": Text("replacement", "替换")}
+_VERDICTS: Final = {
+    "trust": Text("trust", "可信"),
+    "do not": Text("do not trust", "不可信"),
+    "undecided": Text("undecided", "无法判定"),
 }
 _RANKINGS: Final = {
     "attention": Text("raw attention", "原始注意力"),
@@ -101,6 +150,16 @@ _RANKINGS: Final = {
 def ranking_word(name: str) -> Text:
     """What a way of ranking tokens is called; a user's own name stays."""
     return _RANKINGS.get(name, Text(name, name))
+
+
+def removal_word(way: str) -> Text:
+    """How tokens are taken away."""
+    return _REMOVALS.get(way, Text(way, way))
+
+
+def verdict_word(verdict: str) -> Text:
+    """A verdict on a ranking."""
+    return _VERDICTS.get(verdict, Text(verdict, verdict))
 
 
 def method_word(method: str) -> Text:
