@@ -13,7 +13,7 @@ from hf_attnviz.language import Text
 from hf_attnviz.result import Result
 from hf_attnviz.view import View
 from hf_attnviz.views.trust import trust_view
-from hf_attnviz.views.words import ranking_word, verdict_word
+from hf_attnviz.views.words import statistic_words, verdict_word
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -87,7 +87,7 @@ class Trust:
         return trust_view(self)
 
     def __repr__(self) -> str:
-        said = ", ".join(f"{ranking_word(name).en}: {verdict_word(v).en}" for name, v in self.verdicts.items())
+        said = ", ".join(f"{statistic_words(name)[0].en}: {verdict_word(v).en}" for name, v in self.verdicts.items())
         return f"Trust({self.target.subject.en}, {self.probability:.3g}; {said})"
 
     def _repr_html_(self) -> str:

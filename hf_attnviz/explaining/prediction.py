@@ -98,7 +98,7 @@ def refuse_training(model: nn.Module) -> None:
     """Raise where dropout would make every answer another."""
     if model.training:
         raise ArgumentError(
-            f"{type(model).__name__} is in training mode, where dropout makes every answer another one; call model.eval()"
+            f"{type(model).__name__} is in training mode, where dropout makes every answer another; call model.eval()"
         )
 
 

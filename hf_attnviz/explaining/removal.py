@@ -83,9 +83,8 @@ class Removal:
         kept[:, self.positions] = keeps.cpu()
         if self.way == "replacement":
             spread = {name: _spread(value, rows) for name, value in given.items()}
-            return spread | {
-                "input_ids": spread["input_ids"].masked_fill(~kept.to(given["input_ids"].device), self.replacement)
-            }, None
+            gone = ~kept.to(given["input_ids"].device)
+            return spread | {"input_ids": spread["input_ids"].masked_fill(gone, self.replacement)}, None
         lengths = kept.sum(-1)
         if bool((lengths != lengths[0]).any()):
             raise ShapeError("texts of different lengths cannot run in one batch without padding")
@@ -126,7 +125,7 @@ def runs_alone(prediction: Prediction) -> bool:
 
 def _text_config(model: Any) -> Any:
     config = getattr(model, "config", None)
-    return config.get_text_config() if hasattr(config, "get_text_config") else config
+    return config.get_text_config() if config is not None and hasattr(config, "get_text_config") else config
 
 
 def measure(work: Iterable[tuple[Removal, torch.Tensor]]) -> None:

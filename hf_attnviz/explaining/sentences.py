@@ -1,34 +1,39 @@
 """What a verdict says to a person, in both languages: the rule's result, and what removal did beside chance."""
 
 import math
+from collections.abc import Mapping
+from typing import Final
 
 from hf_attnviz.explaining.target import Target
 from hf_attnviz.explaining.verdict import DO_NOT, MEASURES, TRUST
 from hf_attnviz.functional import top_counts
 from hf_attnviz.language import Text
 from hf_attnviz.result import Result
-from hf_attnviz.views.words import ranking_word, removal_word, statistic_words
+from hf_attnviz.views.words import removal_word, statistic_words
 
-_SHARE = 0.1
+_SHARE: Final = 0.1
+_BESIDE: Final = {
+    "padding": Text("Beside padding", "加上填充后"),
+    "batch": Text("In a batch with another text", "与另一文本同批时"),
+}
 
 
 def sentence(
-    name: str,
-    verdict: str,
-    reason: Text | None,
-    won: Result,
-    curves: Result,
-    random: Result,
-    target: Target,
-    tokens: int,
+    name: str, verdict: str, reason: Text | None, *, numbers: Mapping[str, Result], target: Target, tokens: int
 ) -> Text:
-    """One ranking's verdict and why, for a person."""
-    who = ranking_word(name)
+    """One ranking's verdict and why, for a person.
+
+    Args:
+        numbers: ``beats``, ``curves`` and ``random`` of a :class:`hf_attnviz.Trust`.
+        target: what is explained.
+        tokens: how many tokens are ranked.
+    """
+    who = statistic_words(name)[0]
     subject = who if name == who.en else Text(who.en[:1].upper() + who.en[1:], who.zh)  # a user's own name stays
     if reason is not None:
         return Text(f"{subject.en} is undecided: {reason.en}.", f"{subject.zh}：无法判定，因为{reason.zh}。")
-    told = _verdict(subject, verdict, won.select(method=name))
-    moved = _moved(name, curves, random, target, tokens)
+    told = _verdict(subject, verdict, numbers["beats"].select(method=name))
+    moved = _moved(name, numbers["curves"], numbers["random"], target, tokens)
     return Text(f"{told.en} {moved.en}", f"{told.zh}{moved.zh}")
 
 
@@ -81,19 +86,11 @@ def _heads(heads: Result) -> Text:
 
 
 def _stable(way: str, stability: Result, shift: Result) -> Text:
-    moved = float(shift.select(statistic=way).values)
-    beside = {
-        "padding": Text("Beside padding", "加上填充后"),
-        "batch": Text("In a batch with another text", "与另一文本同批时"),
-    }
-    where = beside[way]
+    moved, where = float(shift.select(statistic=way).values), _BESIDE[way]
     if math.isnan(moved):
-        return Text(
-            f"{where.en}: not measured, this model cannot be run so.", f"{where.zh}：未测量，该模型无法如此运行。"
-        )
-    kept = [
-        (ranking_word(name), float(stability.select(method=name).values)) for name in stability.axis("method").labels
-    ]
+        return Text(f"{where.en}: not measured, this model cannot run so.", f"{where.zh}：未测量，该模型无法如此运行。")
+    names = stability.axis("method").labels
+    kept = [(statistic_words(name)[0], float(stability.select(method=name).values)) for name in names]
     en = "".join(f"; {name.en} keeps its order with τ {tau:.2f}" for name, tau in kept if math.isfinite(tau))
     zh = "".join(f"；{name.zh}的次序一致性 τ 为 {tau:.2f}" for name, tau in kept if math.isfinite(tau))
     return Text(f"{where.en} the prediction moves by {signed(moved)}{en}.", f"{where.zh}预测变化 {signed(moved)}{zh}。")
@@ -147,7 +144,8 @@ def _moved(name: str, curves: Result, random: Result, target: Target, tokens: in
     return Text(
         f"Removing its top {percent} ({count} of {tokens} tokens) moves {what.en} by {signed(own)}, random "
         f"removal by {mean} ± {deviation}.",
-        f"移除其排序前 {percent}（{tokens} 个词元中的 {count} 个）使{what.zh}变化 {signed(own)}，随机移除为 {mean} ± {deviation}。",
+        f"移除其排序前 {percent}（{tokens} 个词元中的 {count} 个）使{what.zh}变化 {signed(own)}，"
+        f"随机移除为 {mean} ± {deviation}。",
     )
 
 

@@ -7,7 +7,7 @@ probability.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 
@@ -16,6 +16,9 @@ from hf_attnviz.language import Text
 
 Wanted = int | str | None
 TargetLike = Wanted | tuple[int, Wanted] | Callable[[Any], torch.Tensor]
+
+
+GIVEN: Final = Text("the given scalar", "给定的标量")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +38,7 @@ class Target:
     index: int | None = None
     position: int | None = None
     function: Callable[[Any], torch.Tensor] | None = None
-    subject: Text = Text("the given scalar", "给定的标量")
+    subject: Text = GIVEN
 
     def score(self, outputs: Any, position: int | torch.Tensor | None = None) -> torch.Tensor:
         """The scalar of each row ``[batch]``: the logit, or what the function gives. It stays in the graph.
@@ -94,7 +97,7 @@ def resolved(
         name = getattr(target, "__name__", type(target).__name__)
         _scalar(target(outputs), name)
         if name == "<lambda>":
-            return Target("the given scalar", function=target)
+            return Target(GIVEN.en, function=target)
         return Target(name, function=target, subject=Text(name, name))
     logits = logits_of(outputs)
     if logits is None or logits.dim() not in (2, 3):
@@ -167,21 +170,23 @@ def _token(text: str, processor: Any) -> int:
 
 
 def _subject(index: int, place: int | None, processor: Any, labels: dict[int, str]) -> Text:
-    if place is None or labels:
-        label = labels.get(index, "")
-        named = "" if label in ("", f"LABEL_{index}") else label
-        what = Text(
-            f"class {index}" + (f" ({named})" if named else ""), f"类别 {index}" + (f"（{named}）" if named else "")
-        )
-    else:
-        tokenizer = getattr(processor, "tokenizer", processor)
-        known = hasattr(tokenizer, "decode")
-        what = (
-            Text(repr(tokenizer.decode([index])), f"“{tokenizer.decode([index])}”")
-            if known
-            else Text(f"token {index}", f"词元 {index}")
-        )
+    what = _class_words(index, labels) if place is None or labels else _token_words(index, processor)
     return what if place is None else Text(f"{what.en} at position {place}", f"位置 {place} 处的{what.zh}")
+
+
+def _class_words(index: int, labels: dict[int, str]) -> Text:
+    label = labels.get(index, f"LABEL_{index}")
+    if label == f"LABEL_{index}":  # what transformers calls a class that nobody has named
+        return Text(f"class {index}", f"类别 {index}")
+    return Text(f"class {index} ({label})", f"类别 {index}（{label}）")
+
+
+def _token_words(index: int, processor: Any) -> Text:
+    tokenizer = getattr(processor, "tokenizer", processor)
+    if not hasattr(tokenizer, "decode"):
+        return Text(f"token {index}", f"词元 {index}")
+    text = tokenizer.decode([index])
+    return Text(repr(text), f"“{text}”")
 
 
 def _scalar(value: Any, name: str) -> torch.Tensor:

@@ -6,6 +6,7 @@ stands in :mod:`hf_attnviz.explaining.verdict`.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -95,19 +96,7 @@ def _judged(
     shown[:, places] = given[:, places]
     agreement = functional.kendall_tau(given[:, places]) if places else given.new_full((len(names),) * 2, torch.nan)
     decided = verdicts(names, found, rule, len(places))
-    sentences = {
-        name: sentence(
-            name,
-            verdict,
-            reason,
-            results["beats"],
-            results["curves"],
-            results["random"],
-            prediction.target,
-            len(places),
-        )
-        for name, (verdict, reason) in decided.items()
-    }
+    spoken = partial(sentence, numbers=results, target=prediction.target, tokens=len(places))
     asides, notes = _asides(prediction, places, names, seed)
     return Trust(
         target=prediction.target,
@@ -116,7 +105,7 @@ def _judged(
         candidates=ranked.positions,
         verdicts={name: verdict for name, (verdict, _) in decided.items()},
         reasons={name: reason for name, (_, reason) in decided.items() if reason is not None},
-        sentences=sentences,
+        sentences={name: spoken(name, *said) for name, said in decided.items()},
         scores=Result(shown, (Axis(METHOD, names), Axis(KEY, labels.texts)), "scores of the tokens"),
         agreement=Result(
             agreement,
@@ -127,7 +116,10 @@ def _judged(
             "τ-b",
         ),
         **results,
-        **asides,
+        sink=asides["sink"],
+        heads=asides["heads"],
+        stability=asides["stability"],
+        shift=asides["shift"],
         rule=rule,
         notes=(*ranked.notes, replaced, *_about_target(prediction), *_about_length(len(places), rule), *notes),
         model=type(prediction.model).__name__,
@@ -140,26 +132,16 @@ def _results(names: tuple[str, ...], found: Measured, rule: Rule, seed: int) -> 
     shares = Axis(SHARE, tuple(f"{share:g}" for share in rule.bins))
     drawn = Axis(METHOD, tuple(f"random {n}" for n in range(rule.draws)))
     about: dict[str, Any] = {"bins": rule.bins, "draws": rule.draws, "percentile": rule.percentile, "seed": seed}
-    unit = "probability"
+
+    def result(values: torch.Tensor, method: str, *axes: Axis, unit: str = "probability") -> Result:
+        return Result(values, (measures, ways, *axes), method, about, _ERASER, unit)
+
     return {
-        "curves": Result(found.curves, (measures, ways, methods, shares), "removal curves", about, _ERASER, unit),
-        "random": Result(
-            found.random, (measures, ways, drawn, shares), "removal curves of chance", about, _ERASER, unit
-        ),
-        "aopc": Result(
-            functional.aopc(found.curves),
-            (measures, ways, methods),
-            "area over the removal curves",
-            about,
-            _ERASER,
-            unit,
-        ),
-        "percentile": Result(
-            percentiles(found), (measures, ways, methods), "share of random rankings beaten", about, _ERASER, "share"
-        ),
-        "beats": Result(
-            beats(found, rule), (measures, ways, methods), "tests passed", about | {"rounding": found.rounding}, _ERASER
-        ),
+        "curves": result(found.curves, "removal curves", methods, shares),
+        "random": result(found.random, "removal curves of chance", drawn, shares),
+        "aopc": result(functional.aopc(found.curves), "area over the removal curves", methods),
+        "percentile": result(percentiles(found), "share of random rankings beaten", methods, unit="share"),
+        "beats": result(beats(found, rule), "tests passed", methods, unit=""),
     }
 
 
@@ -167,14 +149,14 @@ def _asides(
     prediction: Prediction, places: list[int], names: Sequence[str], seed: int
 ) -> tuple[dict[str, Result | None], list[Text]]:
     """What stands beside the verdicts: the sink, the heads, the stability; None with a note where it cannot be had."""
+    found: dict[str, Result | None] = dict.fromkeys(("sink", "heads", "stability", "shift"))
+    notes: list[Text] = []
     if not places:
-        return {"sink": None, "heads": None, "stability": None, "shift": None}, []
-    notes, found = [], {}
+        return found, notes
     for name, measure in (("sink", _sink), ("heads", heads_effect)):
         try:
             found[name] = measure(prediction, places, seed)
         except AttnvizError as problem:
-            found[name] = None
             notes.append(Text(f"Not measured ({name}): {problem}", f"未测量（{name}）：{problem}"))
     of_trace = [name for name in OF_TRACE if name in names]
     tau, moved = perturbed(prediction, places, of_trace)
@@ -197,8 +179,8 @@ def _about_target(prediction: Prediction) -> list[Text]:
         return []
     return [
         Text(
-            "The target is a function of your own: by deletion texts become shorter, so it must not count on a position "
-            "in the text, unless from the end.",
+            "The target is a function of your own: by deletion texts become shorter, so it must not count on a "
+            "position in the text, unless from the end.",
             "目标是用户自定义的函数：删除会使文本变短，因此它不应依赖文本中的固定位置（从末尾数起除外）。",
         )
     ]
@@ -211,6 +193,7 @@ def _about_length(tokens: int, rule: Rule) -> list[Text]:
         Text(
             f"The text is short: every {tokens}th random ranking has the same token first. Where one token carries the "
             "evidence, no ranking stands out from these; “undecided” may then mean only that.",
-            f"文本较短：每 {tokens} 个随机排序就有一个首位词元相同。若证据只在一个词元上，任何排序都难以胜出；此时“无法判定”可能仅因如此。",
+            f"文本较短：每 {tokens} 个随机排序就有一个首位词元相同。若证据只在一个词元上，"
+            "任何排序都难以胜出；此时“无法判定”可能仅因如此。",
         )
     ]

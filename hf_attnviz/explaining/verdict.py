@@ -142,11 +142,8 @@ def _rounding(prediction: Prediction) -> float:
     """A few units in the last place of what the model computes in."""
     dtype = getattr(prediction.model, "dtype", None)
     dtype = dtype if isinstance(dtype, torch.dtype) and dtype.is_floating_point else torch.float32
-    return (
-        4
-        * torch.finfo(dtype).eps
-        * max(1.0, abs(prediction.probability) if math.isfinite(prediction.probability) else 1.0)
-    )
+    size = abs(prediction.probability)  # beyond 1 where a function of the user's own is explained
+    return 4 * torch.finfo(dtype).eps * (max(1.0, size) if math.isfinite(size) else 1.0)
 
 
 def beats(measured: Measured, rule: Rule) -> torch.Tensor:
@@ -189,5 +186,6 @@ def _powerless(tokens: int, rule: Rule) -> Text | None:
     return Text(
         f"with {tokens} tokens to rank, only {possible} rankings differ in what they remove, and chance hits the best "
         f"of them too often ({needed} are needed)",
-        f"可排序的词元只有 {tokens} 个，移除结果不同的排序仅 {possible} 种，随机排序太容易碰上最好的一种（至少需 {needed} 种）",
+        f"可排序的词元只有 {tokens} 个，移除结果不同的排序仅 {possible} 种，"
+        f"随机排序太容易碰上最好的一种（至少需 {needed} 种）",
     )

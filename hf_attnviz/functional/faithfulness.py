@@ -7,6 +7,7 @@ Steps: order the tokens by score, highest first; for each share take the top k =
 probability without them (comprehensiveness) or with nothing but them (sufficiency); subtract it from that of the whole.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -99,7 +100,7 @@ def outcomes(tokens: int, bins: Sequence[float] = BINS) -> int:
     """
     ends = [0, *sorted(set(top_counts(tokens, bins))), tokens]
     return math.factorial(tokens) // math.prod(
-        math.factorial(after - before) for before, after in zip(ends, ends[1:], strict=False)
+        math.factorial(after - before) for before, after in itertools.pairwise(ends)
     )
 
 

@@ -16,10 +16,18 @@ from hf_attnviz.result import Result
 from hf_attnviz.view import View
 from hf_attnviz.views import figures
 from hf_attnviz.views.page import fragment, in_both, own, page
-from hf_attnviz.views.words import ranking_word, removal_word, verdict_word
+from hf_attnviz.views.words import removal_word, statistic_words, verdict_word
 
 _BAND: Final = (0.05, 0.95)
 _KINDS: Final = {"trust": "trust", "do not": "not"}
+_AGREEMENT: Final = Text(
+    "Do the methods agree? (Kendall τ-b, 1 is the same order)", "各方法一致吗？（Kendall τ-b，1 为次序相同）"
+)
+_FACTS: Final = Text("What else bears on it", "其他相关事实")
+_TESTS: Final = {
+    "comprehensiveness": Text("without the top, {way} (high is good)", "去掉前列·{way}（越高越好）"),
+    "sufficiency": Text("the top alone, {way} (low is good)", "仅留前列·{way}（越低越好）"),
+}
 
 
 class Judged(Protocol):
@@ -60,7 +68,7 @@ def trust_view(trust: Judged, *, title: Text | str | None = None) -> View:
     names = trust.curves.axis(METHOD).labels
     methods = [
         {
-            "name": ranking_word(name),
+            "name": statistic_words(name)[0],
             "verdict": verdict_word(trust.verdicts[name]),
             "kind": _KINDS.get(trust.verdicts[name], "undecided"),
             "sentence": trust.sentences[name],
@@ -73,11 +81,9 @@ def trust_view(trust: Judged, *, title: Text | str | None = None) -> View:
         asked=trust.asked,
         methods=methods,
         agreement=[[_number(v) for v in row] for row in trust.agreement.values.tolist()] if len(names) > 1 else [],
-        agreement_heading=Text(
-            "Do the methods agree? (Kendall τ-b, 1 is the same order)", "各方法一致吗？（Kendall τ-b，1 为次序相同）"
-        ),
+        agreement_heading=_AGREEMENT,
         facts=trust.facts,
-        facts_heading=Text("What else bears on it", "其他相关事实"),
+        facts_heading=_FACTS,
     )
     return page(
         heading,
@@ -115,15 +121,8 @@ def _tests(trust: Judged) -> list[tuple[str, str]]:
 
 
 def _test_name(measure: str, way: str) -> Text:
-    told = {
-        "comprehensiveness": Text("without the top", "去掉前列"),
-        "sufficiency": Text("the top alone", "仅留前列"),
-    }[measure]
-    better = {"comprehensiveness": Text("high is good", "越高越好"), "sufficiency": Text("low is good", "越低越好")}[
-        measure
-    ]
-    by = removal_word(way)
-    return Text(f"{told.en}, {by.en} ({better.en})", f"{told.zh}·{by.zh}（{better.zh}）")
+    told, by = _TESTS[measure], removal_word(way)
+    return Text(told.en.format(way=by.en), told.zh.format(way=by.zh))
 
 
 def _data(trust: Judged, names: Sequence[str]) -> dict[str, Any]:
@@ -140,7 +139,7 @@ def _data(trust: Judged, names: Sequence[str]) -> dict[str, Any]:
         beaten = [float(trust.percentile.select(**one).values) for one in where]
         methods.append(
             {
-                "name": in_both(ranking_word(name)),
+                "name": in_both(statistic_words(name)[0]),
                 "curves": [_plain(trust.curves.select(**one).values) for one in where],
                 "beats": [
                     bool(trust.beats.select(**one).values) if k else None for one, k in zip(where, known, strict=True)
@@ -176,28 +175,31 @@ def _reading(trust: Judged) -> list[Text]:
     rule = trust.curves.parameters["percentile"]
     return [
         Text(
-            "Each method puts the tokens in an order; the small number is the rank, darker is higher. Dashed tokens are "
-            "not ranked and never removed.",
+            "Each method puts the tokens in an order; the small number is the rank, darker is higher. Dashed tokens "
+            "are not ranked and never removed.",
             "每种方法给词元排出次序：小号数字为名次，颜色越深名次越高。虚线框的词元不参与排序，也从不移除。",
         ),
         Text(
-            "Each chart: the share of top tokens from left to right, and upward by how much the prediction falls. Blue is "
-            f"the method; the grey band holds 90 % of {draws} random rankings, the dashed line is their mean. Without "
-            "the top (comprehensiveness) a good ranking lies above the band; with the top alone (sufficiency) below it.",
-            f"每幅小图：横轴为取走的前列词元占比，纵轴为预测下降的幅度。蓝线为该方法；灰带含 {draws} 个随机排序的 90 %，虚线为其平均。"
+            "Each chart: from left to right the share of tokens that is taken, upward by how much the prediction "
+            f"falls. Blue is the method; the grey band holds 90 % of {draws} random rankings, the dashed line is their "
+            "mean. Without the top (comprehensiveness) a good ranking lies above the band; with the top alone "
+            "(sufficiency) below it.",
+            "每幅小图：横轴为所取前列词元的占比，纵轴为预测下降的幅度。"
+            f"蓝线为该方法；灰带含 {draws} 个随机排序的 90 %，虚线为其平均。"
             "去掉前列（完备性）时，好的排序在带之上；仅留前列（充分性）时，在带之下。",
         ),
         Text(
             f"The rule: “trust” if the mean of the curve beats the {rule:g}th percentile of the random rankings in all "
-            "four charts (✓), “do not trust” if in none, else “undecided”. Each method is tested for itself: of several "
-            "rankings the chance that one passes by luck is greater than that of one.",
-            f"规则：四幅图中曲线平均值都胜过随机排序的第 {rule:g} 百分位（✓）为“可信”，一项都没有为“不可信”，其余为“无法判定”。"
-            "各方法分别检验：同时检验多种排序时，其中有一种碰巧通过的机会更大。",
+            "four charts (✓), “do not trust” if in none, else “undecided”. Each method is tested for itself: that one "
+            "of several passes by luck is likelier than that a single one does.",
+            f"规则：四幅图中曲线平均值都胜过随机排序的第 {rule:g} 百分位（✓）为“可信”，"
+            "一项都没有为“不可信”，其余为“无法判定”。各方法分别检验：方法越多，其中有一种碰巧通过的机会越大。",
         ),
         Text(
-            "Not shown: why the model answers so. Texts with tokens removed are texts that nobody writes, and a model may "
-            "do on them what it never does; that is why both ways of removal have to agree.",
-            "未显示：模型为何如此作答。移除词元后的文本并非自然文本，模型在其上的表现可能反常，因此要求两种移除方式结论一致。",
+            "Not shown: why the model answers so. Nobody writes texts with tokens missing, and on them a model may do "
+            "what it never does elsewhere; that is why both ways of removal have to agree.",
+            "未显示：模型为何如此作答。移除词元后的文本并非自然文本，"
+            "模型在其上的表现可能反常，因此要求两种移除方式结论一致。",
         ),
     ]
 
@@ -206,7 +208,7 @@ def _figure(trust: Judged, title: str) -> Any:
     """A row of four panels for each method."""
     names, tests, shares = trust.curves.axis(METHOD).labels, _tests(trust), _shares(trust)
     figure = figures.new_figure(2.6 * len(tests) + 0.6, 1.9 * len(names) + 0.9)
-    words = [f"{ranking_word(n)}: {verdict_word(trust.verdicts[n])}" for n in names]
+    words = [f"{statistic_words(n)[0]}: {verdict_word(trust.verdicts[n])}" for n in names]
     fonts = figures.fonts_for([title, *words, *(str(_test_name(*test)) for test in tests)])
     figures.write(figure.suptitle("", fontsize=11), title, fonts)
     panels = figure.subplots(len(names), len(tests), squeeze=False, sharex=True, sharey="all")

@@ -90,6 +90,14 @@ _STATISTICS: Final = {
         Text("previous token is strongest", "前一词元最强"),
         Text("Share of rows whose largest weight is on the token before.", "最大权重落在前一词元上的行的占比。"),
     ),
+    "attention": (
+        Text("raw attention", "原始注意力"),
+        Text("Weights of the last layer, mean over heads.", "最后一层的权重，各头平均。"),
+    ),
+    "rollout": (
+        Text("attention rollout", "注意力 Rollout"),
+        Text("Weights followed through all layers.", "逐层相乘的权重。"),
+    ),
     "comprehensiveness": (
         Text("comprehensiveness", "完备性"),
         Text("Fall of the prediction without the top tokens: high is better.", "去掉前列词元后预测的下降：越高越好。"),
@@ -138,18 +146,6 @@ _VERDICTS: Final = {
     "do not": Text("do not trust", "不可信"),
     "undecided": Text("undecided", "无法判定"),
 }
-_RANKINGS: Final = {
-    "attention": Text("raw attention", "原始注意力"),
-    "rollout": Text("rollout", "Rollout"),
-    "norms": Text("norms", "范数"),
-    "relevance": Text("relevance", "相关性"),
-    "integrated_gradients": Text("integrated gradients", "积分梯度"),
-}
-
-
-def ranking_word(name: str) -> Text:
-    """What a way of ranking tokens is called; a user's own name stays."""
-    return _RANKINGS.get(name, Text(name, name))
 
 
 def removal_word(way: str) -> Text:
