@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from hf_attnviz.views import model_view as model_view
     from hf_attnviz.views import neuron_view as neuron_view
     from hf_attnviz.views import to_bertviz as to_bertviz
+    from hf_attnviz.views import trust_view as trust_view
     from hf_attnviz.views.heatmap import heatmap as heatmap
     from hf_attnviz.zoo import Loaded as Loaded
     from hf_attnviz.zoo import load_model as load_model
@@ -102,6 +103,7 @@ _HOME = {
         "model_view",
         "neuron_view",
         "to_bertviz",
+        "trust_view",
     ),
     "hf_attnviz.zoo": ("Loaded", "load_model"),
 }

@@ -164,10 +164,10 @@ def _given(prediction: Prediction, tokenizer: Any, given: int | str) -> tuple[in
         if found is None:
             raise ArgumentError(f"replacement={given!r} is no token of this tokenizer; give one token, or its id")
         given = int(found)
-    embeddings = prediction.model.get_input_embeddings() if hasattr(prediction.model, "get_input_embeddings") else None
-    size = getattr(embeddings, "num_embeddings", None)
-    if isinstance(given, bool) or given < 0 or (size is not None and given >= size):
-        raise ArgumentError(f"replacement={given}: expected the id of a token, from 0 to {(size or 1) - 1}")
+    size = getattr(_text_config(prediction.model), "vocab_size", None)
+    if isinstance(given, bool) or not 0 <= given < (size or given + 1):
+        up_to = f" to {size - 1}" if size else ""
+        raise ArgumentError(f"replacement={given}: expected the id of a token, from 0{up_to}")
     return given, _told(tokenizer, given, "")
 
 

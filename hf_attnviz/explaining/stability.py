@@ -38,9 +38,10 @@ def perturbed(
     for make in PERTURBATIONS.values():
         made = make(prediction, positions)
         after = None if made is None else _run(prediction, *made)
-        tau.append(torch.stack([_tau(before[name], after, name, positions) for name in methods] or [torch.tensor([])]))
+        tau.append([_tau(before[name], after, name, positions) for name in methods])
         moved.append(float("nan") if after is None else after.probability - prediction.probability)
-    return torch.stack(tau).double(), torch.tensor(moved, dtype=torch.float64)
+    shape = len(PERTURBATIONS), len(methods)
+    return torch.tensor(tau, dtype=torch.float64).view(shape), torch.tensor(moved, dtype=torch.float64)
 
 
 def _padded(prediction: Prediction, positions: Sequence[int]) -> tuple[dict[str, Any], int] | None:
@@ -111,9 +112,9 @@ def _scores(prediction: Prediction, name: str) -> torch.Tensor | None:
         return None
 
 
-def _tau(before: torch.Tensor | None, after: Prediction | None, name: str, positions: Sequence[int]) -> torch.Tensor:
+def _tau(before: torch.Tensor | None, after: Prediction | None, name: str, positions: Sequence[int]) -> float:
     later = None if after is None else _scores(after, name)
     if before is None or later is None or before.shape != later.shape:
-        return torch.tensor(torch.nan, dtype=torch.float64)
+        return float("nan")
     places = list(positions)
-    return functional.kendall_tau(torch.stack([before[places], later[places]]))[0, 1]
+    return float(functional.kendall_tau(torch.stack([before[places], later[places]]))[0, 1])

@@ -1,7 +1,7 @@
 """Whether a ranking of the inputs names the evidence: what becomes of the prediction when the top of it is taken away.
 
 Source: DeYoung et al., "ERASER: A Benchmark to Evaluate Rationalized NLP Models" (2020), section 4: comprehensiveness,
-sufficiency, and their area over the perturbation curve. Kendall's τ-b for two rankings of the same inputs.
+sufficiency, and their area over the perturbation curve. Kendall's τ-b (1945) for two rankings of the same inputs.
 
 Steps: order the tokens by score, highest first; for each share take the top k = ceil(share·n); ask ``predict`` for the
 probability without them (comprehensiveness) or with nothing but them (sufficiency); subtract it from that of the whole.
@@ -107,7 +107,8 @@ def outcomes(tokens: int, bins: Sequence[float] = BINS) -> int:
 def kendall_tau(scores: Tensor) -> Tensor:
     """Kendall's τ-b between each two rankings of `scores` `[ranking, token]`: `[ranking, ranking]`, −1 to 1.
 
-    τ-b counts pairs in the same order against pairs in opposite order and makes up for ties. NaN: a ranking without
+    τ-b is the number of pairs in the same order less that in opposite order, over the geometric mean of the numbers of
+    pairs that are not tied. NaN: a ranking without
     any order (all equal, or one token), or with a NaN.
 
     >>> kendall_tau(torch.tensor([[1.0, 2.0, 3.0], [3.0, 2.0, 1.0]]))
@@ -116,17 +117,17 @@ def kendall_tau(scores: Tensor) -> Tensor:
     """
     if scores.ndim != 2:
         raise ShapeError(f"expected scores [ranking, token], got shape {tuple(scores.shape)}; stack the rankings")
-    from scipy.stats import kendalltau
-
     values = upcast(scores)
-    rows = values.cpu().numpy()
-    known = [len(row) > 1 and bool(row.min() < row.max()) for row in rows]  # NaN compares as False
-    tau = values.new_full((len(rows), len(rows)), torch.nan)
-    for one in range(len(rows)):
-        for other in range(one, len(rows)):
-            if known[one] and known[other]:
-                tau[one, other] = tau[other, one] = float(kendalltau(rows[one], rows[other]).statistic)
-    return tau
+    orders = values.new_zeros(len(values), len(values), dtype=torch.float64)
+    for token in range(
+        values.shape[-1] - 1
+    ):  # pair by pair: the sum of the products of the signs, a row of pairs a time
+        signs = (values[:, token, None] - values[:, token + 1 :]).sign().double()
+        orders += signs @ signs.T
+    untied = orders.diagonal()
+    tau = (orders / (untied[:, None] * untied).sqrt()).to(values.dtype)  # no pair untied: 0 / 0
+    unknown = values.isnan().any(-1)
+    return tau.masked_fill(unknown | unknown[:, None], torch.nan)
 
 
 def _differences(predict: Predict, everything: Tensor, kept: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from hf_attnviz.views.bertviz import head_view, model_view, neuron_view, to_bert
 from hf_attnviz.views.evolution import evolution_view
 from hf_attnviz.views.heatmap import correlation_view, heatmap
 from hf_attnviz.views.page import compose, page
+from hf_attnviz.views.trust import trust_view
 
 __all__ = [
     "compose",
@@ -15,4 +16,5 @@ __all__ = [
     "neuron_view",
     "page",
     "to_bertviz",
+    "trust_view",
 ]

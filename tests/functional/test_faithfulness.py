@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import kendalltau
 
 from hf_attnviz import functional
 from hf_attnviz.errors import ArgumentError, ShapeError
@@ -88,13 +89,15 @@ def test_outcomes_counts_what_rankings_can_differ_in(tokens):
 @pytest.mark.parametrize("dtype", TOLERANCES)
 @quick
 @given(st.integers(2, 9), st.integers(0, 2**31))
-def test_kendall_tau_against_pairs(dtype, tokens, seed):
+def test_kendall_tau_against_pairs_and_scipy(dtype, tokens, seed):
     scores = (torch.randn(4, tokens, generator=torch.Generator().manual_seed(seed), dtype=dtype) * 2).round()
     result = functional.kendall_tau(scores)
     assert result.dtype == dtype
     for one, other in itertools.product(range(4), repeat=2):
         expected = slow_tau_b(scores[one].tolist(), scores[other].tolist())
         assert result[one, other].item() == pytest.approx(expected, abs=TOLERANCES[dtype], nan_ok=True)
+        theirs = kendalltau(scores[one].numpy(), scores[other].numpy()).statistic
+        assert result[one, other].item() == pytest.approx(theirs, abs=TOLERANCES[dtype], nan_ok=True)
 
 
 def test_what_has_no_order_has_no_tau():
