@@ -14,10 +14,21 @@ if TYPE_CHECKING:
     from hf_attnviz import functional as functional
     from hf_attnviz import language as language
     from hf_attnviz import zoo as zoo
+    from hf_attnviz.analysis.alignment import alignment as alignment
+    from hf_attnviz.analysis.alignment import links as links
+    from hf_attnviz.analysis.alignment import pharaoh as pharaoh
+    from hf_attnviz.analysis.alignment_scores import alignment_scores as alignment_scores
+    from hf_attnviz.analysis.evolution import argmax_paths as argmax_paths
     from hf_attnviz.analysis.evolution import evolution as evolution
+    from hf_attnviz.analysis.flow import flow as flow
     from hf_attnviz.analysis.head_correlation import head_correlation as head_correlation
+    from hf_attnviz.analysis.head_map import head_map as head_map
+    from hf_attnviz.analysis.head_roles import head_roles as head_roles
     from hf_attnviz.analysis.head_statistics import head_statistics as head_statistics
+    from hf_attnviz.analysis.image_distance import image_distance as image_distance
     from hf_attnviz.analysis.rollout import rollout as rollout
+    from hf_attnviz.analysis.sinks import sinks as sinks
+    from hf_attnviz.analysis.word_times import word_times as word_times
     from hf_attnviz.capturing import AttentionCall as AttentionCall
     from hf_attnviz.capturing import Diagnosis as Diagnosis
     from hf_attnviz.capturing import Finding as Finding
@@ -54,9 +65,11 @@ if TYPE_CHECKING:
     from hf_attnviz.view import View as View
     from hf_attnviz.views import correlation_view as correlation_view
     from hf_attnviz.views import evolution_view as evolution_view
+    from hf_attnviz.views import head_map_view as head_map_view
     from hf_attnviz.views import head_view as head_view
     from hf_attnviz.views import model_view as model_view
     from hf_attnviz.views import neuron_view as neuron_view
+    from hf_attnviz.views import roles_view as roles_view
     from hf_attnviz.views import to_bertviz as to_bertviz
     from hf_attnviz.views import trust_view as trust_view
     from hf_attnviz.views.heatmap import heatmap as heatmap
@@ -64,7 +77,27 @@ if TYPE_CHECKING:
     from hf_attnviz.zoo import load_model as load_model
 
 _HOME = {
-    "hf_attnviz.analysis": ("evolution", "head_correlation", "head_statistics", "rollout"),
+    "hf_attnviz.analysis": (
+        "evolution",
+        "flow",
+        "head_correlation",
+        "head_map",
+        "head_roles",
+        "head_statistics",
+        "image_distance",
+        "rollout",
+        "sinks",
+        "alignment",
+        "alignment_scores",
+        "argmax_paths",
+        "evolution",
+        "head_correlation",
+        "head_statistics",
+        "links",
+        "pharaoh",
+        "rollout",
+        "word_times",
+    ),
     "hf_attnviz.capturing": (
         "AttentionCall",
         "Diagnosis",
@@ -98,10 +131,12 @@ _HOME = {
     "hf_attnviz.views": (
         "correlation_view",
         "evolution_view",
+        "head_map_view",
         "head_view",
         "heatmap",
         "model_view",
         "neuron_view",
+        "roles_view",
         "to_bertviz",
         "trust_view",
     ),

@@ -9,6 +9,7 @@ Sources: Michel et al., "Are Sixteen Heads Really Better than One?" (2019), sect
 Factual Associations" (2023), section 4 (knock-out).
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -34,16 +35,16 @@ class Site:
     """Which call of attention is under way.
 
     Attributes:
-        stack, layer, index, step: as an :class:`AttentionCall` says them; the stack is ``"cross"`` where it looks
-            across.
+        stack, layer, module: as an :class:`AttentionCall` says them; the stack is ``"cross"`` where it looks across.
+        turn: which call of the module in its run it is, from 0.
         queries: the place of each row in its own sequence ``[batch, query]``; -1 for padding.
         keys: the place of each column in its own sequence ``[batch, key]``; -1 for padding.
     """
 
     stack: str
     layer: int
-    index: int
-    step: int
+    module: str
+    turn: int
     queries: torch.Tensor
     keys: torch.Tensor
 
@@ -67,6 +68,7 @@ class Intervention(Recording):
         self._ran: dict[tuple[str, int], int] = {}
         self._reached: set[tuple[str | None, int, int]] = set()
         self._problem: Exception | None = None
+        self._turns: Counter[tuple[int, str]] = Counter()
 
     def steer(self, session: scope.Session, module: nn.Module, mixed: Mixed) -> Mixed:
         """What goes on through the model instead of what was mixed."""
@@ -95,10 +97,16 @@ class Intervention(Recording):
 
     def out_of_reach(self, session: scope.Session, module: nn.Module) -> None:
         """Nothing can be put in place of what this module mixed: an error where one of its heads was meant."""
-        self._problem = self._problem or CaptureError(
-            f"{self._addresses[id(module)].module} ({type(module).__name__}) computes its attention in a way in which "
-            "nothing can be put in its place; intervene in other layers"
-        )
+        address, context = self._addresses[id(module)], session.context(module)
+        one = session.current or session.run.prologue()
+        layer = one.layer(self.group(address, module, context), context, address.layer)
+        meant = ((stack in (None, "cross", address.stack), wanted) for stack, wanted, _ in self._wanted or ())
+        if self._wanted is None or (True, layer) in meant:
+            problem = CaptureError(
+                f"{address.module} ({type(module).__name__}) computes attention in a way in which nothing can be put "
+                "in its place; intervene in other layers"
+            )
+            self.blame(session, module, problem)
 
     def check(self) -> None:
         """Raise what went wrong so far.
@@ -143,7 +151,9 @@ class Intervention(Recording):
         batch, keys = mixed.output.shape[0], mixed.keys
         read = session.run.source if kind == "cross" else side
         stack = "cross" if kind == "cross" else address.stack
-        return Site(stack, layer, context.maps, max(one.step, 0), queries, _columns(read, batch, keys))
+        turn = self._turns[session.run.number, address.module]
+        self._turns[session.run.number, address.module] += 1
+        return Site(stack, layer, address.module, turn, queries, _columns(read, batch, keys))
 
 
 def ablate(
@@ -154,7 +164,7 @@ def ablate(
     Args:
         model: a model, a wrapper around one, or a pipeline.
         heads: ``(stack, layer, head)`` each; ``(layer, head)`` where the model has one stack. ``"cross"`` is
-            cross-attention.
+            cross-attention. Where a layer has several maps, that head of all of them.
         mode: ``"zero"``: the head puts out zeros. ``"mean"``: in every row its mean output.
         reference: for ``"mean"``: a recording with ``keep="vectors"`` over whose rows the mean goes, all runs pooled;
             None: over the rows of the very call, padding left out.
@@ -191,10 +201,10 @@ def patch(model: Any, heads: Sequence[Head], *, source: Recording) -> Interventi
         raise ArgumentError(f"source holds {len(source.runs)} runs; expected one: capture the one run to take from")
 
     def change(site: Site, chosen: torch.Tensor, mixed: Mixed) -> Mixed:
-        found = [call for call in _calls(source, site) if call.step == site.step]
-        if not found:
-            raise CaptureError(f"the source has no step {site.step} of {site.stack} layer {site.layer}")
-        instead = found[0].output.transpose(1, 2).to(mixed.output)
+        found = _calls(source, site)
+        if site.turn >= len(found):
+            raise CaptureError(f"{site.module} ran {len(found)} times in the source, and runs once more here")
+        instead = found[site.turn].output.transpose(1, 2).to(mixed.output)
         if instead.shape != mixed.output.shape:
             raise CaptureError(
                 f"{site.stack} layer {site.layer}: the source's outputs [batch, query, head, size] are "
@@ -314,18 +324,12 @@ def _mean(reference: Recording, site: Site) -> torch.Tensor:
 
 
 def _calls(source: Recording, site: Site) -> list[AttentionCall]:
-    """The calls of a recording that are the same map of the same layer as a site."""
-    found = [
-        call for call in source.calls if (_stack(call), call.layer, call.index) == (site.stack, site.layer, site.index)
-    ]
+    """The calls of the same module in a recording."""
+    found = [call for call in source.calls if call.module == site.module]
     if not found:
-        known = dict.fromkeys(f"{_stack(call)} layer {call.layer}" for call in source.calls)
-        raise CaptureError(f"the recording given has no {site.stack} layer {site.layer}; it has: {listed(known)}")
+        known = dict.fromkeys(call.module for call in source.calls)
+        raise CaptureError(f"the recording given has no {site.module}; it has: {listed(known)}")
     return found
-
-
-def _stack(call: AttentionCall) -> str:
-    return "cross" if call.kind == "cross" else call.stack
 
 
 def _at(places: torch.Tensor, wanted: Sequence[int] | None, whole: torch.Tensor) -> torch.Tensor:
@@ -353,6 +357,7 @@ def _checked_heads(recording: Recording, heads: Sequence[Head]) -> tuple[tuple[s
     if isinstance(heads, (str, tuple)) or not isinstance(heads, Sequence) or not heads:
         raise ArgumentError(f"heads={heads!r}: expected a list such as [('decoder', 1, 3)]")
     stacks = of_attention(recording.model, recording._addresses)
+    known = dict.fromkeys((*stacks, *(address.stack for address in recording._addresses.values()), "cross"))
     found = []
     for head in heads:
         numbers = head[-2:] if isinstance(head, (tuple, list)) else ()
@@ -362,7 +367,7 @@ def _checked_heads(recording: Recording, heads: Sequence[Head]) -> tuple[tuple[s
             raise ArgumentError(f"head {head!r}: expected (stack, layer, head) or (layer, head), numbers from 0 up")
         if not named and len(stacks) > 1:
             raise UnknownStackError(f"head {head!r}: this model has several stacks, name one of them: {listed(stacks)}")
-        if named and stacks and head[0] not in stacks:
+        if named and head[0] not in known:
             raise UnknownStackError(f"head {head!r}: this model has no such stack; it has: {listed(stacks)}")
         found.append((str(head[0]) if named else None, int(numbers[0]), int(numbers[1])))
     return tuple(dict.fromkeys(found))

@@ -5,6 +5,9 @@ weights are shares, distances are tokens. Computed in float32, or in float64 whe
 """
 
 from hf_attnviz.functional.alignment import alignment_error_rate, dtw, monotonicity
+from hf_attnviz.functional.bootstrap import Tally
+from hf_attnviz.functional.cka import cka
+from hf_attnviz.functional.alignment import alignment_error_rate, dtw, joined, linked, monotonicity
 from hf_attnviz.functional.divergence import jensen_shannon
 from hf_attnviz.functional.entropy import entropy
 from hf_attnviz.functional.evolution import evolution
@@ -17,28 +20,47 @@ from hf_attnviz.functional.faithfulness import (
     top_counts,
     top_shares,
 )
+from hf_attnviz.functional.flow import flow
+from hf_attnviz.functional.image_distance import image_distance
 from hf_attnviz.functional.induction import duplicate_token_score, induction_score
 from hf_attnviz.functional.order import classical_mds, linkage_order
+from hf_attnviz.functional.roles import head_roles, role_verdicts, roles_by_example
+from hf_attnviz.functional.rollout import rollout
+from hf_attnviz.functional.similarity import head_similarity
+from hf_attnviz.functional.sinks import sink_fraction, sink_mass
+from hf_attnviz.functional.statistics import head_statistics, statistics_by_example
+from hf_attnviz.functional.uniform import uniform_attention, uniform_like
+from hf_attnviz.functional.pharaoh import from_pharaoh, to_pharaoh
 from hf_attnviz.functional.rollout import rollout, uniform_attention
 from hf_attnviz.functional.similarity import head_similarity
 from hf_attnviz.functional.sinks import sink_fraction, sink_mass
+from hf_attnviz.functional.speech import median_filter, spoken_frames
 from hf_attnviz.functional.statistics import head_statistics
 
 __all__ = [
+    "Tally",
     "alignment_error_rate",
     "aopc",
+    "cka",
     "classical_mds",
     "comprehensiveness",
     "dtw",
     "duplicate_token_score",
     "entropy",
     "evolution",
+    "flow",
+    "head_roles",
+    "from_pharaoh",
     "head_similarity",
     "head_statistics",
+    "image_distance",
     "induction_score",
     "jensen_shannon",
     "kendall_tau",
+    "joined",
     "linkage_order",
+    "linked",
+    "median_filter",
     "monotonicity",
     "outcomes",
     "rollout",
@@ -47,5 +69,14 @@ __all__ = [
     "sufficiency",
     "top_counts",
     "top_shares",
+    "role_verdicts",
+    "roles_by_example",
+    "rollout",
+    "sink_fraction",
+    "sink_mass",
+    "statistics_by_example",
+    "spoken_frames",
+    "to_pharaoh",
     "uniform_attention",
+    "uniform_like",
 ]
