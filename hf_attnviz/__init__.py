@@ -55,6 +55,9 @@ if TYPE_CHECKING:
     from hf_attnviz.explaining.layers import layer_attributions as layer_attributions
     from hf_attnviz.explaining.reduction import input_reduction as input_reduction
     from hf_attnviz.explaining.subject import Settings as Settings
+    from hf_attnviz.explaining.judged import Trust as Trust
+    from hf_attnviz.explaining.trust import trust as trust
+    from hf_attnviz.explaining.verdict import Rule as Rule
     from hf_attnviz.labels import Labels as Labels
     from hf_attnviz.labels import Segment as Segment
     from hf_attnviz.language import set_language as set_language
@@ -76,6 +79,7 @@ if TYPE_CHECKING:
     from hf_attnviz.views import neuron_view as neuron_view
     from hf_attnviz.views import roles_view as roles_view
     from hf_attnviz.views import to_bertviz as to_bertviz
+    from hf_attnviz.views import trust_view as trust_view
     from hf_attnviz.views.heatmap import heatmap as heatmap
     from hf_attnviz.zoo import Loaded as Loaded
     from hf_attnviz.zoo import load_model as load_model
@@ -126,6 +130,9 @@ _HOME = {
     "hf_attnviz.explaining.layers": ("layer_attributions",),
     "hf_attnviz.explaining.reduction": ("input_reduction",),
     "hf_attnviz.explaining.subject": ("Settings",),
+    "hf_attnviz.explaining.judged": ("Trust",),
+    "hf_attnviz.explaining.trust": ("trust",),
+    "hf_attnviz.explaining.verdict": ("Rule",),
     "hf_attnviz.labels": ("Labels", "Segment"),
     "hf_attnviz.language": ("set_language",),
     "hf_attnviz.legible": ("visible",),
@@ -143,6 +150,7 @@ _HOME = {
         "neuron_view",
         "roles_view",
         "to_bertviz",
+        "trust_view",
     ),
     "hf_attnviz.zoo": ("Loaded", "load_model"),
 }

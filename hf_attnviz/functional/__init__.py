@@ -10,6 +10,15 @@ from hf_attnviz.functional.cka import cka
 from hf_attnviz.functional.divergence import jensen_shannon
 from hf_attnviz.functional.entropy import entropy
 from hf_attnviz.functional.evolution import evolution
+from hf_attnviz.functional.faithfulness import (
+    aopc,
+    comprehensiveness,
+    kendall_tau,
+    outcomes,
+    sufficiency,
+    top_counts,
+    top_shares,
+)
 from hf_attnviz.functional.flow import flow
 from hf_attnviz.functional.image_distance import image_distance
 from hf_attnviz.functional.induction import duplicate_token_score, induction_score
@@ -28,8 +37,10 @@ __all__ = [
     "Tally",
     "alignment_error_rate",
     "attention_gradient",
+    "aopc",
     "cka",
     "classical_mds",
+    "comprehensiveness",
     "dtw",
     "duplicate_token_score",
     "entropy",
@@ -43,6 +54,7 @@ __all__ = [
     "image_distance",
     "induction_score",
     "jensen_shannon",
+    "kendall_tau",
     "joined",
     "linkage_order",
     "linked",
@@ -50,6 +62,13 @@ __all__ = [
     "monotonicity",
     "relevance",
     "relevance_encoder_decoder",
+    "outcomes",
+    "rollout",
+    "sink_fraction",
+    "sink_mass",
+    "sufficiency",
+    "top_counts",
+    "top_shares",
     "role_verdicts",
     "roles_by_example",
     "rollout",

@@ -5,6 +5,7 @@ from hf_attnviz.views.evolution import evolution_view
 from hf_attnviz.views.head_map import head_map_view
 from hf_attnviz.views.heatmap import correlation_view, heatmap
 from hf_attnviz.views.page import compose, page
+from hf_attnviz.views.trust import trust_view
 from hf_attnviz.views.roles import roles_view
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "page",
     "roles_view",
     "to_bertviz",
+    "trust_view",
 ]

@@ -15,6 +15,10 @@ _AXES: Final = {
     axes.STATISTIC: Text("statistic", "统计量"),
     axes.OTHER_HEAD: Text("other head", "另一个头"),
     axes.OTHER_LAYER: Text("other layer", "另一层"),
+    axes.METHOD: Text("method", "方法"),
+    axes.OTHER_METHOD: Text("other method", "另一方法"),
+    axes.REMOVAL: Text("removal", "移除方式"),
+    axes.SHARE: Text("share of the tokens", "词元占比"),
 }
 _UNITS: Final = {"share": Text("share", "占比"), "nats": Text("nats", "奈特"), "tokens": Text("tokens", "词元")}
 _BESIDE: Final = {
@@ -49,6 +53,8 @@ _METHODS: Final = {
     "token replacement": Text("Token replacement", "词元替换"),
     "layer attributions": Text("Layer attributions", "逐层归因"),
     "evolution over decoding steps": Text("Attention while decoding", "解码过程中的注意力"),
+    "agreement of rankings": Text("Agreement of rankings (Kendall τ-b)", "排序的一致性（Kendall τ-b）"),
+    "ablation of the heads shown": Text("Ablation of the heads shown", "关闭所显示的头"),
     "alignment": Text("Alignment", "对齐"),
     "alignment scores": Text("How well each head aligns", "各头对齐得如何"),
     "word times": Text("When each word was spoken", "每个词的发声时间"),
@@ -244,7 +250,64 @@ _STATISTICS: Final = {
         Text("Probability of the prediction.", "该预测的概率。"),
     ),
     "left": (Text("tokens left", "剩余词元数"), Text("How many tokens are left.", "还剩多少个词元。")),
+    "comprehensiveness": (
+        Text("comprehensiveness", "完备性"),
+        Text("Fall of the prediction without the top tokens: high is better.", "去掉前列词元后预测的下降：越高越好。"),
+    ),
+    "sufficiency": (
+        Text("sufficiency", "充分性"),
+        Text(
+            "Fall of the prediction with the top tokens alone: low is better.", "仅保留前列词元时预测的下降：越低越好。"
+        ),
+    ),
+    "special_tokens": (
+        Text("special tokens", "特殊词元"),
+        Text("Weight on special tokens (starts, ends, separators).", "落在特殊词元（起始、结束、分隔）上的权重。"),
+    ),
+    "top_head": (
+        Text("the head shown", "所显示的头"),
+        Text("Change of the prediction without the head that shows the evidence.", "去掉显示证据的头后预测的变化。"),
+    ),
+    "layer": (
+        Text("all heads of its layer", "该层所有头"),
+        Text("Change of the prediction without any head of that layer.", "去掉该层所有头后预测的变化。"),
+    ),
+    "random_mean": (
+        Text("a random head, mean", "随机一头：平均"),
+        Text(
+            "Change of the prediction without one head drawn at random, on average.", "随机去掉一头后预测变化的平均。"
+        ),
+    ),
+    "random_deviation": (
+        Text("a random head, deviation", "随机一头：标准差"),
+        Text("Standard deviation of that change.", "该变化的标准差。"),
+    ),
+    "random_share": (
+        Text("random heads that matter less", "影响更小的随机头占比"),
+        Text(
+            "Share of the random heads that move the prediction less than the head shown.",
+            "随机头中，对预测影响小于所显示之头的占比。",
+        ),
+    ),
+    "padding": (Text("padding", "填充"), Text("The same text beside padding tokens.", "同一文本旁加上填充词元。")),
+    "batch": (Text("batch", "成批"), Text("The same text in a batch with another one.", "同一文本与另一文本同批。")),
 }
+_REMOVALS: Final = {"deletion": Text("deletion", "删除"), "replacement": Text("replacement", "替换")}
+_VERDICTS: Final = {
+    "trust": Text("trust", "可信"),
+    "do not": Text("do not trust", "不可信"),
+    "undecided": Text("undecided", "无法判定"),
+}
+
+
+def removal_word(way: str) -> Text:
+    """How tokens are taken away."""
+    return _REMOVALS.get(way, Text(way, way))
+
+
+def verdict_word(verdict: str) -> Text:
+    """A verdict on a ranking."""
+    return _VERDICTS.get(verdict, Text(verdict, verdict))
 
 
 def method_word(method: str) -> Text:
