@@ -52,10 +52,10 @@ if TYPE_CHECKING:
     from hf_attnviz.capturing import trace_text as trace_text
     from hf_attnviz.explaining.explanation import explain as explain
     from hf_attnviz.explaining.flips import hotflip as hotflip
+    from hf_attnviz.explaining.judged import Trust as Trust
     from hf_attnviz.explaining.layers import layer_attributions as layer_attributions
     from hf_attnviz.explaining.reduction import input_reduction as input_reduction
     from hf_attnviz.explaining.subject import Settings as Settings
-    from hf_attnviz.explaining.judged import Trust as Trust
     from hf_attnviz.explaining.trust import trust as trust
     from hf_attnviz.explaining.verdict import Rule as Rule
     from hf_attnviz.labels import Labels as Labels

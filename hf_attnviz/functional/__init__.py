@@ -26,7 +26,7 @@ from hf_attnviz.functional.order import classical_mds, linkage_order
 from hf_attnviz.functional.pharaoh import from_pharaoh, to_pharaoh
 from hf_attnviz.functional.relevance import attention_gradient, head_importance, relevance, relevance_encoder_decoder
 from hf_attnviz.functional.roles import head_roles, role_verdicts, roles_by_example
-from hf_attnviz.functional.rollout import rollout, uniform_attention
+from hf_attnviz.functional.rollout import rollout
 from hf_attnviz.functional.similarity import head_similarity
 from hf_attnviz.functional.sinks import sink_fraction, sink_mass
 from hf_attnviz.functional.speech import median_filter, spoken_frames
@@ -36,8 +36,8 @@ from hf_attnviz.functional.uniform import uniform_attention, uniform_like
 __all__ = [
     "Tally",
     "alignment_error_rate",
-    "attention_gradient",
     "aopc",
+    "attention_gradient",
     "cka",
     "classical_mds",
     "comprehensiveness",
@@ -54,21 +54,15 @@ __all__ = [
     "image_distance",
     "induction_score",
     "jensen_shannon",
-    "kendall_tau",
     "joined",
+    "kendall_tau",
     "linkage_order",
     "linked",
     "median_filter",
     "monotonicity",
+    "outcomes",
     "relevance",
     "relevance_encoder_decoder",
-    "outcomes",
-    "rollout",
-    "sink_fraction",
-    "sink_mass",
-    "sufficiency",
-    "top_counts",
-    "top_shares",
     "role_verdicts",
     "roles_by_example",
     "rollout",
@@ -76,7 +70,10 @@ __all__ = [
     "sink_mass",
     "spoken_frames",
     "statistics_by_example",
+    "sufficiency",
     "to_pharaoh",
+    "top_counts",
+    "top_shares",
     "uniform_attention",
     "uniform_like",
 ]

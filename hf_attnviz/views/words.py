@@ -20,7 +20,6 @@ _AXES: Final = {
     axes.REMOVAL: Text("removal", "移除方式"),
     axes.SHARE: Text("share of the tokens", "词元占比"),
 }
-_UNITS: Final = {"share": Text("share", "占比"), "nats": Text("nats", "奈特"), "tokens": Text("tokens", "词元")}
 _BESIDE: Final = {
     "low": (Text("from", "自"), Text("the lower end of the 95 % interval over examples", "按样本计的 95% 区间的下限")),
     "high": (Text("to", "至"), Text("its upper end", "其上限")),
@@ -29,6 +28,7 @@ _BESIDE: Final = {
         Text("what uniform attention under the same mask gets", "同一掩码下均匀注意力的得分"),
     ),
     "verdict": (Text("passes", "达标"), Text("1 where it passes its threshold, else 0", "达到阈值为 1，否则为 0")),
+}
 _UNITS: Final = {
     "share": Text("share", "占比"),
     "nats": Text("nats", "奈特"),
