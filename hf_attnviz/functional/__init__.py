@@ -5,6 +5,7 @@ weights are shares, distances are tokens. Computed in float32, or in float64 whe
 """
 
 from hf_attnviz.functional.alignment import alignment_error_rate, dtw, monotonicity
+from hf_attnviz.functional.alti import alti, alti_rollout
 from hf_attnviz.functional.divergence import jensen_shannon
 from hf_attnviz.functional.entropy import entropy
 from hf_attnviz.functional.evolution import evolution
@@ -14,9 +15,12 @@ from hf_attnviz.functional.rollout import rollout, uniform_attention
 from hf_attnviz.functional.similarity import head_similarity
 from hf_attnviz.functional.sinks import sink_fraction, sink_mass
 from hf_attnviz.functional.statistics import head_statistics
+from hf_attnviz.functional.value_norms import value_norms
 
 __all__ = [
     "alignment_error_rate",
+    "alti",
+    "alti_rollout",
     "classical_mds",
     "dtw",
     "duplicate_token_score",
@@ -32,4 +36,5 @@ __all__ = [
     "sink_fraction",
     "sink_mass",
     "uniform_attention",
+    "value_norms",
 ]

@@ -1,0 +1,94 @@
+"""What each key of one attention layer adds to each query's vector: the pieces of which a layer's output is the sum.
+
+With attention weights a, value vectors v, the output projection W and its constant c, the layer adds
+Σ_head Σ_key a[head, query, key] · v[head, key] · W[head] + c to the residual stream. A norm on the way is linear once
+its statistics are held fast: each part is centred and scaled as the whole was.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, eq=False)
+class HeldNorm:
+    """A normalisation with its statistics held fast, so that it acts on each part by itself.
+
+    Attributes:
+        weight, bias: ``[width]``; the bias belongs to no key.
+        scale: ``[query]``: what each row was divided by.
+        centred: whether a vector's own mean is subtracted (LayerNorm), or not (RMSNorm).
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    scale: torch.Tensor
+    centred: bool
+
+    def direction(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Vectors ``[..., width]`` before they are divided by the scale of the query to which they are added."""
+        return (vectors - vectors.mean(-1, keepdim=True) if self.centred else vectors) * self.weight
+
+    def part(self, vectors: torch.Tensor) -> torch.Tensor:
+        """What becomes of parts ``[query, width]`` of the rows: without the bias."""
+        return self.direction(vectors) / self.scale[:, None]
+
+    def whole(self, vectors: torch.Tensor) -> torch.Tensor:
+        """What becomes of the rows ``[query, width]`` themselves."""
+        return self.part(vectors) + self.bias
+
+
+@dataclass(frozen=True, eq=False)
+class Contributions:
+    """Of what the output of one attention layer is made, for one sequence.
+
+    Attributes:
+        values: ``[key_value_head, key, size]``.
+        projection: ``[head, size, width]``, as the module really applied it.
+        constant: ``[width]``: what is added whatever was attended to; it belongs to no key.
+        residual: ``[query, width]``: the stream to which the sum is added; None where it is added to nothing.
+        inner: the norm that the sum goes through before it is added to the residual (Gemma 2, OLMo 2), or None.
+        outer: the norm that the stream goes through right after (post-LN: BERT), or None (pre-LN: GPT-2, Llama).
+        form: how the block is built: ``"post-norm"``, ``"pre-norm"``, ``"parallel"`` …
+        error: the proof: the largest deviation of the sum of all parts from what the module really gave.
+        bound: what it may be at most.
+    """
+
+    values: torch.Tensor
+    projection: torch.Tensor
+    constant: torch.Tensor
+    residual: torch.Tensor | None = None
+    inner: HeldNorm | None = None
+    outer: HeldNorm | None = None
+    form: str = ""
+    error: float = float("nan")
+    bound: float = float("nan")
+
+    def to(self, dtype: torch.dtype) -> "Contributions":
+        """The same in another precision."""
+
+        def norm(held: HeldNorm | None) -> HeldNorm | None:
+            if held is None:
+                return None
+            return HeldNorm(held.weight.to(dtype), held.bias.to(dtype), held.scale.to(dtype), held.centred)
+
+        residual = None if self.residual is None else self.residual.to(dtype)
+        tensors = (self.values.to(dtype), self.projection.to(dtype), self.constant.to(dtype), residual)
+        return Contributions(*tensors, norm(self.inner), norm(self.outer), self.form, self.error, self.bound)
+
+    def mixed(self, attention: torch.Tensor) -> torch.Tensor:
+        """All parts together, ``[query, width]``, of attention ``[head, query, key]``: without constant and residual."""
+        group = attention.shape[0] // self.values.shape[0]
+        heads = attention @ self.values.repeat_interleave(group, dim=0)
+        return torch.einsum("hqs,hsw->qw", heads, self.projection)
+
+    def added(self, mixed: torch.Tensor) -> torch.Tensor:
+        """What is added to the residual ``[query, width]``: the constant with it, and through the inner norm."""
+        whole = mixed + self.constant
+        return whole if self.inner is None else self.inner.whole(whole)
+
+    def output(self, attention: torch.Tensor) -> torch.Tensor:
+        """What the layer gives ``[query, width]``: everything added up, and through the outer norm."""
+        stream = self.added(self.mixed(attention))
+        stream = stream if self.residual is None else stream + self.residual
+        return stream if self.outer is None else self.outer.whole(stream)
