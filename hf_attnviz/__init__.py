@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hf_attnviz.analysis.head_statistics import head_statistics as head_statistics
     from hf_attnviz.analysis.rollout import rollout as rollout
     from hf_attnviz.capturing import AttentionCall as AttentionCall
+    from hf_attnviz.capturing import Contributions as Contributions
     from hf_attnviz.capturing import Diagnosis as Diagnosis
     from hf_attnviz.capturing import Finding as Finding
     from hf_attnviz.capturing import Maps as Maps
@@ -59,6 +60,7 @@ _HOME = {
     "hf_attnviz.analysis": ("evolution", "head_correlation", "head_statistics", "rollout"),
     "hf_attnviz.capturing": (
         "AttentionCall",
+        "Contributions",
         "Diagnosis",
         "Finding",
         "Maps",

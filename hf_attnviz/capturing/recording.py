@@ -14,11 +14,12 @@ from hf_attnviz.capturing.families import PROBES
 from hf_attnviz.capturing.gradients import FROZEN, Gradient
 from hf_attnviz.capturing.join import traces_of
 from hf_attnviz.capturing.listener import Listener
+from hf_attnviz.capturing.kept_parts import KeptParts, Projection
 from hf_attnviz.capturing.loops import Loop, place_of, remember
 from hf_attnviz.capturing.pieces import Pieces
 from hf_attnviz.capturing.pipeline import model_of, processor_of, readers_of
 from hf_attnviz.capturing.probe import unpadded
-from hf_attnviz.capturing.reducers import KeptRows, Maps, Reducer, Rows, Tile, reduced, reducers
+from hf_attnviz.capturing.reducers import Contributions, KeptRows, Maps, Reducer, Rows, Tile, reduced, reducers
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Run, Side
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.capturing.steering import Mixed
@@ -59,6 +60,8 @@ class Recording:
         self.reducers = _reducers(keep, queries)
         self.runs: list[Run] = []
         self.exact, self.gradients = exact, gradients
+        self.takes_apart = any(isinstance(reducer, Contributions) for reducer in self.reducers)
+        self.projections: dict[tuple[int, int], Projection] = {}
         self._last = last
         self._addresses: dict[int, Address] = addresses(self.model, whole)
         self._layers, self._shared = _checked_layers(self.model, self._addresses, layers)
@@ -216,6 +219,8 @@ class Recording:
                 before = before if before is not None and before.goes_on(seen.proved.weights) else None
                 one.calls.append(self._kept(seen, address, kind, layer, context.maps, one.step, side, before))
                 remember(one, place, one.calls[-1], seen.proved.weights, before)
+                if self.takes_apart:
+                    _take_apart(session, module, one.calls[-1], side)
             context.maps += before is None
         except Exception as problem:
             self.blame(session, module, problem)
@@ -324,6 +329,21 @@ class Recording:
                 "computes it where our observers cannot see (a compiled or scripted part, a custom kernel)"
                 + (f"; layers={sorted(self._layers)} chosen" if self._layers is not None else "")
             )
+
+
+def _take_apart(session: scope.Session, module: nn.Module, call: AttentionCall, side: Side) -> None:
+    """Let the block in which a call runs say, when it ends, of what its output is made."""
+    kept: KeptParts = call.kept["contributions"]
+    if side.past or (session.current is not None and session.current.prefix is not None):
+        kept.refusal = (
+            "contributions are read in plain passes, and this one is a step of a generation; run the model once over "
+            "the whole sequence: model(input_ids=generated)"
+        )
+        return
+    for context in reversed(session.contexts):
+        if context.block is not None:
+            context.kernels.append((module, kept))
+            return
 
 
 def _other_keys(weights: torch.Tensor) -> bool:

@@ -10,9 +10,9 @@ and no identity is added: the residual is in T already.
 import torch
 from torch import Tensor
 
-from hf_attnviz.contributions import Contributions
+from hf_attnviz.decomposition import Decomposition
 from hf_attnviz.functional.checks import upcast
-from hf_attnviz.functional.decomposition import LayerNorm, decomposed, own_parts, projected, rows_of
+from hf_attnviz.functional.parts import LayerNorm, decomposed, own_parts, projected, rows_of
 from hf_attnviz.functional.value_norms import stages
 
 
@@ -45,7 +45,7 @@ def alti(
     return torch.stack(each)
 
 
-def contributions_of(attention: Tensor, parts: Contributions, *, positions: Tensor | None = None) -> Tensor:
+def contributions_of(attention: Tensor, parts: Decomposition, *, positions: Tensor | None = None) -> Tensor:
     """`alti` for one example whose parts are at hand: attention `[head, query, key]` to `[query, key]`."""
     dtype = upcast(attention).dtype
     weights, parts = upcast(attention), parts.to(dtype)
@@ -65,7 +65,7 @@ def contributions_of(attention: Tensor, parts: Contributions, *, positions: Tens
 
 
 def alti_rollout(contributions: Tensor) -> Tensor:
-    """Contributions followed down to the input: `[layer, batch, query, key]` to the same, R₀ = C₀, R_l = C_l·R_{l−1}.
+    """Decomposition followed down to the input: `[layer, batch, query, key]` to the same, R₀ = C₀, R_l = C_l·R_{l−1}.
 
     A row that is NaN makes NaN of the rows that take something of it, and of no others.
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_attnviz.contributions import Contributions, HeldNorm
+from hf_attnviz.decomposition import Decomposition, HeldNorm
 from hf_attnviz.functional.checks import upcast
-from hf_attnviz.functional.decomposition import LayerNorm, decomposed, own_parts, projected, rows_of
+from hf_attnviz.functional.parts import LayerNorm, decomposed, own_parts, projected, rows_of
 
 
 def value_norms(
@@ -63,7 +63,7 @@ def value_norms(
     return {name: torch.stack([one[name] for one in each]) for name in each[0]}
 
 
-def norms_of(attention: Tensor, parts: Contributions, *, positions: Tensor | None = None) -> dict[str, Tensor]:
+def norms_of(attention: Tensor, parts: Decomposition, *, positions: Tensor | None = None) -> dict[str, Tensor]:
     """The norms of `value_norms` for one example whose parts are at hand, attention `[head, query, key]`.
 
     Where the parts go through a norm before they meet the residual, `with_residual` is behind it.
@@ -112,7 +112,7 @@ class Stage:
         return vectors if self.outer is None else self.outer.part(vectors)
 
 
-def stages(parts: Contributions) -> list[Stage]:
+def stages(parts: Decomposition) -> list[Stage]:
     """The stages that the parts of a layer go through."""
     found = [Stage("summed", "")]
     if parts.residual is not None:
@@ -122,7 +122,7 @@ def stages(parts: Contributions) -> list[Stage]:
     return found
 
 
-def _pairs(weights: Tensor, parts: Contributions, through: list[Stage]) -> tuple[Tensor, list[Tensor]]:
+def _pairs(weights: Tensor, parts: Decomposition, through: list[Stage]) -> tuple[Tensor, list[Tensor]]:
     """‖f_h(x_j)‖ `[head, key]`, and at each stage ‖Σ_h a f_h(x_j)‖ `[query, key]` without any residual."""
     values = weights.new_empty(weights.shape[0], weights.shape[2])
     found = [weights.new_empty(weights.shape[1:]) for _ in through]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hf_attnviz.errors import ArgumentError, ShapeError
 from hf_attnviz.functional import alti, alti_rollout, value_norms
-from hf_attnviz.functional import decomposition
+from hf_attnviz.functional import parts as taking
 from tests.functional import reference_norms
 from tests.functional.stacks import close, quick
 
@@ -105,11 +105,11 @@ def test_alti_matches_the_reference(dtype, layer):
 @given(layers(), st.integers(1, 4))
 def test_blocks_of_keys_change_nothing(layer, at_once):
     whole = layer.of(value_norms), layer.of(alti)
-    before, decomposition._BLOCK = decomposition._BLOCK, at_once
+    before, taking._BLOCK = taking._BLOCK, at_once
     try:
         blocks = layer.of(value_norms), layer.of(alti)
     finally:
-        decomposition._BLOCK = before
+        taking._BLOCK = before
     for name, values in whole[0].items():
         close(blocks[0][name], values)
     close(blocks[1], whole[1])

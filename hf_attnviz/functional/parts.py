@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from hf_attnviz.contributions import Contributions, HeldNorm
+from hf_attnviz.decomposition import Decomposition, HeldNorm
 from hf_attnviz.errors import ArgumentError, ShapeError
 from hf_attnviz.functional.checks import check_axes, check_floating
 
@@ -28,7 +28,7 @@ def decomposed(
     residual: Tensor | None,
     layer_norm: LayerNorm | None,
     rms: bool,
-) -> list[Contributions]:
+) -> list[Decomposition]:
     """The parts of each example in float64: the layer's weights applied to what it read. Arguments: `value_norms`.
 
     Raises ShapeError where sizes do not fit, and says which.
@@ -57,9 +57,9 @@ def decomposed(
     examples = []
     for n in range(batch):
         stream = None if residual is None else residual[n].double()
-        one = Contributions(values[n], w_o.double().reshape(heads, size, width), constant, stream)
+        one = Decomposition(values[n], w_o.double().reshape(heads, size, width), constant, stream)
         outer = None if layer_norm is None else _held(layer_norm, one.output(attention[n].double()), rms)
-        examples.append(Contributions(one.values, one.projection, constant, stream, outer=outer))
+        examples.append(Decomposition(one.values, one.projection, constant, stream, outer=outer))
     return examples
 
 
@@ -82,7 +82,7 @@ def rows_of(positions: Tensor | None, queries: int, keys: int, device: torch.dev
     return positions.to(device)
 
 
-def own_parts(attention: Tensor, parts: Contributions, rows: Tensor) -> Tensor:
+def own_parts(attention: Tensor, parts: Decomposition, rows: Tensor) -> Tensor:
     """What each query's own key adds, `[query, width]`; zeros for a query that stands on no key."""
     heads = attention.shape[0]
     known = rows.clamp(min=0)
@@ -91,7 +91,7 @@ def own_parts(attention: Tensor, parts: Contributions, rows: Tensor) -> Tensor:
     return torch.einsum("hq,hqs,hsw->qw", weights, values, parts.projection)
 
 
-def projected(attention: Tensor, parts: Contributions) -> Iterator[tuple[slice, Tensor]]:
+def projected(attention: Tensor, parts: Decomposition) -> Iterator[tuple[slice, Tensor]]:
     """f_h(x_j) `[key, head, width]` for a block of keys at a time: all of it may be larger than the memory."""
     heads, _, keys = attention.shape
     values = parts.values.repeat_interleave(heads // len(parts.values), dim=0)

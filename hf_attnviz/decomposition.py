@@ -39,7 +39,7 @@ class HeldNorm:
 
 
 @dataclass(frozen=True, eq=False)
-class Contributions:
+class Decomposition:
     """Of what the output of one attention layer is made, for one sequence.
 
     Attributes:
@@ -64,7 +64,7 @@ class Contributions:
     error: float = float("nan")
     bound: float = float("nan")
 
-    def to(self, dtype: torch.dtype) -> "Contributions":
+    def to(self, dtype: torch.dtype) -> "Decomposition":
         """The same in another precision."""
 
         def norm(held: HeldNorm | None) -> HeldNorm | None:
@@ -74,10 +74,10 @@ class Contributions:
 
         residual = None if self.residual is None else self.residual.to(dtype)
         tensors = (self.values.to(dtype), self.projection.to(dtype), self.constant.to(dtype), residual)
-        return Contributions(*tensors, norm(self.inner), norm(self.outer), self.form, self.error, self.bound)
+        return Decomposition(*tensors, norm(self.inner), norm(self.outer), self.form, self.error, self.bound)
 
     def mixed(self, attention: torch.Tensor) -> torch.Tensor:
-        """All parts together, ``[query, width]``, of attention ``[head, query, key]``: without constant and residual."""
+        """All parts together ``[query, width]`` of attention ``[head, query, key]``, without constant and residual."""
         group = attention.shape[0] // self.values.shape[0]
         heads = attention @ self.values.repeat_interleave(group, dim=0)
         return torch.einsum("hqs,hsw->qw", heads, self.projection)
