@@ -22,15 +22,19 @@ if TYPE_CHECKING:
     from hf_attnviz.capturing import Contributions as Contributions
     from hf_attnviz.capturing import Diagnosis as Diagnosis
     from hf_attnviz.capturing import Finding as Finding
+    from hf_attnviz.capturing import Intervention as Intervention
     from hf_attnviz.capturing import Maps as Maps
     from hf_attnviz.capturing import Recording as Recording
     from hf_attnviz.capturing import Registration as Registration
     from hf_attnviz.capturing import Rows as Rows
     from hf_attnviz.capturing import Run as Run
     from hf_attnviz.capturing import Vectors as Vectors
+    from hf_attnviz.capturing import ablate as ablate
     from hf_attnviz.capturing import attach as attach
     from hf_attnviz.capturing import capture as capture
     from hf_attnviz.capturing import doctor as doctor
+    from hf_attnviz.capturing import knock_out as knock_out
+    from hf_attnviz.capturing import patch as patch
     from hf_attnviz.capturing import register_attention as register_attention
     from hf_attnviz.capturing import trace_text as trace_text
     from hf_attnviz.labels import Labels as Labels
@@ -44,7 +48,7 @@ if TYPE_CHECKING:
     from hf_attnviz.trace import AttentionStack as AttentionStack
     from hf_attnviz.trace import Origin as Origin
     from hf_attnviz.trace import Trace as Trace
-    from hf_attnviz.trace import load as load
+    from hf_attnviz.trace_file import load as load
     from hf_attnviz.view import View as View
     from hf_attnviz.views import correlation_view as correlation_view
     from hf_attnviz.views import evolution_view as evolution_view
@@ -63,15 +67,19 @@ _HOME = {
         "Contributions",
         "Diagnosis",
         "Finding",
+        "Intervention",
         "Maps",
         "Recording",
         "Registration",
         "Rows",
         "Run",
         "Vectors",
+        "ablate",
         "attach",
         "capture",
         "doctor",
+        "knock_out",
+        "patch",
         "register_attention",
         "trace_text",
     ),
@@ -80,7 +88,8 @@ _HOME = {
     "hf_attnviz.legible": ("visible",),
     "hf_attnviz.reporting": ("report",),
     "hf_attnviz.result": ("Axis", "Result"),
-    "hf_attnviz.trace": ("AttentionMap", "AttentionStack", "Origin", "Trace", "load"),
+    "hf_attnviz.trace": ("AttentionMap", "AttentionStack", "Origin", "Trace"),
+    "hf_attnviz.trace_file": ("load",),
     "hf_attnviz.view": ("View",),
     "hf_attnviz.views": (
         "correlation_view",

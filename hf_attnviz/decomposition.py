@@ -5,9 +5,18 @@ With attention weights a, value vectors v, the output projection W and its const
 its statistics are held fast: each part is centred and scaled as the whole was.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import NoneType
+from typing import Any, Final
 
 import torch
+
+from hf_attnviz.errors import ShapeError
+from hf_attnviz.storage import typed
+
+_TENSORS: Final = ("values", "projection", "constant", "residual")
+_NORM_TENSORS: Final = ("weight", "bias", "scale")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +58,7 @@ class Decomposition:
         residual: ``[query, width]``: the stream to which the sum is added; None where it is added to nothing.
         inner: the norm that the sum goes through before it is added to the residual (Gemma 2, OLMo 2), or None.
         outer: the norm that the stream goes through right after (post-LN: BERT), or None (pre-LN: GPT-2, Llama).
-        form: how the block is built: ``"post-norm"``, ``"pre-norm"``, ``"parallel"`` …
+        form: how the block is built: ``"post-norm"``, ``"pre-norm"``, ``"inner norm"``, ``"parallel"``, ``"no norm"``.
         error: the proof: the largest deviation of the sum of all parts from what the module really gave.
         bound: what it may be at most.
     """
@@ -63,6 +72,26 @@ class Decomposition:
     form: str = ""
     error: float = float("nan")
     bound: float = float("nan")
+
+    def check(self, module: str, weights: torch.Size) -> None:
+        """Raise unless this belongs to weights ``[head, query, key]``.
+
+        Raises:
+            ShapeError: sizes do not fit.
+        """
+        heads, queries, keys = weights if len(weights) == 3 else (0, 0, 0)
+        size, width = self.values.shape[-1], self.constant.shape[-1]
+        shared = len(self.values)
+        fits = heads and shared and heads % shared == 0 and tuple(self.values.shape[1:]) == (keys, size)
+        fits = fits and tuple(self.projection.shape) == (heads, size, width)
+        fits = fits and (self.residual is None or tuple(self.residual.shape) == (queries, width))
+        for norm in (self.inner, self.outer):
+            fits = fits and (norm is None or (norm.weight.shape, len(norm.scale)) == (self.constant.shape, queries))
+        if not fits:
+            raise ShapeError(
+                f"{module}: the decomposition of weights [head, query, key] of {tuple(weights)} does not fit them: "
+                f"values {tuple(self.values.shape)}, projection {tuple(self.projection.shape)}"
+            )
 
     def to(self, dtype: torch.dtype) -> "Decomposition":
         """The same in another precision."""
@@ -92,3 +121,39 @@ class Decomposition:
         stream = self.added(self.mixed(attention))
         stream = stream if self.residual is None else stream + self.residual
         return stream if self.outer is None else self.outer.whole(stream)
+
+
+def described(one: Decomposition) -> dict[str, Any]:
+    """What a file says of a decomposition, beside its tensors."""
+    norms = {
+        name: None if norm is None else norm.centred for name, norm in (("inner", one.inner), ("outer", one.outer))
+    }
+    return norms | {"form": one.form, "error": str(one.error), "bound": str(one.bound)}  # JSON has no NaN
+
+
+def tensors_of(one: Decomposition, prefix: str) -> dict[str, torch.Tensor | None]:
+    """The tensors of a decomposition by name, for a file."""
+    found = {f"{prefix}.{name}": getattr(one, name) for name in _TENSORS}
+    for which, norm in (("inner", one.inner), ("outer", one.outer)):
+        if norm is not None:
+            found |= {f"{prefix}.{which}.{name}": getattr(norm, name) for name in _NORM_TENSORS}
+    return found
+
+
+def restored(about: Mapping[str, Any] | None, tensors: Mapping[str, torch.Tensor], prefix: str) -> Decomposition | None:
+    """What :func:`described` and :func:`tensors_of` told."""
+    if about is None:
+        return None
+
+    def norm(which: str) -> HeldNorm | None:
+        centred = typed(about[which], bool, NoneType)
+        if centred is None:
+            return None
+        weight, bias, scale = (tensors[f"{prefix}.{which}.{name}"] for name in _NORM_TENSORS)
+        return HeldNorm(weight, bias, scale, centred)
+
+    values, projection, constant = (tensors[f"{prefix}.{name}"] for name in _TENSORS[:3])
+    error, bound = (float(typed(about[name], str)) for name in ("error", "bound"))
+    residual = tensors.get(f"{prefix}.residual")
+    form = typed(about["form"], str)
+    return Decomposition(values, projection, constant, residual, norm("inner"), norm("outer"), form, error, bound)

@@ -117,7 +117,9 @@ class _Look:
 
     def _inner(self, stream: int, addends: Iterable[int]) -> tuple[int, int] | None:
         """The norm that what was mixed goes through before it is added."""
-        norms = [n for n in range(self.kernel + 1, stream) if self.real[n].kind == "in" and is_norm(self.real[n].module)]
+        norms = [
+            n for n in range(self.kernel + 1, stream) if self.real[n].kind == "in" and is_norm(self.real[n].module)
+        ]
         if not norms:
             return None
         out = self._gives(norms[0])

@@ -11,6 +11,7 @@ from hf_attnviz.capturing.blocks import Block, Event, put_first, refuse_training
 from hf_attnviz.capturing.held import held
 from hf_attnviz.capturing.joints import Joint, joint_of
 from hf_attnviz.capturing.proof import tolerance
+from hf_attnviz.capturing.scope import Session
 from hf_attnviz.decomposition import Decomposition, HeldNorm
 from hf_attnviz.errors import CaptureError, ProofError
 
@@ -63,6 +64,20 @@ class KeptParts:
         )
 
 
+def until_its_block_ends(session: Session, module: nn.Module, kept: KeptParts, cached: bool) -> None:
+    """Let the block in which an attention call runs say, when it ends, of what its output is made."""
+    if cached or (session.current is not None and session.current.prefix is not None):
+        kept.refusal = (
+            "contributions are read in plain passes, and this was a step of a generation; run the model once over the "
+            "whole sequence: model(input_ids=generated)"
+        )
+        return
+    for context in reversed(session.contexts):
+        if context.block is not None:
+            context.kernels.append((module, kept))
+            return
+
+
 def read_parts(
     block: Block,
     output: Any,
@@ -108,7 +123,10 @@ class _Reading:
         values, weights = kept.values, kept.weights
         if values is None or weights.dim() != 4 or values.shape[-1] != mixed.shape[-1]:
             raise CaptureError("it computes its attention in a way that does not show its values")
-        shapes = (len(weights), weights.shape[2], weights.shape[1]), (values.shape[0], weights.shape[1] % values.shape[1])
+        shapes = (
+            (len(weights), weights.shape[2], weights.shape[1]),
+            (values.shape[0], weights.shape[1] % values.shape[1]),
+        )
         if shapes != (tuple(mixed.shape[:3]), (len(weights), 0)) or values.shape[2] != weights.shape[3]:
             raise CaptureError("its weights and its values do not fit: another order of positions or heads")
         self.values, self.weights = values, weights
@@ -165,7 +183,11 @@ class _Reading:
         for row, weights in enumerate(self.weights):
             norms = (None if norm is None else _of_row(norm, row) for norm in (inner, outer))
             one = Decomposition(
-                self.values[row].double(), found.weight.double(), found.constant.double(), residual[row].double(), *norms
+                self.values[row].double(),
+                found.weight.double(),
+                found.constant.double(),
+                residual[row].double(),
+                *norms,
             )
             off = (one.output(weights.double()) - target[row].double()).abs()[self.mask[row]]
             error = max(error, float(off.nan_to_num(torch.inf).max()) if off.numel() else 0.0)

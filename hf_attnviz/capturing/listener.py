@@ -23,8 +23,8 @@ from hf_attnviz.capturing.blocks import Block
 from hf_attnviz.capturing.doors import Ours, stand_at
 from hf_attnviz.capturing.families import ASIDES, ATTENDS, ATTENTION_CLASS, PROBES, other_mixer
 from hf_attnviz.capturing.function import FunctionObserver
-from hf_attnviz.capturing.kept_parts import read_parts
 from hf_attnviz.capturing.given import first_number, matrix, note_media, note_prompt, settings, side_of, spread
+from hf_attnviz.capturing.kept_parts import read_parts
 from hf_attnviz.capturing.pipeline import TextsRead
 from hf_attnviz.capturing.probe import Again, probed
 from hf_attnviz.capturing.registry import extract_of, stated

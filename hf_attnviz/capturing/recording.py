@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -13,8 +13,8 @@ from hf_attnviz.capturing.address import Address, addresses, is_cross, is_joint,
 from hf_attnviz.capturing.families import PROBES
 from hf_attnviz.capturing.gradients import FROZEN, Gradient
 from hf_attnviz.capturing.join import traces_of
+from hf_attnviz.capturing.kept_parts import Projection, until_its_block_ends
 from hf_attnviz.capturing.listener import Listener
-from hf_attnviz.capturing.kept_parts import KeptParts, Projection
 from hf_attnviz.capturing.loops import Loop, place_of, remember
 from hf_attnviz.capturing.pieces import Pieces
 from hf_attnviz.capturing.pipeline import model_of, processor_of, readers_of
@@ -205,25 +205,34 @@ class Recording:
             outer.attended = True
         one = session.current or session.run.prologue()
         try:
-            cross = is_cross(address, module, context.args, context.kwargs)
             place = place_of(module, address.module)
             before = one.loops.get(place)
-            group = "cross" if cross else address.stack
+            group = self.group(address, module, context)
             layer = one.layer(group, context, address.layer) if before is None else before.call.layer
             if self._layers is None or layer in self._layers:
                 side, seen = session.run.side(address.stack, one), see()
-                both = is_joint(module, context.args, context.kwargs, seen.proved.weights.shape)
-                kind = "cross" if cross and not both else "self"
-                if of_users(module) and not side.cached and _other_keys(seen.proved.weights):
-                    kind = "cross"
+                kind = self.kind(address, module, context, side, seen.proved.weights.shape)
                 before = before if before is not None and before.goes_on(seen.proved.weights) else None
                 one.calls.append(self._kept(seen, address, kind, layer, context.maps, one.step, side, before))
                 remember(one, place, one.calls[-1], seen.proved.weights, before)
                 if self.takes_apart:
-                    _take_apart(session, module, one.calls[-1], side)
+                    until_its_block_ends(session, module, one.calls[-1].kept["contributions"], bool(side.past))
             context.maps += before is None
         except Exception as problem:
             self.blame(session, module, problem)
+
+    def group(self, address: Address, module: nn.Module, context: scope.Context) -> str:
+        """Among which blocks the calls of a module are counted."""
+        return "cross" if is_cross(address, module, context.args, context.kwargs) else address.stack
+
+    def kind(
+        self, address: Address, module: nn.Module, context: scope.Context, side: Side, shape: torch.Size
+    ) -> Literal["self", "cross"]:
+        """Whether a call looks at its own sequence; ``shape`` is that of its weights."""
+        both = is_joint(module, context.args, context.kwargs, shape)
+        if self.group(address, module, context) == "cross" and not both:
+            return "cross"
+        return "cross" if of_users(module) and not side.cached and _other_keys(shape) else "self"
 
     def steer(self, session: scope.Session, module: nn.Module, mixed: Mixed) -> Mixed:
         """What goes on through the model; a recording leaves it as it is."""
@@ -331,24 +340,9 @@ class Recording:
             )
 
 
-def _take_apart(session: scope.Session, module: nn.Module, call: AttentionCall, side: Side) -> None:
-    """Let the block in which a call runs say, when it ends, of what its output is made."""
-    kept: KeptParts = call.kept["contributions"]
-    if side.past or (session.current is not None and session.current.prefix is not None):
-        kept.refusal = (
-            "contributions are read in plain passes, and this one is a step of a generation; run the model once over "
-            "the whole sequence: model(input_ids=generated)"
-        )
-        return
-    for context in reversed(session.contexts):
-        if context.block is not None:
-            context.kernels.append((module, kept))
-            return
-
-
-def _other_keys(weights: torch.Tensor) -> bool:
+def _other_keys(shape: torch.Size) -> bool:
     """Whether keys and queries are different in number: then the keys are no sequence that looks at itself."""
-    return weights.dim() == 4 and 1 < weights.shape[-2] != weights.shape[-1]
+    return len(shape) == 4 and 1 < shape[-2] != shape[-1]
 
 
 def _closed(model: nn.Module) -> frozenset[int]:
