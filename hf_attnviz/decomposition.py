@@ -6,7 +6,7 @@ its statistics are held fast: each part is centred and scaled as the whole was.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import NoneType
 from typing import Any, Final
 
@@ -101,9 +101,15 @@ class Decomposition:
                 return None
             return HeldNorm(held.weight.to(dtype), held.bias.to(dtype), held.scale.to(dtype), held.centred)
 
-        residual = None if self.residual is None else self.residual.to(dtype)
-        tensors = (self.values.to(dtype), self.projection.to(dtype), self.constant.to(dtype), residual)
-        return Decomposition(*tensors, norm(self.inner), norm(self.outer), self.form, self.error, self.bound)
+        return replace(
+            self,
+            values=self.values.to(dtype),
+            projection=self.projection.to(dtype),
+            constant=self.constant.to(dtype),
+            residual=None if self.residual is None else self.residual.to(dtype),
+            inner=norm(self.inner),
+            outer=norm(self.outer),
+        )
 
     def mixed(self, attention: torch.Tensor) -> torch.Tensor:
         """All parts together ``[query, width]`` of attention ``[head, query, key]``, without constant and residual."""
@@ -123,12 +129,11 @@ class Decomposition:
         return stream if self.outer is None else self.outer.whole(stream)
 
 
-def described(one: Decomposition) -> dict[str, Any]:
+def description_of(one: Decomposition) -> dict[str, Any]:
     """What a file says of a decomposition, beside its tensors."""
-    norms = {
-        name: None if norm is None else norm.centred for name, norm in (("inner", one.inner), ("outer", one.outer))
-    }
-    return norms | {"form": one.form, "error": str(one.error), "bound": str(one.bound)}  # JSON has no NaN
+    norms = {"inner": one.inner, "outer": one.outer}
+    about: dict[str, Any] = {name: None if norm is None else norm.centred for name, norm in norms.items()}
+    return about | {"form": one.form, "error": str(one.error), "bound": str(one.bound)}  # JSON has no NaN
 
 
 def tensors_of(one: Decomposition, prefix: str) -> dict[str, torch.Tensor | None]:
@@ -141,7 +146,7 @@ def tensors_of(one: Decomposition, prefix: str) -> dict[str, torch.Tensor | None
 
 
 def restored(about: Mapping[str, Any] | None, tensors: Mapping[str, torch.Tensor], prefix: str) -> Decomposition | None:
-    """What :func:`described` and :func:`tensors_of` told."""
+    """What :func:`description_of` and :func:`tensors_of` told."""
     if about is None:
         return None
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import torch
 
-from hf_attnviz.decomposition import Decomposition, tensors_of
+from hf_attnviz.decomposition import Decomposition, description_of, tensors_of
 from hf_attnviz.errors import NotKeptError, ShapeError, UnknownNameError, UnknownStackError, listed
 from hf_attnviz.labels import Labels
 from hf_attnviz.storage import write_archive
@@ -309,7 +309,7 @@ class Trace:
             described.append(
                 about
                 | {"positions": m.positions, "produced": m.produced, "undecomposed": m.undecomposed}
-                | {"decomposition": None if m.decomposition is None else described(m.decomposition)}
+                | {"decomposition": None if m.decomposition is None else description_of(m.decomposition)}
                 | {"error": str(float(m.error))}  # JSON has neither NaN nor infinity
                 | {"queries": _entered(m.queries, tables), "keys": _entered(m.keys, tables)}
             )

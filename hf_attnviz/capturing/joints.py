@@ -87,10 +87,7 @@ class _Look:
         sums = self._at(stream), self._at(residual)
         addends = [n for n in self.after if n < stream and _add_up(*sums, self._at(n))]
         inner = self._inner(stream, addends)
-        normed = any(
-            one.kind == "in" and is_norm(one.module) and _same(one, self.real[residual])
-            for one in self.real[: self.kernel]
-        )
+        normed = any(_same(self.real[n], self.real[residual]) for n in self._norms(0, self.kernel))
         outer = None if normed or inner else self._outer(stream)
         site = inner[0] if inner else addends[-1] if addends else stream
         form = "inner norm" if inner else "post-norm" if outer else "pre-norm" if normed else "no norm"
@@ -117,9 +114,7 @@ class _Look:
 
     def _inner(self, stream: int, addends: Iterable[int]) -> tuple[int, int] | None:
         """The norm that what was mixed goes through before it is added."""
-        norms = [
-            n for n in range(self.kernel + 1, stream) if self.real[n].kind == "in" and is_norm(self.real[n].module)
-        ]
+        norms = self._norms(self.kernel + 1, stream)
         if not norms:
             return None
         out = self._gives(norms[0])
@@ -132,9 +127,13 @@ class _Look:
 
     def _outer(self, stream: int) -> tuple[int, int] | None:
         """The norm that the sum goes through."""
-        reads = (n for n in range(stream, len(self.real)) if self.real[n].kind == "in" and is_norm(self.real[n].module))
-        first = next((n for n in reads if _same(self.real[n], self.real[stream])), None)
+        norms = self._norms(stream, len(self.real))
+        first = next((n for n in norms if _same(self.real[n], self.real[stream])), None)
         return None if first is None else (first, self._gives(first))
+
+    def _norms(self, start: int, stop: int) -> list[int]:
+        """The events at which a norm was given something."""
+        return [n for n in range(start, stop) if self.real[n].kind == "in" and is_norm(self.real[n].module)]
 
     def _gives(self, number: int) -> int:
         """The event at which a module gives what it made of what it was given at ``number``."""

@@ -1,7 +1,7 @@
 """What each key adds to each query's vector: read where a block adds it up, and proved by adding it up again."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import torch
@@ -58,10 +58,8 @@ class KeptParts:
         whole, chosen = self.parts[row], list(queries)
         values = whole.values if keys is None else whole.values[:, list(keys)]
         residual = None if whole.residual is None else whole.residual[chosen]
-        norms = (None if norm is None else _chosen(norm, chosen) for norm in (whole.inner, whole.outer))
-        return Decomposition(
-            values, whole.projection, whole.constant, residual, *norms, whole.form, whole.error, whole.bound
-        )
+        inner, outer = _rows(whole.inner, chosen), _rows(whole.outer, chosen)
+        return replace(whole, values=values, residual=residual, inner=inner, outer=outer)
 
 
 def until_its_block_ends(session: Session, module: nn.Module, kept: KeptParts, cached: bool) -> None:
@@ -121,13 +119,11 @@ class _Reading:
         self.block, self.real, self.event, self.number, self.kept = block, real, event, number, kept
         mixed = real[event].tensor
         values, weights = kept.values, kept.weights
-        if values is None or weights.dim() != 4 or values.shape[-1] != mixed.shape[-1]:
+        if values is None or weights.dim() != 4 or mixed.dim() != 4 or values.shape[-1] != mixed.shape[-1]:
             raise CaptureError("it computes its attention in a way that does not show its values")
-        shapes = (
-            (len(weights), weights.shape[2], weights.shape[1]),
-            (values.shape[0], weights.shape[1] % values.shape[1]),
-        )
-        if shapes != (tuple(mixed.shape[:3]), (len(weights), 0)) or values.shape[2] != weights.shape[3]:
+        batch, heads, queries, keys = weights.shape
+        fits = (batch, queries, heads) == tuple(mixed.shape[:3]) and heads % values.shape[1] == 0
+        if not fits or (values.shape[0], values.shape[2]) != (batch, keys):
             raise CaptureError("its weights and its values do not fit: another order of positions or heads")
         self.values, self.weights = values, weights
         self.rows = (kept.positions >= 0).nonzero()
@@ -173,7 +169,8 @@ class _Reading:
     def _proved(self, found: Projection) -> list[Decomposition]:
         joint = found.joint
         residual = self.real[joint.residual].tensor
-        inner, outer = (self._held(norm) for norm in (joint.inner, joint.outer))
+        inner, outer = self._held(joint.inner), self._held(joint.outer)
+        weight, constant = found.weight.double(), found.constant.double()
         if joint.stream is None:
             target = self.real[joint.site].tensor.double() + residual.double()
         else:
@@ -181,14 +178,8 @@ class _Reading:
         bound = tolerance(target, residual.dtype)
         parts, error = [], 0.0
         for row, weights in enumerate(self.weights):
-            norms = (None if norm is None else _of_row(norm, row) for norm in (inner, outer))
-            one = Decomposition(
-                self.values[row].double(),
-                found.weight.double(),
-                found.constant.double(),
-                residual[row].double(),
-                *norms,
-            )
+            values, stream = self.values[row].double(), residual[row].double()
+            one = Decomposition(values, weight, constant, stream, _rows(inner, row), _rows(outer, row), joint.form)
             off = (one.output(weights.double()) - target[row].double()).abs()[self.mask[row]]
             error = max(error, float(off.nan_to_num(torch.inf).max()) if off.numel() else 0.0)
             parts.append(one)
@@ -196,8 +187,10 @@ class _Reading:
             raise ProofError(
                 f"its parts do not add up to what its block goes on with: off by {error:.2g}, allowed {bound:.2g}"
             )
-        dtype = residual.dtype
-        return [_final(one, found, joint.form, error, bound, dtype) for one in parts]
+        kept = (one.to(torch.promote_types(residual.dtype, torch.float32)) for one in parts)
+        return [
+            replace(one, projection=found.weight, constant=found.constant, error=error, bound=bound) for one in kept
+        ]
 
     def _held(self, norm: tuple[int, int] | None) -> HeldNorm | None:
         if norm is None:
@@ -207,22 +200,9 @@ class _Reading:
         return held(given.module, given.tensor, put.tensor, self.mask)
 
 
-def _final(
-    one: Decomposition, found: Projection, form: str, error: float, bound: float, dtype: torch.dtype
-) -> Decomposition:
-    """As it is kept: float32 at least, the projection shared by all."""
-    kept = one.to(torch.promote_types(dtype, torch.float32))
-    return Decomposition(
-        kept.values, found.weight, found.constant, kept.residual, kept.inner, kept.outer, form, error, bound
-    )
-
-
-def _of_row(norm: HeldNorm, row: int) -> HeldNorm:
-    return HeldNorm(norm.weight, norm.bias, norm.scale[row], norm.centred)
-
-
-def _chosen(norm: HeldNorm, queries: list[int]) -> HeldNorm:
-    return HeldNorm(norm.weight, norm.bias, norm.scale[queries], norm.centred)
+def _rows(norm: HeldNorm | None, chosen: int | list[int]) -> HeldNorm | None:
+    """A norm for some of its rows: one sequence of a batch, or some queries of one."""
+    return None if norm is None else replace(norm, scale=norm.scale[chosen])
 
 
 def _single(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

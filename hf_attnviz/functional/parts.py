@@ -77,10 +77,9 @@ def rows_of(positions: Tensor | None, queries: int, keys: int, device: torch.dev
         return torch.arange(queries, device=device)
     if positions.is_floating_point() or tuple(positions.shape) != (queries,):
         raise ShapeError(f"expected integer positions of shape {(queries,)}, got {positions.dtype} {positions.shape}")
-    if int(positions.max()) >= keys or int(positions.min()) < -1:
-        raise ArgumentError(
-            f"expected positions from -1 to {keys - 1}, got {int(positions.min())} to {positions.max()}"
-        )
+    lowest, highest = int(positions.min()), int(positions.max())
+    if highest >= keys or lowest < -1:
+        raise ArgumentError(f"expected positions from -1 to {keys - 1}, got {lowest} to {highest}")
     return positions.to(device)
 
 
