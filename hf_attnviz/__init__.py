@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from hf_attnviz import functional as functional
     from hf_attnviz import language as language
     from hf_attnviz import zoo as zoo
+    from hf_attnviz.analysis.alti import alti as alti
     from hf_attnviz.analysis.evolution import evolution as evolution
     from hf_attnviz.analysis.head_correlation import head_correlation as head_correlation
     from hf_attnviz.analysis.head_statistics import head_statistics as head_statistics
+    from hf_attnviz.analysis.norms import mixing_ratio as mixing_ratio
+    from hf_attnviz.analysis.norms import norms as norms
     from hf_attnviz.analysis.rollout import rollout as rollout
     from hf_attnviz.capturing import AttentionCall as AttentionCall
     from hf_attnviz.capturing import Contributions as Contributions
@@ -61,7 +64,15 @@ if TYPE_CHECKING:
     from hf_attnviz.zoo import load_model as load_model
 
 _HOME = {
-    "hf_attnviz.analysis": ("evolution", "head_correlation", "head_statistics", "rollout"),
+    "hf_attnviz.analysis": (
+        "alti",
+        "evolution",
+        "head_correlation",
+        "head_statistics",
+        "mixing_ratio",
+        "norms",
+        "rollout",
+    ),
     "hf_attnviz.capturing": (
         "AttentionCall",
         "Contributions",

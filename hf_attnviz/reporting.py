@@ -61,6 +61,22 @@ def _rollout(trace: Trace, stack: str) -> View | None:
     return views.heatmap(analysis.rollout(trace, stack=stack))
 
 
+def _norms(trace: Trace, stack: str) -> View | None:
+    return views.heatmap(analysis.norms(trace, stack=stack)) if _taken_apart(trace, stack) else None
+
+
+def _alti(trace: Trace, stack: str) -> View | None:
+    if not _taken_apart(trace, stack):
+        return None
+    return views.heatmap(analysis.alti(trace, stack=stack, rolled=all(m.whole for m in trace.stacks[stack])))
+
+
+def _taken_apart(trace: Trace, stack: str) -> bool:
+    """Whether the trace tells of what the output of each layer is made, and layers are alike."""
+    maps = trace.stacks[stack].maps
+    return all(m.decomposition is not None for m in maps) and len({m.weights.shape for m in maps}) == 1
+
+
 def _evolution(trace: Trace, stack: str) -> View | None:
     if trace.stacks[stack].maps[0].produced is None:
         return None
@@ -72,6 +88,8 @@ _PARTS: tuple[tuple[Text, Callable[[Trace, str], View | None]], ...] = (
     (Text("Head correlation", "注意力头相关性"), _correlation),
     (Text("Head divergence (Jensen–Shannon)", "注意力头差异（Jensen–Shannon）"), _divergence),
     (Text("Attention rollout", "注意力 Rollout"), _rollout),
+    (Text("Weights and norms of what is moved", "权重与所搬运内容的范数"), _norms),
+    (Text("ALTI: contributions of the input", "ALTI：输入的贡献"), _alti),
     (Text("Evolution over decoding steps", "随解码步的演变"), _evolution),
 )
 

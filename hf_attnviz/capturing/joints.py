@@ -167,9 +167,12 @@ def _same(one: Event, other: Event) -> bool:
 def _even(rows: torch.Tensor, of: torch.Tensor | None = None) -> bool:
     """Whether all rows ``[row, width]`` are one and the same; with ``of``, whether they differ from it by one and the
     same."""
-    if of is None:
-        return _add_up(rows, rows.double().mean(0).expand_as(rows))
-    return of.shape == rows.shape and _add_up(rows, of, (rows.double() - of.double()).mean(0).expand_as(rows))
+    base = torch.zeros_like(rows) if of is None else of
+    if base.shape != rows.shape:
+        return False
+    sizes, differences = rows.double().abs() + base.double().abs(), rows.double() - base.double()
+    surest = sizes.argmin(0, keepdim=True)  # where large numbers cancel, little is left of the difference
+    return _add_up(rows, base, differences.gather(0, surest).expand_as(rows))
 
 
 def _add_up(total: torch.Tensor, *parts: torch.Tensor) -> bool:
