@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hf_attnviz.analysis.alignment import links as links
     from hf_attnviz.analysis.alignment import pharaoh as pharaoh
     from hf_attnviz.analysis.alignment_scores import alignment_scores as alignment_scores
+    from hf_attnviz.analysis.alti import alti as alti
     from hf_attnviz.analysis.evolution import argmax_paths as argmax_paths
     from hf_attnviz.analysis.evolution import evolution as evolution
     from hf_attnviz.analysis.flow import flow as flow
@@ -29,10 +30,13 @@ if TYPE_CHECKING:
     from hf_attnviz.analysis.head_roles import head_roles as head_roles
     from hf_attnviz.analysis.head_statistics import head_statistics as head_statistics
     from hf_attnviz.analysis.image_distance import image_distance as image_distance
+    from hf_attnviz.analysis.norms import mixing_ratio as mixing_ratio
+    from hf_attnviz.analysis.norms import norms as norms
     from hf_attnviz.analysis.rollout import rollout as rollout
     from hf_attnviz.analysis.sinks import sinks as sinks
     from hf_attnviz.analysis.word_times import word_times as word_times
     from hf_attnviz.capturing import AttentionCall as AttentionCall
+    from hf_attnviz.capturing import Contributions as Contributions
     from hf_attnviz.capturing import Diagnosis as Diagnosis
     from hf_attnviz.capturing import Finding as Finding
     from hf_attnviz.capturing import Intervention as Intervention
@@ -69,7 +73,7 @@ if TYPE_CHECKING:
     from hf_attnviz.trace import AttentionStack as AttentionStack
     from hf_attnviz.trace import Origin as Origin
     from hf_attnviz.trace import Trace as Trace
-    from hf_attnviz.trace import load as load
+    from hf_attnviz.trace_file import load as load
     from hf_attnviz.view import View as View
     from hf_attnviz.views import correlation_view as correlation_view
     from hf_attnviz.views import evolution_view as evolution_view
@@ -88,6 +92,7 @@ _HOME = {
     "hf_attnviz.analysis": (
         "alignment",
         "alignment_scores",
+        "alti",
         "argmax_paths",
         "attention_gradient",
         "evolution",
@@ -99,6 +104,8 @@ _HOME = {
         "head_statistics",
         "image_distance",
         "links",
+        "mixing_ratio",
+        "norms",
         "pharaoh",
         "relevance",
         "rollout",
@@ -107,6 +114,7 @@ _HOME = {
     ),
     "hf_attnviz.capturing": (
         "AttentionCall",
+        "Contributions",
         "Diagnosis",
         "Finding",
         "Intervention",
@@ -138,7 +146,8 @@ _HOME = {
     "hf_attnviz.legible": ("visible",),
     "hf_attnviz.reporting": ("report",),
     "hf_attnviz.result": ("Axis", "Result"),
-    "hf_attnviz.trace": ("AttentionMap", "AttentionStack", "Origin", "Trace", "load"),
+    "hf_attnviz.trace": ("AttentionMap", "AttentionStack", "Origin", "Trace"),
+    "hf_attnviz.trace_file": ("load",),
     "hf_attnviz.view": ("View",),
     "hf_attnviz.views": (
         "correlation_view",

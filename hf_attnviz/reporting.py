@@ -118,6 +118,22 @@ def _has_gradients(trace: Trace, stack: str) -> bool:
     return bool(maps) and all(m.gradient is not None and (m.positions is None or m.whole) for m in maps)
 
 
+def _norms(trace: Trace, stack: str) -> View | None:
+    return views.heatmap(analysis.norms(trace, stack=stack)) if _taken_apart(trace, stack) else None
+
+
+def _alti(trace: Trace, stack: str) -> View | None:
+    if not _taken_apart(trace, stack):
+        return None
+    return views.heatmap(analysis.alti(trace, stack=stack, rolled=all(m.whole for m in trace.stacks[stack])))
+
+
+def _taken_apart(trace: Trace, stack: str) -> bool:
+    """Whether the trace tells of what the output of each layer is made, and layers are alike."""
+    maps = trace.stacks[stack].maps
+    return all(m.decomposition is not None for m in maps) and len({m.weights.shape for m in maps}) == 1
+
+
 def _evolution(trace: Trace, stack: str) -> View | None:
     if trace.stacks[stack].maps[0].produced is None:
         return None
@@ -161,6 +177,8 @@ _PARTS: tuple[tuple[Text, Callable[[Trace, str], View | None]], ...] = (
     (Text("Attention flow to one row", "流向一行的注意力流"), _flow),
     (Text("Relevance (attention and its gradient)", "相关性（注意力及其梯度）"), _relevance),
     (Text("Head importance", "注意力头重要性"), _importance),
+    (Text("Weights and norms of what is moved", "权重与所搬运内容的范数"), _norms),
+    (Text("ALTI: contributions of the input", "ALTI：输入的贡献"), _alti),
     (Text("Evolution over decoding steps", "随解码步的演变"), _evolution),
     (Text("The key each head looks at most, step by step", "各头逐步最关注的键"), _paths),
     (Text("Alignment: which source each word looks at", "对齐：每个词看向哪个源"), _alignment),

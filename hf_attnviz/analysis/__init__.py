@@ -2,6 +2,7 @@
 
 from hf_attnviz.analysis.alignment import alignment, links, pharaoh
 from hf_attnviz.analysis.alignment_scores import alignment_scores
+from hf_attnviz.analysis.alti import alti
 from hf_attnviz.analysis.evolution import argmax_paths, evolution
 from hf_attnviz.analysis.flow import flow
 from hf_attnviz.analysis.gradients import attention_gradient, head_importance, relevance
@@ -10,6 +11,7 @@ from hf_attnviz.analysis.head_map import head_map
 from hf_attnviz.analysis.head_roles import head_roles
 from hf_attnviz.analysis.head_statistics import head_statistics
 from hf_attnviz.analysis.image_distance import image_distance
+from hf_attnviz.analysis.norms import mixing_ratio, norms
 from hf_attnviz.analysis.rollout import rollout
 from hf_attnviz.analysis.sinks import sinks
 from hf_attnviz.analysis.word_times import word_times
@@ -17,6 +19,7 @@ from hf_attnviz.analysis.word_times import word_times
 __all__ = [
     "alignment",
     "alignment_scores",
+    "alti",
     "argmax_paths",
     "attention_gradient",
     "evolution",
@@ -28,6 +31,8 @@ __all__ = [
     "head_statistics",
     "image_distance",
     "links",
+    "mixing_ratio",
+    "norms",
     "pharaoh",
     "relevance",
     "rollout",

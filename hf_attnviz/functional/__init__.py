@@ -5,6 +5,7 @@ weights are shares, distances are tokens. Computed in float32, or in float64 whe
 """
 
 from hf_attnviz.functional.alignment import alignment_error_rate, dtw, joined, linked, monotonicity
+from hf_attnviz.functional.alti import alti, alti_rollout
 from hf_attnviz.functional.bootstrap import Tally
 from hf_attnviz.functional.cka import cka
 from hf_attnviz.functional.divergence import jensen_shannon
@@ -32,10 +33,13 @@ from hf_attnviz.functional.sinks import sink_fraction, sink_mass
 from hf_attnviz.functional.speech import median_filter, spoken_frames
 from hf_attnviz.functional.statistics import head_statistics, statistics_by_example
 from hf_attnviz.functional.uniform import uniform_attention, uniform_like
+from hf_attnviz.functional.value_norms import value_norms
 
 __all__ = [
     "Tally",
     "alignment_error_rate",
+    "alti",
+    "alti_rollout",
     "aopc",
     "attention_gradient",
     "cka",
@@ -76,4 +80,5 @@ __all__ = [
     "top_shares",
     "uniform_attention",
     "uniform_like",
+    "value_norms",
 ]

@@ -37,6 +37,10 @@ _UNITS: Final = {
 }
 
 _METHODS: Final = {
+    "value norms": Text("Weights and norms of what is moved", "权重与所搬运内容的范数"),
+    "mixing ratio": Text("Mixing ratio", "混合比"),
+    "ALTI rollout": Text("ALTI, followed down to the input", "ALTI（逐层追溯至输入）"),
+    "ALTI contributions": Text("ALTI, each layer by itself", "ALTI（各层单独）"),
     "head statistics": Text("Head statistics", "注意力头统计"),
     "head similarity": Text("Head similarity", "注意力头相似度"),
     "attention rollout": Text("Attention rollout", "注意力 Rollout"),
@@ -61,8 +65,36 @@ _METHODS: Final = {
     "argmax paths": Text("The key each head looks at most", "每个头最关注的键"),
 }
 _STATISTICS: Final = {
+    "weighted": (
+        Text("norm of a head's part", "单头部分的范数"),
+        Text("Length of weight × projected value of one head.", "单头的 权重 × 投影后的值 的长度。"),
+    ),
+    "summed": (
+        Text("norm, summed over heads", "范数（各头求和）"),
+        Text("Length of what a key adds to a query, all heads together.", "某键加到查询上的向量（各头求和）的长度。"),
+    ),
+    "with_residual": (
+        Text("norm, with the residual", "范数（含残差）"),
+        Text("The same, the query's residual in its own key's part.", "同上，查询的残差计入其自身的键。"),
+    ),
+    "normalised": (
+        Text("norm, behind the layer's norm", "范数（归一化之后）"),
+        Text("The same, behind the norm that follows.", "同上，经过其后的归一化。"),
+    ),
+    "mixing": (
+        Text("mixing", "混合比"),
+        Text("Share of other keys in what attention adds.", "注意力所加部分中来自其他键的占比。"),
+    ),
+    "mixing_with_residual": (
+        Text("mixing, with the residual", "混合比（含残差）"),
+        Text("Share of other keys, the residual counted as own.", "来自其他键的占比，残差计为自身。"),
+    ),
+    "mixing_normalised": (
+        Text("mixing, behind the layer's norm", "混合比（归一化之后）"),
+        Text("The same, behind the norm that follows.", "同上，经过其后的归一化。"),
+    ),
     "link": (Text("link", "链接"), Text("1 where the two are linked.", "两者相连处为 1。")),
-    "weight": (Text("weight", "权重"), Text("The weight of attention between the two.", "两者之间的注意力权重。")),
+    "weight": (Text("weight", "权重"), Text("Attention weight, mean over heads.", "注意力权重，对各头取平均。")),
     "error_rate_output": (
         Text("error rate, row that puts out", "错误率（产出行）"),
         Text("Alignment error rate of the row that put out each target.", "以产出各目标的行计算的对齐错误率。"),
