@@ -7,7 +7,7 @@ from typing import Final
 import torch
 
 from hf_attnviz import functional
-from hf_attnviz.analysis.sides import Worded
+from hf_attnviz.analysis.compared import Worded
 from hf_attnviz.analysis.words import Words
 from hf_attnviz.language import Text
 

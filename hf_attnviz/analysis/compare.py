@@ -6,7 +6,7 @@ import torch
 
 from hf_attnviz import functional
 from hf_attnviz.analysis.around import OTHERS, Around, Name, about_rows, about_statistics, about_words, shared_words
-from hf_attnviz.analysis.sides import Side, refuse_other_heads
+from hf_attnviz.analysis.compared import Side, refuse_other_heads
 from hf_attnviz.axes import HEAD, KEY, LAYER, QUERY, STATISTIC
 from hf_attnviz.errors import ArgumentError, listed
 from hf_attnviz.functional.checks import check_name

@@ -1,171 +1,142 @@
-"""One of two traces that are compared: its weights, piece by piece and word by word, with what was left out."""
+"""The two texts that an alignment joins: which rows and columns of a map stand for which tokens, and their words."""
 
-from dataclasses import dataclass, replace
-from typing import Any
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
-import torch
+from hf_attnviz.analysis.steps import producing_rows
+from hf_attnviz.errors import ArgumentError, NotKeptError, UnknownNameError, listed
+from hf_attnviz.trace import AttentionMap, Trace
 
-from hf_attnviz.analysis.words import Words
-from hf_attnviz.errors import ArgumentError, NotKeptError, ShapeError
-from hf_attnviz.functional import pool_words, renormalised
-from hf_attnviz.functional.checks import upcast
-from hf_attnviz.labels import Labels
-from hf_attnviz.language import counted
-from hf_attnviz.trace import Trace
-
-MEAN = "mean"  # the label of the only layer and head of an average
+READS: Final = ("output", "reading")
+_END_MARKS: Final = frozenset(
+    {"</s>", "<s>", "<pad>", "<eos>", "[SEP]", "[EOS]", "[PAD]", "<|endoftext|>", "<|im_end|>", "<|eot_id|>"}
+)
+_TIME_MARK = re.compile(r"<\|\d+\.\d+\|>")  # Whisper's; written like words, but no words
+_GOES_ON = re.compile(r"^.{1,32}?⟨(?:[2-9]|\d\d)/\d+⟩", re.DOTALL)  # a later piece of a character that began before
+_BEGUN = re.compile(r"⟨1/\d+⟩$")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Side:
-    """A stack of one trace, ready to be compared.
+    """Tokens of one text, in order.
 
     Attributes:
-        name: "the first text" or "the second text", for messages.
-        weights: ``[layer, head, query, key]``.
-        queries, keys: the labels of both ends.
-        positions: the key on which each row stands; None for cross-attention.
-        causal: no row looks ahead.
-        layers, heads: what each layer and head is called.
-        left_out: the share of all weight that lay on special tokens that were left out.
-        stack: the stack's name.
+        places: the row or column of the map that stands for each.
+        texts: what a person reads.
+        words: the number of the word each belongs to; None where that is not known, and for special tokens.
+        special: True for what is no text: marks of beginning, end, time.
     """
 
-    name: str
-    weights: torch.Tensor
-    queries: Labels
-    keys: Labels
-    positions: tuple[int, ...] | None
-    causal: bool
-    layers: tuple[str, ...]
-    heads: tuple[str, ...]
-    stack: str
-    left_out: float = 0.0
+    places: tuple[int, ...]
+    texts: tuple[str, ...]
+    words: tuple[int | None, ...]
+    special: tuple[bool, ...]
 
-    @classmethod
-    def of(cls, name: str, trace: Any, stack: str | None, *, average: bool, without_special: bool) -> "Side":
-        """The side of one trace.
+    def text_only(self) -> "Side":
+        """Without the special tokens."""
+        return self._at([n for n, special in enumerate(self.special) if not special])
 
-        Raises:
-            ArgumentError: no trace.
-        """
-        if not isinstance(trace, Trace):
-            raise ArgumentError(
-                f"expected two traces, got {type(trace).__name__} for {name}; compare(recording.traces[0], "
-                "recording.traces[1])"
-            )
-        chosen = trace.stack(stack)
-        weights = upcast(chosen.stacked().detach().cpu())
-        layers, heads = tuple(map(str, chosen.layers)), tuple(map(str, range(weights.shape[1])))
-        if average:
-            weights, layers, heads = weights.mean((0, 1), keepdim=True), (MEAN,), (MEAN,)
-        causal = all(m.causal for m in chosen)
-        positions = chosen.maps[0].positions
-        whole = cls(name, weights, chosen.queries, chosen.keys, positions, causal, layers, heads, chosen.name)
-        return whole._without_special() if without_special else whole
+    def _at(self, kept: Sequence[int]) -> "Side":
+        return Side(
+            tuple(self.places[n] for n in kept),
+            tuple(self.texts[n] for n in kept),
+            tuple(self.words[n] for n in kept),
+            tuple(self.special[n] for n in kept),
+        )
 
     @property
-    def tokens(self) -> tuple[Any, ...]:
-        """What must be equal for two maps to be compared cell by cell."""
-        return self.queries.texts, self.keys.texts, self.positions
+    def word_numbers(self) -> list[int]:
+        """The word of each token, counted 0, 1, 2 …; a token whose word is not known is a word of its own, unless it
+        goes on with a character of the token before."""
+        numbers: list[int] = []
+        before: int | None = None
+        for text, word in zip(self.texts, self.words, strict=True):
+            same = bool(numbers) and (word == before if word is not None else _GOES_ON.match(text) is not None)
+            numbers.append((numbers[-1] if numbers else -1) + (not same))
+            before = word
+        return numbers
 
     @property
-    def sentence(self) -> str:
-        """The text that is looked at, short enough for a line."""
-        words = Words.of(self.keys)
-        text = " ".join(t for t, special in zip(words.texts, words.special, strict=True) if not special)
-        return text if len(text) <= 60 else f"{text[:59]}…"
-
-    def worded(self) -> "Worded":
-        """This side with pieces pooled into words."""
-        keys = Words.of(self.keys)
-        return Worded(self, self._rows(keys) if self.positions is not None else Words.of(self.queries), keys)
-
-    def _rows(self, keys: Words) -> Words:
-        """The rows of self-attention, each belonging to the word of the key on which it stands."""
-        number = keys.numbers
-        rows = [number[place] for place in self.positions or ()]
-        kept = sorted(set(rows))
-        groups = tuple(tuple(row for row, n in enumerate(rows) if n == one) for one in kept)
-        return Words(groups, tuple(keys.texts[n] for n in kept), tuple(keys.special[n] for n in kept))
-
-    def _without_special(self) -> "Side":
-        """Without special tokens at both ends; rows sum to what they summed to before, to one."""
-        kept_keys = [n for n, special in enumerate(self.keys.special) if not special]
-        kept_rows = [n for n, special in enumerate(self.queries.special) if not special]
-        if not kept_keys or not kept_rows:
-            raise ArgumentError(f"{self.name} has special tokens only; compare with without_special=False")
-        special = torch.tensor(self.keys.special)
-        weights, share = renormalised(self.weights[..., kept_rows, :], special)
-        place = {key: n for n, key in enumerate(kept_keys)}
-        return replace(
-            self,
-            weights=weights[..., kept_keys],
-            queries=self.queries.at(kept_rows),
-            keys=self.keys.at(kept_keys),
-            positions=None if self.positions is None else tuple(place[self.positions[n]] for n in kept_rows),
-            left_out=float(share.mean()),
+    def word_texts(self) -> tuple[str, ...]:
+        """The text of each word, its tokens joined; a character that was split over tokens stands there once."""
+        numbers = self.word_numbers
+        whole = [_BEGUN.sub("", _GOES_ON.sub("", text)) for text in self.texts]
+        return tuple(
+            "".join(text for text, number in zip(whole, numbers, strict=True) if number == word)
+            for word in range(len(set(numbers)))
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Worded:
-    """A side, word by word: ``rows`` and ``keys`` are the words of its queries and keys."""
+def target_side(trace: Trace, one: AttentionMap, read: str) -> Side:
+    """The tokens of the text that the decoder wrote (or was given), each with the row that stands for it.
 
-    side: Side
-    rows: Words
-    keys: Words
+    read: "output", the row that put out the token; "reading", the row that read it. The last token of a generation
+    was never read. Of a plain pass, the row before a token is the one that would put it out, and the first token,
+    which none precedes, is left out.
 
-    @property
-    def weights(self) -> torch.Tensor:
-        """``[layer, head, query word, key word]``."""
-        return pool_words(self.side.weights, self.keys.numbers, query_words=self.rows.numbers)
+    Raises:
+        UnknownNameError: another word for ``read``.
+        NotKeptError: rows that ``keep`` left out.
+        ArgumentError: no token at all.
+    """
+    if read not in READS:
+        raise UnknownNameError(f"expected read to be one of {listed(READS)}; got {read!r}; pick one of the list")
+    rows = _plain_rows(trace, one) if one.produced is None else producing_rows(one, "alignment")
+    if one.produced is None:
+        rows = rows[:-1]  # nothing after the last row says what it would put out
+    pairs = [(n, n + 1) for n in rows] if read == "output" else [(n + 1, n + 1) for n in rows]
+    pairs = [(row, token) for row, token in pairs if row < len(one.queries)]
+    if not pairs:
+        raise ArgumentError(
+            f"expected at least one token to align by its {read} row, got none; generate more, or "
+            f"read={'output' if read == 'reading' else 'reading'!r}"
+        )
+    return _tokens(trace, one, pairs)
 
-    def at(self, word: str, occurrence: int | None, direction: str) -> tuple["Worded", int | None, int | None]:
-        """This side with the word as one, and the word's number among the rows and among the keys, None where it is
-        not there (cross-attention has two texts).
 
-        Raises:
-            UnknownNameError: no such word, or several.
-            NotKeptError: the word has no row.
-        """
-        cross = self.side.positions is None
-        if cross and direction == "from":
-            start, stop = self.rows.find(word, occurrence, f"{self.side.name} (its rows)")
-            return Worded(self.side, self.rows.merged(start, stop), self.keys), start, None
-        start, stop = self.keys.find(word, occurrence, self.side.name)
-        keys = self.keys.merged(start, stop)
-        if cross:
-            return Worded(self.side, self.rows, keys), None, start
-        rows = self.side._rows(keys)
-        own = next((n for n, group in enumerate(rows.groups) if self._stands(group[0]) in keys.groups[start]), None)
-        if own is None and direction == "from":
-            raise NotKeptError(
-                f'no row of {word!r} was kept of {self.side.name}: capture with keep="maps" and every query'
+def source_side(one: AttentionMap) -> Side:
+    """The tokens of the text that was looked at: all keys of cross-attention; the prompt, in self-attention."""
+    end = len(one.keys)
+    if one.kind != "cross":
+        if one.produced is None or one.positions is None:
+            raise ArgumentError(
+                "an alignment joins two texts: expected cross-attention, or a generation, whose prompt is the source; "
+                f"got self-attention of the stack {one.stack!r} in a plain pass"
             )
-        return Worded(self.side, rows, keys), own, start
-
-    def choices(self, row: int) -> tuple[int, int]:
-        """How many words, and how many pieces, a row's word may look at."""
-        if not self.side.causal:
-            return len(self.keys), len(self.side.keys)
-        last = self._stands(self.rows.groups[row][-1])
-        return sum(group[0] <= last for group in self.keys.groups), last + 1
-
-    def _stands(self, row: int) -> int:
-        return (self.side.positions or ())[row]
+        end = one.positions[producing_rows(one, "alignment")[0]] + 1
+    keys, places = one.keys[:end], tuple(range(end))
+    return Side(places, keys.texts, keys.words, tuple(map(_special, keys.texts, keys.special)))
 
 
-def refuse_other_heads(first: Side, second: Side) -> None:
-    """Raise where the heads of one have no counterpart in the other."""
-    if (first.layers, first.heads) == (second.layers, second.heads):
-        return
-    raise ShapeError(
-        f"the first trace has {_sizes(first)}, the second {_sizes(second)}: their heads have no counterparts. Compare "
-        "traces of one architecture, captured with the same layers=…, or the means over all heads with average=True"
-    )
+def _plain_rows(trace: Trace, one: AttentionMap) -> list[int]:
+    own = trace.stacks.get(one.stack)
+    if own is not None and len(own.keys) != len(one.queries):
+        raise NotKeptError(
+            f"alignment needs the row of every token; {one.module or one.stack} holds {len(one.queries)} of "
+            f'{len(own.keys)}: capture with keep="maps"'
+        )
+    return list(range(len(one.queries)))
 
 
-def _sizes(side: Side) -> str:
-    layers = f"{counted(len(side.layers), 'layer')} ({side.layers[0]} to {side.layers[-1]})"
-    return f"{layers} of {counted(len(side.heads), 'head')}"
+def _tokens(trace: Trace, one: AttentionMap, pairs: Sequence[tuple[int, int]]) -> Side:
+    """What was put out last was never read: nothing but its text is known, and that the other text may know it too."""
+    labels, produced = one.queries, one.produced or ()
+    known = {text for m in trace.maps for ends in (m.queries, m.keys) for text in _specials(ends.texts, ends.special)}
+    texts, words, special = [], [], []
+    for _, token in pairs:
+        read = token < len(labels)
+        texts.append(labels.texts[token] if read else produced[token - 1] or "")
+        words.append(labels.words[token] if read else None)
+        marked = labels.special[token] if read else texts[-1] in known | _END_MARKS
+        special.append(_special(texts[-1], marked))
+    return Side(tuple(row for row, _ in pairs), tuple(texts), tuple(words), tuple(special))
+
+
+def _specials(texts: Sequence[str], special: Sequence[bool]) -> list[str]:
+    return [text for text, marked in zip(texts, special, strict=True) if marked]
+
+
+def _special(text: str, marked: bool) -> bool:
+    return marked or _TIME_MARK.fullmatch(text) is not None

@@ -4,19 +4,25 @@ from hf_attnviz.views.bertviz import head_view, model_view, neuron_view, to_bert
 from hf_attnviz.views.choosing import picture
 from hf_attnviz.views.comparison import compare_view
 from hf_attnviz.views.evolution import evolution_view
+from hf_attnviz.views.head_map import head_map_view
 from hf_attnviz.views.heatmap import correlation_view, heatmap
 from hf_attnviz.views.page import compose, page
+from hf_attnviz.views.roles import roles_view
+from hf_attnviz.views.trust import trust_view
 
 __all__ = [
     "compare_view",
     "compose",
     "correlation_view",
     "evolution_view",
+    "head_map_view",
     "head_view",
     "heatmap",
     "model_view",
     "neuron_view",
     "page",
     "picture",
+    "roles_view",
     "to_bertviz",
+    "trust_view",
 ]

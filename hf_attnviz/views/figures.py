@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_attnviz.legible import visible
-from hf_attnviz.views.words import Scale
+from hf_attnviz.views.scales import Scale
 
 FORMATS: Final = ("svg", "png", "pdf")
 _FAMILIES: Final = (

@@ -20,7 +20,15 @@ from hf_attnviz.view import View
 from hf_attnviz.views import figures
 from hf_attnviz.views.encoding import packed
 from hf_attnviz.views.page import fragment, in_both, own, page
-from hf_attnviz.views.words import Scale, axis_word, colour_scale, method_word, statistic_words, unit_line, unit_word
+from hf_attnviz.views.scales import WHOLE, Scale, colour_scale
+from hf_attnviz.views.words import (
+    axis_word,
+    beside_words,
+    method_word,
+    statistic_words,
+    unit_line,
+    unit_word,
+)
 
 _MOST_PANELS: Final = 64
 _COLOURS: Final = Text(
@@ -123,6 +131,10 @@ def _draw(result: Result, title: Text | str, reading: Sequence[Text]) -> View:
         "start": _start(result),
         "scales": _scales(result),
         "values": packed(values),
+        "beside": [
+            {"name": in_both(beside_words(name)[0]), "values": packed(numbers.numpy())}
+            for name, numbers in _beside(result).items()
+        ],
     }
     rows = len(result.axes[-2].labels)
     several = any(a.name == STATISTIC for a in result.axes)  # each then says its own unit
@@ -148,6 +160,11 @@ def _brief(unit: str) -> bool:
     return len(unit) <= 12
 
 
+def _beside(result: Result) -> dict[str, torch.Tensor]:
+    """What stands beside the values and is known somewhere."""
+    return {name: numbers for name, numbers in result.beside.items() if not bool(numbers.isnan().all())}
+
+
 def _start(result: Result) -> list[int]:
     """Where the menus stand at first: what is followed through the layers is whole at the last one."""
     last = [a.name for a in result.axes[-2:]]
@@ -163,18 +180,21 @@ def _scales(result: Result) -> list[Scale]:
 
 def _arranged(result: Result) -> Result:
     """Float32 on the CPU, query and key last, each axis in its drawing order."""
-    values, found = result.values.detach().to("cpu", torch.float32), list(result.axes)
+    found, places = list(result.axes), list(range(len(result.axes)))
     if {QUERY, KEY} <= {a.name for a in found}:
         last = [next(i for i, a in enumerate(found) if a.name == name) for name in (QUERY, KEY)]
-        places = [i for i in range(len(found)) if i not in last] + last
-        values, found = values.permute(places), [found[i] for i in places]
-    for place, axis in enumerate(found):
-        if axis.order is not None:
-            values = values.index_select(place, torch.tensor(axis.order))
-            found[place] = Axis(axis.name, tuple(axis.labels[i] for i in axis.order))
-    return Result(
-        values.contiguous(), tuple(found), result.method, result.parameters, result.source, result.unit, result.notes
-    )
+        places = [i for i in places if i not in last] + last
+        found = [found[i] for i in places]
+    orders = [axis.order or range(len(axis.labels)) for axis in found]
+    found = [Axis(axis.name, tuple(axis.labels[i] for i in order)) for axis, order in zip(found, orders, strict=True)]
+
+    def arranged(numbers: torch.Tensor) -> torch.Tensor:
+        numbers = numbers.detach().to("cpu", torch.float32).permute(places)
+        for place, order in enumerate(orders):
+            numbers = numbers.index_select(place, torch.tensor(order, dtype=torch.long))
+        return numbers.contiguous()
+
+    return result.reshaped(arranged, found)
 
 
 def _reading(result: Result) -> list[Text]:
@@ -197,11 +217,19 @@ def _reading(result: Result) -> list[Text]:
         )
     finite = result.values.isfinite()
     scales = set(_scales(result)) if len(result.axes) > 1 else {None}
-    told = [meaning, _FIXED if scales == {(-1.0, 1.0)} else _COLOURS]
+    told = [meaning, _FIXED if scales == {WHOLE} else _COLOURS]
     if bool((result.values[finite] < 0).any()) or scales != {None}:
         told.append(_DIVERGING)
     if not bool(finite.all()):
         told.append(_UNDEFINED)
+    if _beside(result):
+        meanings = [beside_words(name)[1] for name in _beside(result)]
+        told.append(
+            Text(
+                f"Point at a cell for what stands beside its number: {'; '.join(m.en for m in meanings)}.",
+                f"指向某格可看到数值旁的信息：{'；'.join(m.zh for m in meanings)}。",
+            )
+        )
     return [*told, *result.notes, _CAVEAT]
 
 

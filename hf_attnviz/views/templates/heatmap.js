@@ -12,8 +12,11 @@
   const leading = axes.slice(0, -2);
   const chosen = [...attnviz.data.start];
   const values = new Float32Array(await attnviz.unpack(attnviz.data.values));
+  const beside = await Promise.all(attnviz.data.beside.map(
+    async (one) => ({name: one.name, values: new Float32Array(await attnviz.unpack(one.values))})));
   let matrix = values;
   let wanted = null;
+  let page = 0;
   let scale = null;
   let cell = null;
   let at = null;
@@ -197,7 +200,8 @@
     document.querySelector(`#column-labels [data-index="${column}"]`)?.classList.add("current");
     const value = matrix[row * columns + column];
     const number = Number.isFinite(value) ? `${format(value)} ${attnviz.say(unit)}`.trim() : format(value);
-    byId("readout").textContent = `${named(rowAxis, row)} · ${named(columnAxis, column)} · ${number}`;
+    const others = beside.map((one) => `${attnviz.say(one.name)} ${format(one.values[page * rows * columns + row * columns + column])}`);
+    byId("readout").textContent = [named(rowAxis, row), named(columnAxis, column), number, ...others].join(" · ");
   }
   function under(event) {
     const box = canvas.getBoundingClientRect();
@@ -217,7 +221,7 @@
   });
 
   function draw() {
-    const page = leading.reduce((place, axis, i) => place * axis.labels.length + chosen[i], 0);
+    page = leading.reduce((place, axis, i) => place * axis.labels.length + chosen[i], 0);
     matrix = values.subarray(page * rows * columns, (page + 1) * rows * columns);
     wanted = attnviz.data.scales[page];
     scale = limits();
