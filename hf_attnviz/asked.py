@@ -1,24 +1,22 @@
 """The arguments of an analysis, from the words of a command line."""
 
-import inspect
 import json
-from collections.abc import Callable
 from typing import Any
 
 import hf_attnviz as av
 
 
-def settings(analysis: Callable[..., av.Result], given: list[str], stack: str | None) -> dict[str, Any]:
-    """The arguments of an analysis, from ``NAME=VALUE``."""
-    known = {name: one.default for name, one in list(inspect.signature(analysis).parameters.items())[1:]}
-    found: dict[str, Any] = {} if stack is None else {"stack": stack}
-    for one in given:
-        name, _, text = one.partition("=")
-        if name not in known:
+def settings(analysis: Any, name: str, given: list[str], stack: str | None) -> dict[str, Any]:
+    """The arguments of one of ``av.analyses()``, from ``NAME=VALUE``."""
+    known = analysis.arguments
+    found: dict[str, Any] = {}
+    for one in [*given, *([] if stack is None else [f"stack={stack}"])]:
+        argument, _, text = one.partition("=")
+        if argument not in known:
             raise av.errors.UnknownNameError(
-                f"{analysis.__name__} has no argument {name!r}; --set NAME=VALUE takes: {', '.join(known) or 'none'}"
+                f"{name} has no argument {argument!r}; --set NAME=VALUE takes: {', '.join(known) or 'none'}"
             )
-        found[name] = _value(text, known[name], one)
+        found[argument] = _value(text, known[argument], one)
     return found
 
 

@@ -15,7 +15,7 @@ from rich.text import Text as RichText
 
 import hf_attnviz as av
 from hf_attnviz import asked
-from hf_attnviz.printing import as_csv, as_json, print_diagnosis, print_result
+from hf_attnviz.printing import as_csv, as_json, print_diagnosis, print_result, print_trust
 
 Text = av.language.Text
 
@@ -167,11 +167,20 @@ def analyse(
     known = av.analyses()
     if analysis not in known:
         raise av.errors.UnknownNameError(f"unknown analysis {analysis!r}; known: {', '.join(sorted(known))}")
-    given = asked.settings(known[analysis], settings or [], stack)
+    chosen = known[analysis]
+    given = asked.settings(chosen, analysis, settings or [], stack)
     _check_ending(output, _TABLES)
     loaded = av.load_model(model)
-    trace = av.trace_text(loaded, text, pair=pair, layers=layer, generate=generate, max_new_tokens=max_new_tokens)
-    _show(known[analysis](trace, **given), output)
+    trace = av.trace_text(
+        loaded,
+        text,
+        pair=pair,
+        layers=layer,
+        generate=False if chosen.plain and generate is None else generate,
+        max_new_tokens=max_new_tokens,
+        keep=list(chosen.keep),
+    )
+    _show(chosen(trace, **given), output)
 
 
 @app.command(
@@ -236,6 +245,30 @@ def compare(
         which = tuple(occurrence or ())
         options |= {"word": word, "occurrence": (which * 2)[:2] or None, "direction": direction, "others": others}
     _show(av.compare(one, two, by=by or ("word" if word else "head"), **options), output)
+
+
+@app.command(
+    help=_said("Whether rankings of the evidence in TEXT deserve trust.", "对 TEXT 中证据的各种排序是否可信。")
+)
+def trust(
+    model: Model,
+    text: Sentence,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help=_said("a class or token, by name or id (default: what is predicted)", "类别或词元（默认：所预测的）")
+        ),
+    ] = None,
+    method: Annotated[list[str] | None, typer.Option(help=_said("rank by these only", "只用这些方法排序"))] = None,
+    seed: Annotated[int, typer.Option(help=_said("of the random rankings", "随机排序的种子"))] = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help=_said("the picture too", "同时保存图"))] = None,
+) -> None:
+    _check_ending(output, (*_PAGE, "svg", "png", "pdf"))
+    named = int(target) if target is not None and target.lstrip("-").isdigit() else target
+    found = av.trust(av.load_model(model), text, target=named, methods=method, seed=seed)
+    print_trust(found)
+    if output is not None:
+        _wrote(av.trust_view(found).save(output))
 
 
 @app.command(help=_said("Prove every attention map of MODEL against its kernel.", "逐一核验 MODEL 的每张注意力图。"))
@@ -322,8 +355,6 @@ def zoo_train(
 
 def _show(result: av.Result, output: Path | None) -> None:
     """Print a result, and write it where asked."""
-    if not isinstance(result, av.Result):
-        raise av.errors.ArgumentError(f"this analysis gives {type(result).__name__}, which is no table: use Python")
     print_result(result)
     if output is not None:
         tables = {"csv": as_csv, "json": as_json}

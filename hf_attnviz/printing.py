@@ -73,6 +73,20 @@ def print_result(result: av.Result) -> None:
         _say(console, f"· {note}")
 
 
+def print_trust(found: av.Trust) -> None:
+    """Each ranking's verdict and its sentence, then what was left out."""
+    console = _console()
+    subject = found.target.subject
+    target = Text(f"the probability of {subject.en}", f"{subject.zh} 的概率")
+    _say(console, f"{found.model}: {target}: {found.probability:.3f}", "bold")
+    for method, verdict in found.verdicts.items():
+        colour = {"trust": "green", "do not": "red"}.get(verdict, "yellow")
+        _say(console, f"{method}: {verdict}", colour)
+        _say(console, f"    {found.sentences[method]}")
+    for note in found.notes:
+        _say(console, f"· {note}")
+
+
 def as_csv(result: av.Result) -> bytes:
     """Every number with its labels; what is undefined is left empty."""
     return str(result.to_pandas().to_csv(index=False)).encode()

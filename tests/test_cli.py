@@ -98,10 +98,24 @@ def test_every_analysis_of_one_trace_has_a_name(attnviz, capsys: pytest.CaptureF
 
 @pytest.mark.parametrize("name", sorted(av.analyses()))
 def test_analyse_prints_and_writes_the_numbers(attnviz, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert attnviz("analyse", name, "induction", "sun moon sun", "--max-new-tokens", "4", "-o", "x.json") == 0
-    trace = av.trace_text(av.load_model("induction"), "sun moon sun", max_new_tokens=4)
-    wanted, found = av.analyses()[name](trace), json.loads(Path("x.json").read_text(encoding="utf-8"))
-    said = capsys.readouterr().out
+    model = "translator" if name.startswith("alignment") else "induction"
+    ended = attnviz("analyse", name, model, "sun moon sun", "--max-new-tokens", "4", "-o", "x.json")
+    said, complained = capsys.readouterr()
+    analysis = av.analyses()[name]
+    trace = av.trace_text(
+        av.load_model(model),
+        "sun moon sun",
+        max_new_tokens=4,
+        keep=list(analysis.keep),
+        generate=False if analysis.plain else None,
+    )
+    if name in ("image_distance", "word_times"):  # of pictures and of sound
+        with pytest.raises(av.errors.AttnvizError) as told:
+            analysis(trace)
+        assert (ended, complained) == (1, f"attnviz: {told.value}\n")
+        return
+    wanted, found = analysis(trace), json.loads(Path("x.json").read_text(encoding="utf-8"))
+    assert ended == 0
     assert wanted.method in said
     assert [axis["name"] for axis in found["axes"]] == [axis.name for axis in wanted.axes]
     values = torch.tensor(_nan(found["values"]), dtype=torch.float64)
@@ -160,6 +174,15 @@ def test_compare_two_models_on_one_text_and_occurrences(attnviz, capsys: pytest.
     assert attnviz(*words, "--occurrence", "1", "--occurrence", "0") == 0
     assert attnviz(*words, "--occurrence", "0", "--direction", "to", "--by", "head") == 0
     assert "change_in_received" in capsys.readouterr().out
+
+
+def test_trust_says_its_verdicts(attnviz, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attnviz("trust", "induction", "sun moon star sun", "--method", "attention", "-o", "x.html") == 0
+    said = capsys.readouterr().out
+    found = av.trust(av.load_model("induction"), "sun moon star sun", methods=["attention"])
+    assert f"attention: {found.verdicts['attention']}" in said
+    assert found.sentences["attention"].en in said
+    assert Path("x.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
 def test_the_version(attnviz, capsys: pytest.CaptureFixture[str]) -> None:

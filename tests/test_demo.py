@@ -120,7 +120,7 @@ def test_any_analysis_and_two_texts(demo: Any) -> None:
     page = demo(locale="zh-CN")
     page.locator("#show").click()
     page.get_by_role("tab", name="任选分析").click()
-    page.frame_locator("#frame-analysis iframe").locator("svg").first.wait_for(timeout=30_000)
+    page.frame_locator("#frame-analysis iframe").get_by_role("heading", name="角色").first.wait_for(timeout=30_000)
     choose(page, "analysis", "注意力头统计")
     page.frame_locator("#frame-analysis iframe").get_by_role("heading", name="注意力头统计").wait_for(timeout=30_000)
     page.get_by_role("tab", name="比较两段文本").click()
@@ -194,10 +194,15 @@ def test_only_what_the_operator_allows() -> None:
         service.answer("/etc", "sun")
     with pytest.raises(av.errors.ArgumentError, match="command line"):
         service.answer("induction", "sun " * LONGEST_TEXT)
-    answer = service.answer("induction", "sun moon sun", analysis="mind reading")
+    with pytest.raises(av.errors.UnknownNameError, match="unknown analysis 'mind reading'; known: .*rollout"):
+        service.answer("induction", "sun moon sun", analysis="mind reading")
+    answer = service.answer("induction", "sun moon sun", analysis="norms")
     assert answer.stack == "decoder"
-    assert "unknown analysis &#x27;mind reading&#x27;; known: " in answer.tabs["analysis"]
-    assert "<iframe" in answer.tabs["statistics"]
+    assert "<iframe" in answer.tabs["analysis"]
+    assert "several" not in answer.tabs["analysis"]
+    why = service.answer("induction", "sun moon sun", analysis="word_times").tabs
+    assert "no stack &#x27;cross&#x27;" in why["analysis"] or "cross-attention" in why["analysis"]
+    assert "<iframe" in why["statistics"]
     assert Service(("some/model",)).models == ("induction", "translator", "some/model")
 
 

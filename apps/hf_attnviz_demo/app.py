@@ -18,6 +18,7 @@ import hf_attnviz as av
 from hf_attnviz_demo.service import TABS, Answer, Service
 from hf_attnviz_demo.words import CHINESE, ENGLISH
 
+ANALYSIS = "head_roles"  # shown before another is chosen
 METHODS = ["pearson", "spearman", "cosine", "js", "hellinger"]
 CSS = """
 .gradio-container {max-width: 1500px !important}
@@ -53,7 +54,7 @@ def build(service: Service) -> tuple[gr.Blocks, gr.I18n]:
                         with gr.Tab(words(name), id=name, elem_id=f"tab-{name}"):
                             if name == "analysis":
                                 names = list(av.analyses())
-                                analysis = gr.Dropdown(names, value=names[0], label=words("which"), elem_id="analysis")
+                                analysis = gr.Dropdown(names, value=ANALYSIS, label=words("which"), elem_id="analysis")
                             frames.append(gr.HTML("", elem_id=f"frame-{name}"))
                     with gr.Tab(words("compare"), id="compare", elem_id="tab-compare"):
                         with gr.Row():

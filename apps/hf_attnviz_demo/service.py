@@ -17,13 +17,14 @@ LONGEST_TEXT = 4_000  # characters; a page of weights grows with the square of t
 
 @dataclass(frozen=True)
 class Asked:
-    """What a visitor wants to see of one run."""
+    """What a visitor wants to see of one run; ``kept`` runs it again where the analysis needs more than maps."""
 
     trace: av.Trace
     stack: str
     layer: int | None
     method: str
-    analysis: str
+    analysis: Callable[..., av.Result]
+    kept: Callable[[], av.Trace]
     words: Mapping[str, str]
 
     @property
@@ -53,20 +54,13 @@ def _evolution(asked: Asked) -> av.View | str:
     return av.picture(av.evolution(asked.trace, stack=asked.stack))
 
 
-def _analysis(asked: Asked) -> av.View:
-    known = av.analyses()
-    if asked.analysis not in known:
-        raise av.errors.UnknownNameError(f"unknown analysis {asked.analysis!r}; known: {', '.join(known)}")
-    return av.picture(known[asked.analysis](asked.trace, stack=asked.stack))
-
-
 TABS: Mapping[str, Callable[[Asked], av.View | str]] = {  # a tab's name -> its picture, or why there is none
     "head": lambda asked: av.head_view(asked.trace, stack=asked.stack, layer=asked.layer),
     "correlation": lambda asked: av.picture(av.head_correlation(asked.trace, stack=asked.stack, method=asked.method)),
     "rollout": _rollout,
     "evolution": _evolution,
     "statistics": lambda asked: av.picture(av.head_statistics(asked.trace, stack=asked.stack)),
-    "analysis": _analysis,
+    "analysis": lambda asked: av.picture(asked.analysis(asked.kept(), stack=asked.stack)),
 }
 
 
@@ -76,7 +70,7 @@ class Service:
     def __init__(self, allow: tuple[str, ...] = ()) -> None:
         self.models = (*av.zoo.names(), *dict.fromkeys(allow))
         self._loaded: dict[str, av.Loaded] = {}
-        self._traces: OrderedDict[tuple[str, str, str, int], av.Trace] = OrderedDict()
+        self._traces: OrderedDict[tuple[str, str, str, int, tuple[str, ...]], av.Trace] = OrderedDict()
         self._lock = threading.Lock()
 
     def examples(self, model: str) -> list[str]:
@@ -88,7 +82,7 @@ class Service:
 
     def answer(
         self, model: str, text: str, pair: str = "", stack: str = "", method: str = "pearson", new_tokens: int = 16,
-        analysis: str = "head_statistics", *, language: str = "en",
+        analysis: str = "head_roles", *, language: str = "en",
     ) -> Answer:  # fmt: skip
         """Run the model on the text (or find the run again) and draw it.
 
@@ -96,11 +90,18 @@ class Service:
             AttnvizError: in words for the person who typed.
         """
         words = CHINESE if language == "zh" else ENGLISH
-        with self._lock:
-            trace = self._trace(model, text, pair, int(new_tokens))
+        known = av.analyses()
+        if analysis not in known:
+            raise av.errors.UnknownNameError(f"unknown analysis {analysis!r}; known: {', '.join(known)}")
+
+        def kept(keep: tuple[str, ...] = known[analysis].keep, plain: bool = known[analysis].plain) -> av.Trace:
+            with self._lock:
+                return self._trace(model, text, pair, READ_ONLY if plain else int(new_tokens), keep)
+
+        trace = kept(("maps",), plain=False)
         stacks = tuple(trace.stacks)
         chosen = stack if stack in stacks else stacks[-1]  # cross-attention where there is one, else the only stack
-        asked = Asked(trace, chosen, self._loaded[model].telling_layer, method, analysis, words)
+        asked = Asked(trace, chosen, self._loaded[model].telling_layer, method, known[analysis], kept, words)
         with av.language.speaking(language):
             tabs = {name: _drawn(draw, asked) for name, draw in TABS.items()}
         return Answer(self._status(trace, words), stacks, chosen, tabs)
@@ -133,17 +134,17 @@ class Service:
             self._loaded[name] = av.load_model(name)
         return self._loaded[name]
 
-    def _trace(self, model: str, text: str, pair: str, new_tokens: int) -> av.Trace:
+    def _trace(self, model: str, text: str, pair: str, new_tokens: int, keep: tuple[str, ...] = ("maps",)) -> av.Trace:
         if len(text) + len(pair) > LONGEST_TEXT:
             raise av.errors.ArgumentError(
                 f"the text has {len(text) + len(pair):,} characters, the demo takes {LONGEST_TEXT:,}; "
                 "for longer ones use the command line: attnviz view"
             )
-        key = (model, text, pair, new_tokens)
+        key = (model, text, pair, new_tokens, keep)
         if key not in self._traces:
             loaded = self._model(model)
-            more = {"generate": False} if new_tokens == READ_ONLY else {"max_new_tokens": new_tokens}
-            self._traces[key] = av.trace_text(loaded, text, pair=pair.strip() or None, **more)
+            more: dict[str, Any] = {"generate": False} if new_tokens == READ_ONLY else {"max_new_tokens": new_tokens}
+            self._traces[key] = av.trace_text(loaded, text, pair=pair.strip() or None, keep=list(keep), **more)
             while len(self._traces) > KEPT_TRACES:
                 self._traces.popitem(last=False)
         self._traces.move_to_end(key)

@@ -106,7 +106,8 @@ def model_view(trace: Trace, *, stack: str | None = None) -> View:
         tokens = max(len(group.maps[0].queries), len(group.maps[0].keys))
         height = max(height, int(len(group.maps) * (tokens * 84 / group.heads + 10)) + 60, tokens * 18 + 100)
     payloads = [group.payload() for group in found]
-    return _bertviz_page("model_view", title, _MODEL_READING, trace, found, payloads, 0, {}, height)
+    start, _ = starting_place(found, None)
+    return _bertviz_page("model_view", title, _MODEL_READING, trace, found, payloads, start, {}, height)
 
 
 def neuron_view(trace: Trace, *, stack: str | None = None, layer: int | None = None, head: int = 0) -> View:
