@@ -6,6 +6,7 @@ map is proved against the kernel's own output (:mod:`~hf_attnviz.capturing.proof
 """
 
 from hf_attnviz.capturing.doctor import Diagnosis, Finding, doctor
+from hf_attnviz.capturing.intervening import Intervention, ablate, knock_out, patch
 from hf_attnviz.capturing.opening import attach, capture
 from hf_attnviz.capturing.recording import Recording
 from hf_attnviz.capturing.reducers import Maps, Rows, Vectors
@@ -17,15 +18,19 @@ __all__ = [
     "AttentionCall",
     "Diagnosis",
     "Finding",
+    "Intervention",
     "Maps",
     "Recording",
     "Registration",
     "Rows",
     "Run",
     "Vectors",
+    "ablate",
     "attach",
     "capture",
     "doctor",
+    "knock_out",
+    "patch",
     "register_attention",
     "trace_text",
 ]

@@ -75,6 +75,15 @@ def _turn(pattern: str) -> int:
     return next((turn for turn, name in enumerate(ORDER) if pattern.startswith(name)), len(ORDER))
 
 
+def of_attention(target: nn.Module, places: Mapping[int, Address]) -> tuple[str, ...]:
+    """The stacks in which modules attend, by their names; ``"cross"`` where one looks across."""
+    modules = [m for m in target.modules() if id(m) in places and ATTENTION_CLASS.search(type(m).__name__)]
+    stacks = dict.fromkeys(places[id(m)].stack for m in modules)
+    names = (f"{places[id(m)].module}.{type(m).__name__}".lower() for m in modules)
+    crosses = any(hint in name for name in names for hint in CROSS_NAMES)
+    return (*stacks, "cross") if crosses else tuple(stacks)
+
+
 def is_joint(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], shape: torch.Size) -> bool:
     """Whether the two sequences of a call attend as one: as many queries, and keys, as both have together."""
     given = [value for value in named_arguments(module, args, kwargs).values() if isinstance(value, torch.Tensor)]

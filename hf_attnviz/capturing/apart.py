@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import nn
 
-from hf_attnviz.capturing import scope
+from hf_attnviz.capturing import scope, steering
 from hf_attnviz.capturing.doors import replayed
 from hf_attnviz.errors import CaptureError
 
@@ -34,7 +34,8 @@ class Apart:
             return following(*args, **kwargs)
         session.contexts.append(scope.Context(self.module, args, kwargs))
         try:
-            if scope.is_replaying() or self.module.training or torch.is_grad_enabled():
+            changed = steering.wanted(scope.all_sessions())
+            if changed or scope.is_replaying() or self.module.training or torch.is_grad_enabled():
                 return following(*args, **kwargs)  # the slow way, whoever looks
             with scope.deaf(), torch._C.DisableTorchFunction():
                 output = following(*args, **kwargs)

@@ -1,6 +1,8 @@
 """From an operand, as it stands in a product, to weights ``[batch, head, query, key]``."""
 
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -44,6 +46,49 @@ def one_query(arrange: Arrange, axis: int, weights: torch.Tensor) -> torch.Tenso
     """Weights without an axis of queries, keys along ``axis``, as ``[batch, head, query, key]`` with one query."""
     found = arrange(weights).movedim(axis, -1).unsqueeze(-2)
     return found if found.dim() > 3 else found[:, None]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """How a product of weights and values stands in memory: to ``[…, query, size]``, and back.
+
+    Attributes:
+        to: brings the product into that order.
+        back: brings a product from that order into its own.
+        values: brings the values into the order ``[…, key, size]``.
+    """
+
+    to: Arrange
+    back: Arrange
+    values: Arrange
+
+    @classmethod
+    def of_matrix(cls, turned: bool) -> "Placed":
+        """``weights @ values``; ``turned``: ``values @ weights``, both transposed."""
+        arrange = functools.partial(as_matrix, turned=turned)
+        return cls(arrange, functools.partial(_turned_back, turned), arrange)
+
+    @classmethod
+    def of_einsum(cls, equation: str, place: int) -> "Placed | None":
+        """The result of an einsum whose operand number ``place`` are the weights; None where heads are summed up."""
+        order = order_of(equation, place)
+        inputs, _, output = equation.replace(" ", "").partition("->")
+        if order is None or order.endswith("?"):
+            return None
+        values = inputs.split(",")[1 - place]
+        rows, key = order.partition("->")[2][:-1], order[-1]
+        size = "".join(c for c in output.replace("...", "") if c not in rows)
+        if len(size) != 1 or {*output} != {*rows, size} or {*values} != {*rows[:-1], key, size}:
+            return None
+        return cls(
+            functools.partial(torch.einsum, f"{output}->{rows}{size}"),
+            functools.partial(torch.einsum, f"{rows}{size}->{output}"),
+            functools.partial(torch.einsum, f"{values}->{rows[:-1]}{key}{size}"),
+        )
+
+
+def _turned_back(turned: bool, product: torch.Tensor) -> torch.Tensor:
+    return product.transpose(-1, -2) if turned else product
 
 
 def order_of(equation: str, place: int) -> str | None:

@@ -8,35 +8,39 @@ of the product is taken as it stands at that moment, so it is exact by construct
 
 import functools
 import inspect
-import types
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
-from hf_attnviz.capturing import scope
-from hf_attnviz.capturing.arranging import Arrange, as_matrix, batched, first_of_last, one_query, order_of, ordered_by
-from hf_attnviz.capturing.families import ATTENDS, HEADS, SLICED, no_map
+from hf_attnviz.capturing import scope, steering
+from hf_attnviz.capturing.arranging import (
+    Arrange,
+    Placed,
+    as_matrix,
+    batched,
+    first_of_last,
+    four,
+    one_query,
+    order_of,
+    ordered_by,
+)
+from hf_attnviz.capturing.composite import COMPOSITE, opened
+from hf_attnviz.capturing.families import ATTENDS
 from hf_attnviz.capturing.following import JOINED, PARTED, joined, parted, written
-from hf_attnviz.capturing.gradients import UNFINISHED, Gradient, Watched, hindrance, in_the_graph
+from hf_attnviz.capturing.gradients import UNFINISHED, Watched, in_the_graph
 from hf_attnviz.capturing.origin import DIVIDE, MULTIPLY, SOFTMAX, Known, Origin, begun, one_axis
+from hf_attnviz.capturing.products import Product, batch_of, checked, gradient_of, other_than_attention
 from hf_attnviz.capturing.proof import Proved
-from hf_attnviz.capturing.runs import Pass
 from hf_attnviz.capturing.sdpa import SDPA, named, sdpa_seen
 from hf_attnviz.capturing.seen import Seen
-from hf_attnviz.errors import CaptureError
 
 _PRODUCT: Final = frozenset({"matmul", "__matmul__", "__rmatmul__", "linalg_matmul", "bmm", "baddbmm", "mm", "mv"})
 _RESIZE: Final = frozenset({"__getitem__", "narrow", "expand", "expand_as", "repeat", "pad"})
 _ATTENDS: Final = SOFTMAX | {SDPA}
 _MIXES: Final = _ATTENDS | _PRODUCT | {"einsum", "grid_sample", "conv1d", "cumsum", "fftn"}
-
-# Python functions of torch that would run unseen, because the mode is off while they run: they are run from their
-# own code with the check for modes taken out, so that what they call inside is seen.
-_COMPOSITE: Final = {"multi_head_attention_forward": F.multi_head_attention_forward}
 
 
 class FunctionObserver(TorchFunctionMode):
@@ -56,28 +60,31 @@ class FunctionObserver(TorchFunctionMode):
         if torch.compiler.is_compiling():  # compiled code passes us by; attention in it is told when the session ends
             self.compiled = self.compiled or getattr(func, "__name__", "") in _ATTENDS
             return func(*args, **kwargs)
-        if not scope.sessions():
+        if not scope.sessions() and not steering.active():
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
-        if name in _COMPOSITE:
+        if name in COMPOSITE:
             return self._open(name, args, kwargs)
         result = truth = func(*args, **kwargs)
         watched: Watched | None = None
         try:
             if name == SDPA and any(session.recording.gradients for session in _listeners()):
                 result, watched = in_the_graph(named(args, kwargs), truth)
-            self._look(name, func, args, kwargs, truth, watched)
+            if name == SDPA:
+                result = self._kernel(func, args, kwargs, result, truth, watched)
+            else:
+                result = self._look(name, func, args, kwargs, result)
         except Exception as problem:  # ours, and never the model's
             for session in scope.sessions():
                 session.recording.blame(session, session.contexts[-1].module if session.contexts else None, problem)
         return result
 
     def _open(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        given = dict(zip(inspect.signature(_COMPOSITE[name]).parameters, args, strict=False)) | dict(kwargs)
+        given = dict(zip(inspect.signature(COMPOSITE[name]).parameters, args, strict=False)) | dict(kwargs)
         self._heads.append(int(given["num_heads"]))
         try:
             with self:
-                return _opened(_COMPOSITE[name])(*args, **kwargs)
+                return opened(COMPOSITE[name])(*args, **kwargs)
         finally:
             self._heads.pop()
 
@@ -88,17 +95,10 @@ class FunctionObserver(TorchFunctionMode):
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         result: Any,
-        watched: Watched | None,
-    ) -> None:
+    ) -> Any:
+        """Look at what a function gave; what the model goes on with is the same, unless somebody intervenes."""
         if name in _MIXES:
-            for session in scope.sessions():
-                for context in session.contexts:
-                    context.mixed = True
-        if name == SDPA:
-            for session in _listeners():
-                see = functools.partial(sdpa_seen, func, args, kwargs, result, session.recording.exact, watched)
-                session.recording.receive(session, session.contexts[-1].module, see)
-            return
+            _note_mixing()
         tensor = isinstance(result, torch.Tensor)
         origin = begun(name, args, kwargs, result, self._found.get) if tensor else None
         if origin is not None:
@@ -106,18 +106,48 @@ class FunctionObserver(TorchFunctionMode):
             self._found.put(result, replace(origin, routes=True) if routes else origin)
         elif self._found:
             if name in _PRODUCT:
-                self._product(name, args, kwargs, result)
+                result = self._product(name, args, kwargs, result)
             elif name == "einsum":
-                self._einsum(args)
+                result = self._einsum(args, result)
             elif name == "sum":
-                self._sum(args, kwargs)
+                result = self._sum(args, kwargs, result)
             elif name in JOINED:
                 joined(func, args, kwargs, result, self._found)
             elif name in PARTED:
                 parted(func, args, kwargs, result, self._found)
-            elif not (name in MULTIPLY and self._multiply(args, result)) and not self._divide(name, args):
+            elif name in DIVIDE and self._divides(args):
+                result = self._divide(args, result)
+            elif not (name in MULTIPLY and self._multiply(args, result)):
                 self._follow(name, func, args, kwargs, result)
         self._follow_features(name, args, result)
+        return result
+
+    def _kernel(
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        result: torch.Tensor,
+        truth: torch.Tensor,
+        watched: Watched | None,
+    ) -> torch.Tensor:
+        """A call of ``scaled_dot_product_attention``: ``result`` goes on, ``truth`` is what the kernel gave."""
+        _note_mixing()
+        listening = _listeners()
+        see = functools.partial(sdpa_seen, func, args, kwargs, truth, watched=watched)
+        before = after = None
+        if steering.wanted(listening):
+            before = steering.Mixed(
+                four(result).transpose(1, 2), named(args, kwargs)["key"].shape[-2], lambda: see(False)
+            )
+            module = scope.all_sessions()[-1].contexts[-1].module
+            after = steering.steered(module, before, listening)
+        for session in listening:
+            seen = functools.partial(see, session.recording.exact)
+            session.recording.receive(session, session.contexts[-1].module, after.seeing(seen) if after else seen)
+        if before is None or after is None:
+            return result
+        return after.put(before, result, lambda output: output.transpose(1, 2))
 
     # ---- what comes from a linear layer: its last axis is made of features, and is no row of positions
 
@@ -192,53 +222,66 @@ class FunctionObserver(TorchFunctionMode):
 
     # ---- products with the values
 
-    def _product(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: torch.Tensor) -> None:
+    def _product(
+        self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: torch.Tensor
+    ) -> torch.Tensor:
         operands = [a for a in args if isinstance(a, torch.Tensor)]
         operands += [a for key, a in kwargs.items() if isinstance(a, torch.Tensor) and key != "out"]
         left, right = operands[-2:] if name != "__rmatmul__" else (operands[1], operands[0])
         most = max(left.dim(), right.dim())
         if (left.dim() != right.dim() or most < 3) and not (most == 2 and _in_attention()):
-            return  # a matrix that serves every row is no set of values: soft embeddings, class probabilities
-        for operand, turned in ((left, False), (right, True)):
+            return result  # a matrix that serves every row is no set of values: soft embeddings, class probabilities
+        for operand, values, turned in ((left, right, False), (right, left, True)):
             origin = self._found.get(operand)
             if origin is None or origin.factor is not None:
                 continue
             arrange = functools.partial(as_matrix, turned=turned)
             if origin.stage == "weights":
-                self._receive(operand, arrange, origin, f"softmax + {name}")
+                product = Product(result, Placed.of_matrix(turned), values)
+                result = self._receive(operand, arrange, origin, f"softmax + {name}", product=product)
                 self._found.forget(operand)
             elif origin.stage == "exp" and not turned:
                 self._found.put(result, replace(origin, stage="mixed", factor=(operand, arrange)))
-            return
+            return result
+        return result
 
-    def _divide(self, name: str, args: tuple[Any, ...]) -> bool:
-        """A product of exp and values, divided by the total of exp only now."""
-        if name not in DIVIDE or len(args) != 2:
-            return False
-        mixed, total = (self._found.get(a) for a in args)
+    def _divides(self, args: tuple[Any, ...]) -> bool:
+        """Whether a product of exp and values is divided by the total of exp only now."""
+        mixed, total = (self._found.get(a) for a in args) if len(args) == 2 else (None, None)
         if mixed is None or total is None or (mixed.stage, total.stage) != ("mixed", "total"):
             return False
-        if mixed.root is not total.root or mixed.factor is None:
-            return False
-        operand, arrange = mixed.factor
-        self._receive(operand, lambda exp: arrange(exp) / args[1], mixed, "exp, product, division", UNFINISHED)
-        return True
+        return mixed.root is total.root and mixed.factor is not None
 
-    def _einsum(self, args: tuple[Any, ...]) -> None:
+    def _divide(self, args: tuple[Any, ...], result: torch.Tensor) -> torch.Tensor:
+        mixed = self._found.get(args[0])
+        assert mixed is not None
+        assert mixed.factor is not None
+        operand, arrange = mixed.factor
+        product = Product(result, Placed.of_matrix(False))
+        way = "exp, product, division"
+        return self._receive(
+            operand, lambda exp: arrange(exp) / args[1], mixed, way, unwatched=UNFINISHED, product=product
+        )
+
+    def _einsum(self, args: tuple[Any, ...], result: torch.Tensor) -> torch.Tensor:
         operands = args[1] if len(args) == 2 and isinstance(args[1], (list, tuple)) else args[1:]
         if not isinstance(args[0], str) or len(operands) != 2:
-            return
+            return result
         place = next((n for n, operand in enumerate(operands) if self._found.get(operand) is not None), None)
         if place is None:
-            return
+            return result
         order = order_of(args[0], place)
         origin = self._found.get(operands[place])
         if order is None or origin is None or origin.factor is not None or origin.stage != "weights":
-            return
+            return result
         if order.endswith("?") and origin.routes and not _in_attention():
-            return  # one query for each row of the batch, and so may a router look
-        self._receive(operands[place], functools.partial(ordered_by, order), origin, "softmax + einsum")
+            return result  # one query for each row of the batch, and so may a router look
+        placed = Placed.of_einsum(args[0], place)
+        product = Product(result, placed, operands[1 - place])
+        arrange = functools.partial(ordered_by, order)
+        result = self._receive(operands[place], arrange, origin, "softmax + einsum", product=product)
         self._found.forget(operands[place])
+        return result
 
     def _multiply(self, args: tuple[Any, ...], result: torch.Tensor) -> bool:
         """Weights ``[…, key, 1]`` times values: attention, once summed over keys."""
@@ -257,86 +300,68 @@ class FunctionObserver(TorchFunctionMode):
                 return True
         return False
 
-    def _sum(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def _sum(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: torch.Tensor) -> torch.Tensor:
         product = args[0] if args else kwargs.get("input")
         origin, axis = self._found.get(product), one_axis(args, kwargs)
         if product is None or origin is None or origin.factor is None or origin.stage != "weights" or axis is None:
-            return
+            return result
         self._found.forget(product)
         (operand, arrange), axis = origin.factor, axis % product.dim()
         if origin.alone and axis < operand.dim() - 1:  # [batch, key], [batch, head, key], or in another order
             if origin.axis is not None and operand.shape[axis] > origin.shape[origin.axis]:
-                return  # a softmax over something else than what is summed
+                return result  # a softmax over something else than what is summed
             arrange = functools.partial(one_query, arrange, axis)
         elif axis != product.dim() - 2:
-            return
+            return result
         why = UNFINISHED if operand.shape[-1] > 1 else ""
-        self._receive(operand, arrange, origin, "softmax + multiply and sum", why)
+        return self._receive(
+            operand, arrange, origin, "softmax + multiply and sum", unwatched=why, product=Product(result)
+        )
 
     def _receive(
-        self, operand: torch.Tensor, arrange: Arrange, origin: Origin, implementation: str, unwatched: str = ""
-    ) -> None:
-        """Weights, as ``arrange`` reads them from an operand; ``unwatched`` says why it shows no gradient of theirs."""
-        for session in _listeners():
-            module = session.contexts[-1].module
-            what = no_map(module, origin.axis)
-            if what is not None:
-                session.recording.note_other(session, module, what)
-                continue
-            if SLICED in type(getattr(module, "processor", None)).__name__:
-                raise CaptureError(
-                    "attention is computed in slices of the batch, which cannot be put together; expected it whole. "
-                    "Turn slicing off: pipe.disable_attention_slicing()"
-                )
-            if origin.piece:
-                raise CaptureError(
-                    "weights are cut along the queries, and each piece meets the values by itself; expected all "
-                    "rows of a map at once. Say what the weights are with av.register_attention"
-                )
-            with torch.no_grad(), scope.deaf():
-                ordered = arrange(origin.undropped(operand).detach())
-            if origin.single and ordered.shape[-1] > 1:
-                continue  # ones for every key: that softmax was over something else
-            batch = self._batch(ordered, origin, session)
-            proved = Proved(
-                batched(ordered, batch).clone(),
-                torch.zeros(()),
-                0.0,
-                "exact",
-                "operand of the product with the values",
-            )
-            gradient = None
+        self,
+        operand: torch.Tensor,
+        arrange: Arrange,
+        origin: Origin,
+        implementation: str,
+        *,
+        product: Product,
+        unwatched: str = "",
+    ) -> torch.Tensor:
+        """Weights, as ``arrange`` reads them from an operand; gives what the model goes on with.
+
+        Args:
+            product: what they were multiplied to.
+            unwatched: why the operand shows no gradient of theirs.
+        """
+        listening = [session for session in _listeners() if not other_than_attention(session, origin)]
+        inner = listening or scope.all_sessions()[-1:]
+        if not listening and not steering.active():
+            return product.result
+        for session in listening:
+            checked(session, origin)
+        with torch.no_grad(), scope.deaf():
+            ordered = arrange(origin.undropped(operand).detach())
+        if origin.single and ordered.shape[-1] > 1:
+            return product.result  # ones for every key: that softmax was over something else
+        heads = self._heads[-1] if self._heads else None
+        found: list[tuple[Seen, int | None]] = []
+        for session in inner:
+            batch = batch_of(ordered, origin, session, heads)
+            way = "operand of the product with the values"
+            proved = Proved(batched(ordered, batch).clone(), torch.zeros(()), 0.0, "exact", way)
+            found.append((Seen(proved, implementation, functools.partial(product.vectors, batch)), batch))
+        result, after = product.result, None
+        if steering.wanted(listening):
+            seen, batch = found[-1]
+            result, after = product.steered(batch, seen, listening)
+        for session, (seen, batch) in zip(listening, found, strict=False):
             if session.recording.gradients:
-                gradient = Gradient(unwatched or hindrance(dropout=origin.clean is not None, replaced=False))
-                if not gradient.reason:
-                    gradient.watch(operand, functools.partial(_flowing, arrange, batch))
-            seen = Seen(proved, implementation, gradient=gradient)
-            session.recording.receive(session, module, functools.partial(_same, seen))
-
-    def _batch(self, weights: torch.Tensor, origin: Origin, session: scope.Session) -> int | None:
-        """The batch in ``[batch · head, query, key]``, where something says how many heads."""
-        rows, one = len(weights), session.current
-        batch = one.batch if one is not None else None
-        if len(origin.shape) == 4 and origin.shape[0] * origin.shape[1] == rows:
-            batch = origin.shape[0]
-        elif self._heads:
-            batch = rows // self._heads[-1]
-        elif (heads := _own_heads(session.contexts[-1].module)) and rows % heads == 0:
-            batch = rows // heads
-        elif origin.shape[:-1] == (rows,) or (one is not None and _time_first(one, weights.shape)):
-            batch = rows
-        elif one is not None and _either_first(one, weights.shape):
-            raise CaptureError(
-                f"weights {list(weights.shape)} of inputs [{one.batch}, {one.second}, …]: which of the two is the "
-                "batch cannot be told. Choose another batch size, or say it with av.register_attention"
-            )
-        return batch if batch and rows % batch == 0 else None
-
-
-def _own_heads(module: torch.nn.Module) -> int | None:
-    """How many heads a module says that it has."""
-    said = (getattr(module, name, None) for name in HEADS)
-    return next((heads for heads in said if isinstance(heads, int) and heads > 0), None)
+                seen = replace(seen, gradient=gradient_of(operand, arrange, origin, batch, unwatched))
+            see = functools.partial(_same, seen)
+            module = session.contexts[-1].module
+            session.recording.receive(session, module, see if after is None else after.seeing(see))
+        return result
 
 
 def _is_alone(weights: torch.Tensor, values: torch.Tensor, origin: Origin) -> bool:
@@ -353,17 +378,11 @@ def _in_attention() -> bool:
     return any(s.contexts and ATTENDS.search(type(s.contexts[-1].module).__name__) for s in scope.sessions())
 
 
-def _time_first(one: Pass, shape: torch.Size) -> bool:
-    """Whether weights ``[batch, query, key]`` belong to inputs ``[position, batch, …]``."""
-    return shape[0] == one.second and one.batch in shape[1:] and one.second not in shape[1:]
-
-
-def _either_first(one: Pass, shape: torch.Size) -> bool:
-    """Whether weights ``[batch · head, query, key]`` may as well belong to inputs ``[position, batch, …]``."""
-    if not one.batch or not one.second or one.batch == one.second:
-        return False
-    both = shape[0] % one.batch == 0 and shape[0] % one.second == 0
-    return both and one.batch in shape[1:] and one.second not in shape[1:]
+def _note_mixing() -> None:
+    """Something ran that may have been attention."""
+    for session in scope.sessions():
+        for context in session.contexts:
+            context.mixed = True
 
 
 def _listeners() -> list[scope.Session]:
@@ -372,21 +391,5 @@ def _listeners() -> list[scope.Session]:
     return [s for s in open_ones if s.recording.wants(s.contexts[-1].module)]
 
 
-def _flowing(arrange: Arrange, batch: int | None, gradient: torch.Tensor) -> torch.Tensor:
-    """The gradient of an operand, arranged as its weights are."""
-    with scope.deaf():
-        return batched(arrange(gradient), batch)
-
-
 def _same(seen: Seen) -> Seen:
     return seen
-
-
-def _opened(function: Any) -> Callable[..., Any]:
-    """The function's own code, without its question whether a mode is on (which would send it round in circles)."""
-    names = {**function.__globals__, "has_torch_function": lambda _: False}
-    opened = types.FunctionType(
-        function.__code__, names, function.__name__, function.__defaults__, function.__closure__
-    )
-    opened.__kwdefaults__ = function.__kwdefaults__
-    return opened

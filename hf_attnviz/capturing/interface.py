@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from transformers.modeling_utils import AttentionInterface
 
-from hf_attnviz.capturing import scope
+from hf_attnviz.capturing import scope, steering
 from hf_attnviz.capturing.gradients import Gradient, agreed, hindrance, led_by_gradient, precisely
 from hf_attnviz.capturing.proof import Candidate, attending_rows, prove
 from hf_attnviz.capturing.seen import Seen
@@ -58,7 +58,7 @@ def _watching(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def get_interface(self: Any, attn_implementation: str, default: Any = None) -> Any:
         function = original(self, attn_implementation, default)
-        if function is None or torch.compiler.is_compiling() or not scope.sessions():
+        if function is None or torch.compiler.is_compiling() or not (scope.sessions() or steering.active()):
             return function
         return _observed(function, default, attn_implementation)
 
@@ -71,14 +71,18 @@ def _observed(function: AttentionFunction, eager: AttentionFunction | None, impl
         listening = scope.listeners(module)
         for session in scope.sessions():
             session.recording.expect(session, module)
+        edited = steering.wanted(listening)
         with scope.deaf():
-            if not listening:
+            if not listening and not edited:
                 return function(module, *args, **kwargs)
             call = _Call(function, eager, implementation or "eager", module, args, kwargs)
             result, truth = call.run(any(session.recording.gradients for session in listening))
+            mixed = call.mixed(result, truth) if edited else None
+            after = None if mixed is None else steering.steered(module, mixed, listening)
             for session in listening:
-                session.recording.receive(session, module, functools.partial(call.seen, truth, session.recording.exact))
-        return result
+                see = functools.partial(call.seen, truth, session.recording.exact)
+                session.recording.receive(session, module, see if after is None else after.seeing(see))
+        return result if mixed is None or after is None else (after.put(mixed, result[0]), result[1])
 
     return attention
 
@@ -139,7 +143,8 @@ class _Call:
             return result, result
 
     def _as_it_is(self) -> Result:
-        result: Result = self.function(self.module, *self.args, **self.kwargs)
+        with steering.paused():
+            result: Result = self.function(self.module, *self.args, **self.kwargs)
         return result
 
     def _replaced(self, eager: AttentionFunction, query: torch.Tensor) -> tuple[Result, Result]:
@@ -167,6 +172,10 @@ class _Call:
         else:
             self._gradient.watch(weights, lambda gradient: gradient.to(self.query.dtype))
 
+    def mixed(self, result: Result, truth: Result) -> steering.Mixed:
+        """What goes on through the model, head by head."""
+        return steering.Mixed(self._shaped(result[0]), self.key.shape[2], lambda: self.seen(truth, False))
+
     def seen(self, result: tuple[torch.Tensor, torch.Tensor | None], exact: bool) -> Seen:
         """The weights of this call, proved; worked out once for all recordings that listen."""
         if exact not in self._cached:
@@ -189,13 +198,15 @@ class _Call:
         )
         if self._gradient is not None and self._watched is not None and proved.way not in (_FORWARD, _RETURNED):
             self._gradient.reason = "the weights that the eager function returns are not those that it uses"
-        return Seen(proved, self.implementation, self._vectors, gradient=self._gradient)
+        vectors = functools.partial(self._vectors, result[0])
+        return Seen(proved, self.implementation, vectors, gradient=self._gradient)
 
-    def _vectors(self) -> Mapping[str, torch.Tensor]:
+    def _vectors(self, result: torch.Tensor) -> Mapping[str, torch.Tensor]:
         scaling = self.kwargs.get("scaling")
         scaling = self.query.shape[-1] ** -0.5 if scaling is None else scaling
         query = self.query.detach() * scaling
-        return {"query": query, "key": self.key.detach(), "value": self.value.detach()}
+        output = self._shaped(result.detach()).transpose(1, 2)
+        return {"query": query, "key": self.key.detach(), "value": self.value.detach(), "output": output}
 
     def _candidates(self, returned: torch.Tensor | None) -> Iterator[Candidate]:
         heads, queries = self.query.shape[1:3]
@@ -232,7 +243,7 @@ class _Call:
             kwargs["attention_mask"] = mask
         if "dropout" in kwargs:
             kwargs["dropout"] = 0.0
-        with scope.deaf():
+        with scope.deaf(), steering.paused():
             result: tuple[torch.Tensor, Any] = function(self.module, *args, **kwargs)
         return result
 

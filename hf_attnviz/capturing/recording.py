@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ from hf_attnviz.capturing.probe import unpadded
 from hf_attnviz.capturing.reducers import KeptRows, Maps, Reducer, Rows, Tile, reduced, reducers
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Run, Side
 from hf_attnviz.capturing.seen import Seen
+from hf_attnviz.capturing.steering import Mixed
 from hf_attnviz.capturing.wrappers import refuse_compiled, unwrapped
 from hf_attnviz.errors import ArgumentError, CaptureError, NothingCapturedError, UnknownNameError, listed
 from hf_attnviz.language import Text
@@ -35,6 +36,8 @@ class Recording:
     Attributes:
         runs: one for each outermost ``generate()`` or forward of the target.
     """
+
+    intervenes = False
 
     def __init__(
         self,
@@ -199,23 +202,39 @@ class Recording:
             outer.attended = True
         one = session.current or session.run.prologue()
         try:
-            cross = is_cross(address, module, context.args, context.kwargs)
             place = place_of(module, address.module)
             before = one.loops.get(place)
-            group = "cross" if cross else address.stack
+            group = self.group(address, module, context)
             layer = one.layer(group, context, address.layer) if before is None else before.call.layer
             if self._layers is None or layer in self._layers:
                 side, seen = session.run.side(address.stack, one), see()
-                both = is_joint(module, context.args, context.kwargs, seen.proved.weights.shape)
-                kind = "cross" if cross and not both else "self"
-                if of_users(module) and not side.cached and _other_keys(seen.proved.weights):
-                    kind = "cross"
+                kind = self.kind(address, module, context, side, seen.proved.weights.shape)
                 before = before if before is not None and before.goes_on(seen.proved.weights) else None
                 one.calls.append(self._kept(seen, address, kind, layer, context.maps, one.step, side, before))
                 remember(one, place, one.calls[-1], seen.proved.weights, before)
             context.maps += before is None
         except Exception as problem:
             self.blame(session, module, problem)
+
+    def group(self, address: Address, module: nn.Module, context: scope.Context) -> str:
+        """Among which blocks the calls of a module are counted."""
+        return "cross" if is_cross(address, module, context.args, context.kwargs) else address.stack
+
+    def kind(
+        self, address: Address, module: nn.Module, context: scope.Context, side: Side, shape: torch.Size
+    ) -> Literal["self", "cross"]:
+        """Whether a call looks at its own sequence; ``shape`` is that of its weights."""
+        both = is_joint(module, context.args, context.kwargs, shape)
+        if self.group(address, module, context) == "cross" and not both:
+            return "cross"
+        return "cross" if of_users(module) and not side.cached and _other_keys(shape) else "self"
+
+    def steer(self, session: scope.Session, module: nn.Module, mixed: Mixed) -> Mixed:
+        """What goes on through the model; a recording leaves it as it is."""
+        return mixed
+
+    def out_of_reach(self, session: scope.Session, module: nn.Module) -> None:
+        """Attention was computed in a way in which nothing can be put in place of what it mixed."""
 
     def blame(self, session: scope.Session, module: nn.Module | None, problem: Exception) -> None:
         """Remember what went wrong in a module, to be raised when the block ends or the traces are read."""
@@ -316,9 +335,9 @@ class Recording:
             )
 
 
-def _other_keys(weights: torch.Tensor) -> bool:
+def _other_keys(shape: torch.Size) -> bool:
     """Whether keys and queries are different in number: then the keys are no sequence that looks at itself."""
-    return weights.dim() == 4 and 1 < weights.shape[-2] != weights.shape[-1]
+    return len(shape) == 4 and 1 < shape[-2] != shape[-1]
 
 
 def _closed(model: nn.Module) -> frozenset[int]:

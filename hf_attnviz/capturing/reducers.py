@@ -22,7 +22,7 @@ class Tile:
         positions: ``[batch, query]``: the place of each row in its own sequence, padding left out; -1 for padding.
         lengths: ``[batch]``: how long each sequence is after this call.
         vectors: ``query`` ``[batch, head, query, size]`` times the model's scaling, ``key`` and ``value``
-            ``[batch, key_value_head, key, size]``; empty where a module's attention does not show them.
+            ``[batch, key_value_head, key, size]``, ``output`` ``[batch, head, query, size]``; those that are seen.
     """
 
     weights: torch.Tensor
@@ -137,7 +137,8 @@ class Rows(_KeepsRows):
 
 @dataclass(frozen=True)
 class Vectors:
-    """The query, key and value vectors, after rotary embedding, the query times the model's scaling."""
+    """The query, key and value vectors, after rotary embedding, the query times the model's scaling; and the outputs of
+    the heads, before the output projection."""
 
     name: str = "vectors"
     needs: frozenset[str] = frozenset({"vectors"})
@@ -155,8 +156,8 @@ class Vectors:
         """Queries of both, in order, over the same keys."""
         if not first:
             return second
-        queries = torch.cat([first["query"], second["query"]], dim=2)
-        return {**first, "query": queries, "positions": torch.cat([first["positions"], second["positions"]], dim=1)}
+        rows = {name: torch.cat([first[name], second[name]], dim=2) for name in ("query", "output") if name in first}
+        return {**first, **rows, "positions": torch.cat([first["positions"], second["positions"]], dim=1)}
 
     def result(self, state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         """The vectors by name, and the ``positions`` of the queries; empty where a module does not show them."""

@@ -113,6 +113,11 @@ class AttentionCall:
         """Value vectors ``[batch, key_value_head, key, size]``."""
         return self._vector("value")
 
+    @property
+    def output(self) -> torch.Tensor:
+        """What each head put out, weights · values ``[batch, head, query, size]``, before the output projection."""
+        return self._vector("output")
+
     def _vector(self, name: str) -> torch.Tensor:
         if "vectors" not in self.kept:
             raise self._missing(name, 'keep=["maps", av.Vectors()]')

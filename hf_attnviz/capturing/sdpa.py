@@ -64,6 +64,8 @@ def sdpa_seen(
         proved = prove(candidates, kernel, four(value), output, attending_rows(mask), exact=exact)
 
     def vectors() -> Mapping[str, torch.Tensor]:
-        return {"query": four(query.detach()) * scale, "key": four(key.detach()), "value": four(value.detach())}
+        shown = {"query": query, "key": key, "value": value, "output": result}
+        found = {name: four(tensor.detach()) for name, tensor in shown.items()}
+        return found | {"query": found["query"] * scale}
 
     return Seen(proved, SDPA, vectors, gradient=None if watched is None else watched.gradient)

@@ -17,7 +17,8 @@ class Seen:
         proved: the weights ``[batch, head, query, key]`` and their proof.
         implementation: the backend that ran (``"sdpa"``, ``"eager"`` …), or the operators seen.
         pads: whether the module itself may have filled the sequence up to a length that it likes.
-        vectors: gives ``query`` (times the scaling), ``key`` and ``value``; nothing where they cannot be seen.
+        vectors: gives ``query`` (times the scaling), ``key``, ``value`` and ``output`` (before its projection), each
+            ``[batch, head, position, size]``; those that can be seen.
         gradient: watches the weights, where that was asked for.
     """
 

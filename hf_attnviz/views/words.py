@@ -15,6 +15,19 @@ _AXES: Final = {
     axes.STATISTIC: Text("statistic", "统计量"),
     axes.OTHER_HEAD: Text("other head", "另一个头"),
     axes.OTHER_LAYER: Text("other layer", "另一层"),
+    axes.METHOD: Text("method", "方法"),
+    axes.OTHER_METHOD: Text("other method", "另一方法"),
+    axes.REMOVAL: Text("removal", "移除方式"),
+    axes.SHARE: Text("share of the tokens", "词元占比"),
+}
+_BESIDE: Final = {
+    "low": (Text("from", "自"), Text("the lower end of the 95 % interval over examples", "按样本计的 95% 区间的下限")),
+    "high": (Text("to", "至"), Text("its upper end", "其上限")),
+    "baseline": (
+        Text("uniform attention", "均匀注意力"),
+        Text("what uniform attention under the same mask gets", "同一掩码下均匀注意力的得分"),
+    ),
+    "verdict": (Text("passes", "达标"), Text("1 where it passes its threshold, else 0", "达到阈值为 1，否则为 0")),
 }
 _UNITS: Final = {
     "share": Text("share", "占比"),
@@ -27,6 +40,11 @@ _METHODS: Final = {
     "head statistics": Text("Head statistics", "注意力头统计"),
     "head similarity": Text("Head similarity", "注意力头相似度"),
     "attention rollout": Text("Attention rollout", "注意力 Rollout"),
+    "attention flow": Text("Attention flow", "注意力流"),
+    "attention sinks": Text("Attention sinks", "注意力汇点"),
+    "head roles": Text("Head roles", "注意力头的角色"),
+    "head map": Text("Map of the heads", "注意力头分布图"),
+    "image distance": Text("Distance across the picture", "图像上的注视距离"),
     "attention × gradient": Text("Attention × gradient", "注意力 × 梯度"),
     "relevance": Text("Relevance", "相关性传播（Chefer）"),
     "head importance": Text("Head importance", "注意力头重要性"),
@@ -35,8 +53,46 @@ _METHODS: Final = {
     "token replacement": Text("Token replacement", "词元替换"),
     "layer attributions": Text("Layer attributions", "逐层归因"),
     "evolution over decoding steps": Text("Attention while decoding", "解码过程中的注意力"),
+    "agreement of rankings": Text("Agreement of rankings (Kendall τ-b)", "排序的一致性（Kendall τ-b）"),
+    "ablation of the heads shown": Text("Ablation of the heads shown", "关闭所显示的头"),
+    "alignment": Text("Alignment", "对齐"),
+    "alignment scores": Text("How well each head aligns", "各头对齐得如何"),
+    "word times": Text("When each word was spoken", "每个词的发声时间"),
+    "argmax paths": Text("The key each head looks at most", "每个头最关注的键"),
 }
 _STATISTICS: Final = {
+    "link": (Text("link", "链接"), Text("1 where the two are linked.", "两者相连处为 1。")),
+    "weight": (Text("weight", "权重"), Text("The weight of attention between the two.", "两者之间的注意力权重。")),
+    "error_rate_output": (
+        Text("error rate, row that puts out", "错误率（产出行）"),
+        Text("Alignment error rate of the row that put out each target.", "以产出各目标的行计算的对齐错误率。"),
+    ),
+    "error_rate_reading": (
+        Text("error rate, row that reads", "错误率（读入行）"),
+        Text("Alignment error rate of the row that read each target.", "以读入各目标的行计算的对齐错误率。"),
+    ),
+    "monotone_output": (
+        Text("monotone, row that puts out", "单调（产出行）"),
+        Text("Share of steps that do not go back.", "不后退的步的比例。"),
+    ),
+    "monotone_reading": (
+        Text("monotone, row that reads", "单调（读入行）"),
+        Text("Share of steps that do not go back.", "不后退的步的比例。"),
+    ),
+    "kendall_tau_output": (
+        Text("Kendall's τ, row that puts out", "Kendall τ（产出行）"),
+        Text("Agreement of the two orders, −1 to 1.", "两种次序的一致程度，−1 到 1。"),
+    ),
+    "kendall_tau_reading": (
+        Text("Kendall's τ, row that reads", "Kendall τ（读入行）"),
+        Text("Agreement of the two orders, −1 to 1.", "两种次序的一致程度，−1 到 1。"),
+    ),
+    "start": (Text("start (s)", "开始（秒）"), Text("When the word begins.", "词开始的时间。")),
+    "end": (Text("end (s)", "结束（秒）"), Text("When the word ends.", "词结束的时间。")),
+    "argmax paths": (
+        Text("strongest key", "最强的键"),
+        Text("The key with the largest weight, head by head.", "各头权重最大的键。"),
+    ),
     "lookback_ratio": (
         Text("lookback ratio", "回看比"),
         Text(
@@ -61,9 +117,16 @@ _STATISTICS: Final = {
         Text("drift (nats)", "漂移（奈特）"),
         Text("Jensen–Shannon divergence from the step before, in nats.", "与上一步的 Jensen–Shannon 散度，单位奈特。"),
     ),
-    "argmax": (
-        Text("strongest key", "最强的键"),
-        Text("Number of the key with the largest weight.", "权重最大的键的序号。"),
+    "uniform_drift": (
+        Text("drift of uniform attention (nats)", "均匀注意力的漂移（奈特）"),
+        Text(
+            "How much uniform attention would drift, merely because there is one key more.",
+            "注意力完全均匀时，仅因多了一个键而产生的漂移。",
+        ),
+    ),
+    "generated_mass": (
+        Text("generated mass", "生成占比"),
+        Text("Weight on all that was generated so far.", "落在已生成内容上的权重。"),
     ),
     "normalised_entropy": (
         Text("normalised entropy", "归一化熵"),
@@ -91,6 +154,49 @@ _STATISTICS: Final = {
     "confidence": (
         Text("confidence", "置信度"),
         Text("The largest weight of a row, on average.", "每行最大权重的平均值。"),
+    ),
+    "positional": (
+        Text("positional", "位置型"),
+        Text(
+            "Share of rows whose largest weight is on the same neighbour.", "最大权重落在同一侧相邻词元上的行的占比。"
+        ),
+    ),
+    "delimiter": (Text("delimiter", "分隔符"), Text("Weight on delimiters.", "落在分隔符上的权重。")),
+    "first_token_sink": (
+        Text("first token (sink)", "首词元（汇点）"),
+        Text("Weight on the first token, the first row left out.", "落在首词元上的权重，不计首行。"),
+    ),
+    "duplicate_token": (
+        Text("duplicate token", "重复词元"),
+        Text("Weight on earlier copies of the same token.", "落在同一词元先前出现处的权重。"),
+    ),
+    "induction": (
+        Text("induction (all copies)", "归纳（全部先例）"),
+        Text("Weight on what came after earlier copies of the token.", "落在同一词元先前出现处之后一个词元上的权重。"),
+    ),
+    "induction_stripe": (
+        Text("induction (stripe)", "归纳（条纹）"),
+        Text("The same for the nearest copy, or the one a period before.", "同上，只计最近的或相隔一个周期的那一处。"),
+    ),
+    "induction_mul": (
+        Text("induction (of the map)", "归纳（占全图之比）"),
+        Text("The weight on these cells over that of the whole map.", "这些格子的权重占全图权重之比。"),
+    ),
+    "broad": (
+        Text("broad", "分散型"),
+        Text("Entropy over the logarithm of the allowed keys: 1 is uniform.", "熵 ÷ 可看的键数的对数：1 即均匀。"),
+    ),
+    "sink_mass": (
+        Text("sink mass", "汇点权重"),
+        Text("Mean weight of all rows on the sink.", "各行落在汇点上的平均权重。"),
+    ),
+    "sink_mass_after_first_row": (
+        Text("sink mass, after the first row", "汇点权重（不计首行）"),
+        Text("The same without the first row.", "同上，但不计首行。"),
+    ),
+    "image_distance": (
+        Text("distance across the picture", "图像上的注视距离"),
+        Text("Mean distance between a patch and what it looks at.", "图块与其所看图块的平均距离。"),
     ),
     "previous_token_argmax": (
         Text("previous token is strongest", "前一词元最强"),
@@ -144,7 +250,64 @@ _STATISTICS: Final = {
         Text("Probability of the prediction.", "该预测的概率。"),
     ),
     "left": (Text("tokens left", "剩余词元数"), Text("How many tokens are left.", "还剩多少个词元。")),
+    "comprehensiveness": (
+        Text("comprehensiveness", "完备性"),
+        Text("Fall of the prediction without the top tokens: high is better.", "去掉前列词元后预测的下降：越高越好。"),
+    ),
+    "sufficiency": (
+        Text("sufficiency", "充分性"),
+        Text(
+            "Fall of the prediction with the top tokens alone: low is better.", "仅保留前列词元时预测的下降：越低越好。"
+        ),
+    ),
+    "special_tokens": (
+        Text("special tokens", "特殊词元"),
+        Text("Weight on special tokens (starts, ends, separators).", "落在特殊词元（起始、结束、分隔）上的权重。"),
+    ),
+    "top_head": (
+        Text("the head shown", "所显示的头"),
+        Text("Change of the prediction without the head that shows the evidence.", "去掉显示证据的头后预测的变化。"),
+    ),
+    "layer": (
+        Text("all heads of its layer", "该层所有头"),
+        Text("Change of the prediction without any head of that layer.", "去掉该层所有头后预测的变化。"),
+    ),
+    "random_mean": (
+        Text("a random head, mean", "随机一头：平均"),
+        Text(
+            "Change of the prediction without one head drawn at random, on average.", "随机去掉一头后预测变化的平均。"
+        ),
+    ),
+    "random_deviation": (
+        Text("a random head, deviation", "随机一头：标准差"),
+        Text("Standard deviation of that change.", "该变化的标准差。"),
+    ),
+    "random_share": (
+        Text("random heads that matter less", "影响更小的随机头占比"),
+        Text(
+            "Share of the random heads that move the prediction less than the head shown.",
+            "随机头中，对预测影响小于所显示之头的占比。",
+        ),
+    ),
+    "padding": (Text("padding", "填充"), Text("The same text beside padding tokens.", "同一文本旁加上填充词元。")),
+    "batch": (Text("batch", "成批"), Text("The same text in a batch with another one.", "同一文本与另一文本同批。")),
 }
+_REMOVALS: Final = {"deletion": Text("deletion", "删除"), "replacement": Text("replacement", "替换")}
+_VERDICTS: Final = {
+    "trust": Text("trust", "可信"),
+    "do not": Text("do not trust", "不可信"),
+    "undecided": Text("undecided", "无法判定"),
+}
+
+
+def removal_word(way: str) -> Text:
+    """How tokens are taken away."""
+    return _REMOVALS.get(way, Text(way, way))
+
+
+def verdict_word(verdict: str) -> Text:
+    """A verdict on a ranking."""
+    return _VERDICTS.get(verdict, Text(verdict, verdict))
 
 
 def method_word(method: str) -> Text:
@@ -162,6 +325,11 @@ def statistic_words(name: str) -> tuple[Text, Text]:
 def axis_word(name: str) -> Text:
     """What an axis is called on a picture."""
     return _AXES.get(name, Text(name, name))
+
+
+def beside_words(name: str) -> tuple[Text, Text]:
+    """What stands beside a number: its name and what it means."""
+    return _BESIDE.get(name, (Text(name, name), Text(name, name)))
 
 
 def unit_word(unit: str) -> Text:

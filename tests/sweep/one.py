@@ -9,6 +9,7 @@ import transformers
 
 import hf_attnviz as av
 from tests.sweep.build import NotBuiltError, built
+from tests.sweep.intervene import intervened
 from tests.sweep.witness import Witness
 
 
@@ -36,7 +37,9 @@ def examined(key: str) -> dict[str, Any]:
         torch.manual_seed(0)
         row |= {"stage": "ran"} | av.doctor(model, inputs).to_dict()
         row |= _captured(model, inputs)
-        row["together"] = together(model, inputs) if row["findings"] and row["traces"].endswith("maps") else ""
+        maps = row["findings"] and row["traces"].endswith("maps")
+        row["together"] = together(model, inputs) if maps else ""
+        row["intervened"] = intervened(model, inputs) if maps else ""
     except Exception as problem:
         row |= {"stage": "doctor failed", "reason": f"{type(problem).__name__}: {problem}"[:500]}
     row["seconds"] = round(time.perf_counter() - start, 2)

@@ -53,6 +53,8 @@ def faults(row: Row) -> list[str]:
         found.append(f"no trace: {row['traces']}")
     if str(row.get("together", "")).startswith("differs"):
         found.append(f"two inputs in one batch: {row['together']}")
+    if str(row.get("intervened", "")).startswith("differs"):
+        found.append(f"interventions: {row['intervened']}")
     return found
 
 
@@ -92,6 +94,9 @@ def last_line(rows: Sequence[Row], seconds: float) -> str:
         f"{sum(bool(others(row)) for row in forward)} types with mixing that is no attention (named), "
         f"{sum(row.get('together') == 'yes' for row in attending)} with the same traces for two inputs in one batch "
         f"({sum(row.get('together') == 'refused' for row in attending)} refused), "
+        f"{sum(row.get('intervened') in ('yes', 'no effect') for row in attending)} with heads that take their own "
+        f"outputs back without changing a bit ({sum(row.get('intervened') == 'yes' for row in attending)} change when "
+        f"silenced, {sum(str(row.get('intervened')).startswith('refused') for row in attending)} refuse), "
         f"{sum(map(near_uniform, attending))} near uniform, "
         f"{sum(bool(faults(row)) for row in rows)} faults, {seconds:.0f} s"
     )
