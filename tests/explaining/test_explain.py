@@ -325,7 +325,8 @@ def test_what_is_put_to_the_test_is_what_is_explained(name: str) -> None:
         found = METHODS[method].scores(prediction.model, prediction.inputs, prediction.target, settings=SETTINGS)
         assert found.shape == prediction.ids.shape
         if method in OWN:
-            torch.testing.assert_close(found, OWN[method](prediction), **CLOSE)
+            # with gradients the model's own eager softmax runs, in float32 whatever the model
+            torch.testing.assert_close(found, OWN[method](prediction), atol=2e-7, rtol=0)
 
 
 def test_a_text_and_the_embedded_translator() -> None:
