@@ -202,7 +202,9 @@ def test_heads_that_look_alike_stand_together(repeats: list[av.Trace]) -> None:
     assert flat[4:, 4:].max() < flat[4:, :4].min()  # the induction heads among themselves
 
 
-@pytest.mark.parametrize("options", [{}, {"discard": 0.3, "start_layer": 1}, {"residual": 0.2, "normalise": "before"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"start_layer": 1}, {"discard": 0.7}, {"residual": 0.2, "normalise": "before", "discard": 0.7}]
+)
 def test_drift_follows_every_option(decoder: av.Trace, options: dict[str, float]) -> None:
     result = av.rollout(decoder, head_fusion="max", **options)
     uniform = torch.ones(9, 9).tril() / torch.arange(1, 10)[:, None]
