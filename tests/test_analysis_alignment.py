@@ -1,6 +1,7 @@
 """Alignment: on the embedded translator, whose right links are known, and on tiny models against plain loops."""
 
-from itertools import islice
+from dataclasses import replace
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def test_scores_of_tiny_models_by_counting(name: str) -> None:
                 found = scores.select(statistic=f"error_rate_{read}").values[layer, head].item()
                 assert found == pytest.approx(counted(chosen, sure, possible), abs=1e-6)
                 places = [row.index(max(row)) for row in chosen]
-                forward = [float(b >= a) for a, b in zip(places, places[1:], strict=False)]
+                forward = [float(b >= a) for a, b in pairwise(places)]
                 monotone = scores.select(statistic=f"monotone_{read}").values[layer, head].item()
                 assert monotone == pytest.approx(sum(forward) / len(forward), abs=1e-6)
 
@@ -146,22 +147,23 @@ def test_means_over_heads_and_all_heads(duck: av.Trace) -> None:
 def test_the_path_never_goes_back(duck: av.Trace) -> None:
     found = av.links(av.alignment(duck, layer=1, head=1, method="dtw"))
     assert found[0] == (0, 0) and found[-1] == (4, 3)
-    assert all(s <= s2 and t <= t2 for (s, t), (s2, t2) in zip(found, found[1:], strict=False))
+    assert all(s <= s2 and t <= t2 for (s, t), (s2, t2) in pairwise(found))
 
 
 def test_words_of_pieces() -> None:
     """Two pieces of one word on either side, by hand."""
-    keys = av.Labels(("un", "do", "it", "</s>"), (5, 6, 7, 2), (0, 0, 1, None), (av.Segment("text", 0, 3), av.Segment("special", 3, 4)))
-    queries = av.Labels.of(("<s>", "dé", "faire", "le"), (1, 8, 9, 3), (None, 0, 0, 1), ("special", "text", "text", "text"))
+    text, special = "text", "special"
+    keys = av.Labels.of(("un", "do", "it", "</s>"), (5, 6, 7, 2), (0, 0, 1, None), (text, text, text, special))
+    queries = av.Labels.of(("<s>", "dé", "faire", "le"), (1, 8, 9, 3), (None, 0, 0, 1), (special, text, text, text))
     weights = torch.tensor([[[0.1, 0.3, 0.5, 0.1], [0.3, 0.4, 0.2, 0.1], [0.0, 0.1, 0.8, 0.1], [0.2, 0.2, 0.2, 0.4]]])
-    produced = ("dé", "faire", "le", "</s>")
-    trace = av.Trace((av.AttentionMap(weights, queries, keys, "decoder", 0, kind="cross", steps=(0, 1, 2, 3), produced=produced),))
+    about = {"kind": "cross", "steps": (0, 1, 2, 3), "produced": ("dé", "faire", "le", "</s>")}
+    trace = av.Trace((av.AttentionMap(weights, queries, keys, "decoder", 0, **about),))
     found = av.alignment(trace, layer=0, head=0, words=True)
     assert found.axis("query").labels == ("défaire", "le") and found.axis("key").labels == ("undo", "it")
     torch.testing.assert_close(found.values[1], torch.tensor([[0.55, 0.35], [0.1, 0.8]]))
     assert av.pharaoh(found) == "0-0 1-1\n"
     assert av.links(av.alignment(trace, layer=0, head=0)) == ((1, 1), (2, 0), (2, 2))
-    assert any(note.en.startswith("Words:") for note in found.notes)  # fmt: skip
+    assert any(note.en.startswith("Words:") for note in found.notes)
 
 
 def test_text_is_written_whole_or_not_at_all(duck: av.Trace, tmp_path: Path) -> None:
@@ -183,13 +185,13 @@ def test_rows_that_see_nothing_have_no_link(duck: av.Trace) -> None:
     one = duck.cross.layer(1)
     holed = one.weights.clone()
     holed[:, 2] = torch.nan
-    trace = av.Trace((av.AttentionMap(holed, one.queries, one.keys, "decoder", 1, kind="cross", steps=one.steps, produced=one.produced),))
+    trace = av.Trace((replace(one, weights=holed),))
     found = av.alignment(trace, layer=1, head=1)
     assert av.pharaoh(found) == "0-0 1-1 4-3\n"
     assert any("no link" in note.en for note in found.notes)
     assert av.alignment_scores(trace).values.isnan().sum() == 2 * 2 * 2  # both orders, both rows, both heads
     with pytest.raises(av.errors.ArgumentError, match="NaN"):
-        av.alignment(trace, method="dtw")  # fmt: skip
+        av.alignment(trace, method="dtw")
 
 
 def test_errors(duck: av.Trace) -> None:

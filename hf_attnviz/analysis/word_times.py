@@ -33,7 +33,7 @@ def word_times(
     given to the capture, else 0.02 s a frame from 0.
 
     Args:
-        trace: a transcript that was generated.
+        trace: of a transcript that was generated, or of a plain pass over sound and transcript.
         heads: (layer, head) of those that align, ``model.generation_config.alignment_heads`` where the model says so;
             default: all heads of the upper half of the layers, as Whisper's code does for a model that does not say.
         read: "output", the row that put out a token, as in Whisper's own code; "reading", the row that read it, as
@@ -56,6 +56,10 @@ def word_times(
             f"{listed(sorted(set(one.keys.kinds)))}; for two texts use alignment(trace)"
         )
     side = target_side(trace, one, read)
+    if one.produced is None:
+        side = side.from_text_on()  # of a generation these rows were the prompt's
+    if all(side.special):
+        raise ArgumentError("expected at least one token that is text, got special tokens only")
     begins, ends = _frame_times(one.keys, seconds)
     picked = _picked(chosen, heads)
     weights = torch.stack([chosen.head(layer, head)[list(side.places), : len(begins)] for layer, head in picked])
@@ -63,8 +67,6 @@ def word_times(
     starts = [begins[frame] for frame in frames]
     stops = [*starts[1:], ends[-1]]
     told = side.text_only()
-    if not told.places:
-        raise ArgumentError("expected at least one token that is text, got special tokens only")
     kept = [n for n, special in enumerate(side.special) if not special]
     numbers, texts = (told.word_numbers, told.word_texts) if words else (list(range(len(kept))), told.texts)
     first = [kept[numbers.index(word)] for word in range(len(texts))]
