@@ -229,6 +229,14 @@ def test_rows_that_were_not_kept_are_missed() -> None:
         av.alignment(recording.trace)
 
 
+def test_the_rows_that_put_out_tokens_are_enough(loaded: av.Loaded, duck: av.Trace) -> None:
+    with av.capture(loaded.model, loaded.processor, queries=[-1]) as recording:
+        loaded.model.generate(**loaded.processor(DUCK, return_tensors="pt"))
+    for read in ("output", "reading"):
+        found, whole = (av.alignment(trace, read=read) for trace in (recording.trace, duck))
+        assert torch.equal(found.values, whole.values) and found.axes == whole.axes
+
+
 def test_one_token_was_never_read() -> None:
     (trace,) = generated(tiny("bart"), max_new_tokens=1, min_new_tokens=1)
     assert len(av.alignment(trace).axis("query").labels) == 1

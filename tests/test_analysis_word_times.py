@@ -16,7 +16,7 @@ from tests.models import ids, tiny
 
 HEADS = [[0, 1], [1, 2], [1, 3]]
 START = torch.tensor([[1, 5, 6]])
-SECONDS = 1.3
+SECONDS, END = 1.3, "<|endoftext|>"
 
 
 def whisper(backend: str, seed: int = 3) -> Any:
@@ -48,16 +48,17 @@ def heard(processor: Any) -> dict[str, Any]:
 OPTIONS = {"max_new_tokens": 12, "do_sample": False, "no_repeat_ngram_size": 1, "decoder_input_ids": START}
 
 
-def transcript(processor: Any, seed: int) -> av.Trace:
+def transcript(processor: Any, seed: int, *, whole: bool = True) -> av.Trace:
     model = whisper("sdpa", seed)
     with av.capture(model, processor) as recording:
-        model.generate(heard(processor)["input_features"], **OPTIONS)
+        model.generate(heard(processor)["input_features"], return_dict_in_generate=whole, **OPTIONS)
     return recording.traces[-1]
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, 1, 2, 15, 27, 32])  # the last three end by themselves
 def test_token_times_are_those_of_transformers(processor: Any, seed: int) -> None:
-    """By the row that reads, which is the one transformers takes; its last time is a copy, the token never read."""
+    """By the row that reads, which is the one transformers takes. Where the end mark did not come in time, its last
+    time is a copy: that token was never read."""
     twin = whisper("eager", seed)
     inputs = heard(processor)
     wanted = twin.generate(
@@ -66,8 +67,8 @@ def test_token_times_are_those_of_transformers(processor: Any, seed: int) -> Non
     heads = twin.generation_config.alignment_heads
     trace = transcript(processor, seed)
     found = av.word_times(trace, heads=heads, read="reading", words=False, seconds=SECONDS)
-    assert len(wanted) == 12
-    torch.testing.assert_close(found.values[0].float(), wanted[:-1], atol=1e-6, rtol=0)
+    assert len(found.values[0]) == (len(wanted) if trace.cross.maps[0].produced[-1] == END else len(wanted) - 1)
+    torch.testing.assert_close(found.values[0].float(), wanted[: len(found.values[0])], atol=1e-6, rtol=0)
     assert torch.equal(found.values[1, :-1], found.values[0, 1:]) and found.values[1, -1].item() == pytest.approx(1.3)
 
 
@@ -151,6 +152,22 @@ def test_what_was_used_is_told(processor: Any) -> None:
     assert guess.parameters["heads"] == [(1, head) for head in range(4)]
     assert any("a guess" in note.en for note in guess.notes) and any("silence" in note.en for note in guess.notes)
     assert not any("a guess" in note.en or "silence" in note.en for note in given.notes)
+
+
+def test_the_report_of_a_transcript_shows_when_words_were_spoken(processor: Any) -> None:
+    html = av.report(transcript(processor, 27)).html
+    assert "When each word was spoken" in html and "Alignment: which" not in html
+
+
+def test_a_stripped_end_is_told(processor: Any) -> None:
+    """Seed 27 ends by itself; without the dictionary, Whisper's generate() hides that, and the row after the end."""
+    whole, cut = (
+        av.word_times(transcript(processor, 27, whole=one), heads=HEADS, words=False) for one in (True, False)
+    )
+    assert whole.axis("query").labels == cut.axis("query").labels
+    assert not any("return_dict_in_generate" in note.en for note in whole.notes)
+    assert any("return_dict_in_generate" in note.en for note in cut.notes)
+    assert whole.values[1, -1] < cut.values[1, -1] == pytest.approx(2.0)
 
 
 def test_errors(processor: Any) -> None:
