@@ -10,7 +10,7 @@ from hf_attnviz.functional.cka import cka
 from hf_attnviz.functional.divergence import jensen_shannon
 from hf_attnviz.functional.entropy import entropy
 from hf_attnviz.functional.evolution import evolution
-from hf_attnviz.functional.flow import flow
+from hf_attnviz.functional.flow import flow, flows
 from hf_attnviz.functional.image_distance import image_distance
 from hf_attnviz.functional.induction import duplicate_token_score, induction_score
 from hf_attnviz.functional.order import classical_mds, linkage_order
@@ -31,6 +31,7 @@ __all__ = [
     "entropy",
     "evolution",
     "flow",
+    "flows",
     "head_roles",
     "head_similarity",
     "head_statistics",
