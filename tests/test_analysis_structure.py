@@ -256,6 +256,16 @@ def test_flow_of_many_tokens_is_that_of_the_telling_row() -> None:
         assert "1 of 20 rows" in str(result.notes[-1].en)
 
 
+def test_the_cost_of_flow_and_its_baseline_is_told_as_one(
+    decoder: av.Trace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is long is made short here: two problems a key."""
+    av.set_language("en")
+    monkeypatch.setattr("hf_attnviz.progress.LONG", 1e-9)
+    av.flow(decoder, queries=[-1])
+    assert "attention flow: 18 steps, about" in capsys.readouterr().err
+
+
 def test_what_cannot_be_rolled_out_says_what_to_do(decoder: av.Trace) -> None:
     model = tiny("bart")
     with av.capture(model) as recording, torch.no_grad():
