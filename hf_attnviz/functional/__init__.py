@@ -20,7 +20,6 @@ from hf_attnviz.functional.faithfulness import (
     top_counts,
     top_shares,
 )
-from hf_attnviz.functional.flow import flow
 from hf_attnviz.functional.flow import flow, flows
 from hf_attnviz.functional.image_distance import image_distance
 from hf_attnviz.functional.induction import duplicate_token_score, induction_score
@@ -51,9 +50,9 @@ __all__ = [
     "entropy",
     "evolution",
     "flow",
+    "flows",
     "from_pharaoh",
     "head_importance",
-    "flows",
     "head_roles",
     "head_similarity",
     "head_statistics",
