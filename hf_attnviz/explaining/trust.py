@@ -191,7 +191,7 @@ def _about_length(tokens: int, rule: Rule) -> list[Text]:
         return []
     return [
         Text(
-            f"The text is short: every {tokens}th random ranking has the same token first. Where one token carries the "
+            f"The text is short: one random ranking in {tokens} has the same token first. Where one token carries the "
             "evidence, no ranking stands out from these; “undecided” may then mean only that.",
             f"文本较短：每 {tokens} 个随机排序就有一个首位词元相同。若证据只在一个词元上，"
             "任何排序都难以胜出；此时“无法判定”可能仅因如此。",
