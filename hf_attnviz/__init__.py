@@ -18,18 +18,25 @@ if TYPE_CHECKING:
     from hf_attnviz.analysis.alignment import links as links
     from hf_attnviz.analysis.alignment import pharaoh as pharaoh
     from hf_attnviz.analysis.alignment_scores import alignment_scores as alignment_scores
+    from hf_attnviz.analysis.alti import alti as alti
     from hf_attnviz.analysis.evolution import argmax_paths as argmax_paths
     from hf_attnviz.analysis.evolution import evolution as evolution
     from hf_attnviz.analysis.flow import flow as flow
+    from hf_attnviz.analysis.gradients import attention_gradient as attention_gradient
+    from hf_attnviz.analysis.gradients import head_importance as head_importance
+    from hf_attnviz.analysis.gradients import relevance as relevance
     from hf_attnviz.analysis.head_correlation import head_correlation as head_correlation
     from hf_attnviz.analysis.head_map import head_map as head_map
     from hf_attnviz.analysis.head_roles import head_roles as head_roles
     from hf_attnviz.analysis.head_statistics import head_statistics as head_statistics
     from hf_attnviz.analysis.image_distance import image_distance as image_distance
+    from hf_attnviz.analysis.norms import mixing_ratio as mixing_ratio
+    from hf_attnviz.analysis.norms import norms as norms
     from hf_attnviz.analysis.rollout import rollout as rollout
     from hf_attnviz.analysis.sinks import sinks as sinks
     from hf_attnviz.analysis.word_times import word_times as word_times
     from hf_attnviz.capturing import AttentionCall as AttentionCall
+    from hf_attnviz.capturing import Contributions as Contributions
     from hf_attnviz.capturing import Diagnosis as Diagnosis
     from hf_attnviz.capturing import Finding as Finding
     from hf_attnviz.capturing import Intervention as Intervention
@@ -47,7 +54,12 @@ if TYPE_CHECKING:
     from hf_attnviz.capturing import patch as patch
     from hf_attnviz.capturing import register_attention as register_attention
     from hf_attnviz.capturing import trace_text as trace_text
+    from hf_attnviz.explaining.explanation import explain as explain
+    from hf_attnviz.explaining.flips import hotflip as hotflip
     from hf_attnviz.explaining.judged import Trust as Trust
+    from hf_attnviz.explaining.layers import layer_attributions as layer_attributions
+    from hf_attnviz.explaining.reduction import input_reduction as input_reduction
+    from hf_attnviz.explaining.subject import Settings as Settings
     from hf_attnviz.explaining.trust import trust as trust
     from hf_attnviz.explaining.verdict import Rule as Rule
     from hf_attnviz.labels import Labels as Labels
@@ -61,7 +73,7 @@ if TYPE_CHECKING:
     from hf_attnviz.trace import AttentionStack as AttentionStack
     from hf_attnviz.trace import Origin as Origin
     from hf_attnviz.trace import Trace as Trace
-    from hf_attnviz.trace import load as load
+    from hf_attnviz.trace_file import load as load
     from hf_attnviz.view import View as View
     from hf_attnviz.views import correlation_view as correlation_view
     from hf_attnviz.views import evolution_view as evolution_view
@@ -78,28 +90,31 @@ if TYPE_CHECKING:
 
 _HOME = {
     "hf_attnviz.analysis": (
+        "alignment",
+        "alignment_scores",
+        "alti",
+        "argmax_paths",
+        "attention_gradient",
         "evolution",
         "flow",
         "head_correlation",
+        "head_importance",
         "head_map",
         "head_roles",
         "head_statistics",
         "image_distance",
+        "links",
+        "mixing_ratio",
+        "norms",
+        "pharaoh",
+        "relevance",
         "rollout",
         "sinks",
-        "alignment",
-        "alignment_scores",
-        "argmax_paths",
-        "evolution",
-        "head_correlation",
-        "head_statistics",
-        "links",
-        "pharaoh",
-        "rollout",
         "word_times",
     ),
     "hf_attnviz.capturing": (
         "AttentionCall",
+        "Contributions",
         "Diagnosis",
         "Finding",
         "Intervention",
@@ -118,6 +133,11 @@ _HOME = {
         "register_attention",
         "trace_text",
     ),
+    "hf_attnviz.explaining.explanation": ("explain",),
+    "hf_attnviz.explaining.flips": ("hotflip",),
+    "hf_attnviz.explaining.layers": ("layer_attributions",),
+    "hf_attnviz.explaining.reduction": ("input_reduction",),
+    "hf_attnviz.explaining.subject": ("Settings",),
     "hf_attnviz.explaining.judged": ("Trust",),
     "hf_attnviz.explaining.trust": ("trust",),
     "hf_attnviz.explaining.verdict": ("Rule",),
@@ -126,7 +146,8 @@ _HOME = {
     "hf_attnviz.legible": ("visible",),
     "hf_attnviz.reporting": ("report",),
     "hf_attnviz.result": ("Axis", "Result"),
-    "hf_attnviz.trace": ("AttentionMap", "AttentionStack", "Origin", "Trace", "load"),
+    "hf_attnviz.trace": ("AttentionMap", "AttentionStack", "Origin", "Trace"),
+    "hf_attnviz.trace_file": ("load",),
     "hf_attnviz.view": ("View",),
     "hf_attnviz.views": (
         "correlation_view",

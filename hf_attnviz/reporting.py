@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from hf_attnviz import analysis, views
-from hf_attnviz.errors import ArgumentError
 from hf_attnviz.analysis.sides import target_side
+from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
 from hf_attnviz.trace import Trace
 from hf_attnviz.view import View
@@ -101,6 +101,39 @@ def _distance(trace: Trace, stack: str) -> View | None:
         return None
 
 
+def _relevance(trace: Trace, stack: str) -> View | None:
+    crossed = trace.stacks[stack].maps[0].kind == "cross"
+    if not all(_has_gradients(trace, name) for name in (("encoder", "decoder", stack) if crossed else (stack,))):
+        return None
+    return views.heatmap(analysis.relevance(trace, stack=stack))
+
+
+def _importance(trace: Trace, stack: str) -> View | None:
+    return views.heatmap(analysis.head_importance(trace, stack=stack)) if _has_gradients(trace, stack) else None
+
+
+def _has_gradients(trace: Trace, stack: str) -> bool:
+    """Whether the trace holds every row of a stack, and its gradient."""
+    maps = trace.stacks[stack].maps if stack in trace.stacks else ()
+    return bool(maps) and all(m.gradient is not None and (m.positions is None or m.whole) for m in maps)
+
+
+def _norms(trace: Trace, stack: str) -> View | None:
+    return views.heatmap(analysis.norms(trace, stack=stack)) if _taken_apart(trace, stack) else None
+
+
+def _alti(trace: Trace, stack: str) -> View | None:
+    if not _taken_apart(trace, stack):
+        return None
+    return views.heatmap(analysis.alti(trace, stack=stack, rolled=all(m.whole for m in trace.stacks[stack])))
+
+
+def _taken_apart(trace: Trace, stack: str) -> bool:
+    """Whether the trace tells of what the output of each layer is made, and layers are alike."""
+    maps = trace.stacks[stack].maps
+    return all(m.decomposition is not None for m in maps) and len({m.weights.shape for m in maps}) == 1
+
+
 def _evolution(trace: Trace, stack: str) -> View | None:
     if trace.stacks[stack].maps[0].produced is None:
         return None
@@ -142,6 +175,10 @@ _PARTS: tuple[tuple[Text, Callable[[Trace, str], View | None]], ...] = (
     (Text("Attention rollout", "注意力 Rollout"), _rollout),
     (Text("Attention rollout minus uniform attention", "注意力 Rollout 减去均匀注意力"), _above_uniform),
     (Text("Attention flow to one row", "流向一行的注意力流"), _flow),
+    (Text("Relevance (attention and its gradient)", "相关性（注意力及其梯度）"), _relevance),
+    (Text("Head importance", "注意力头重要性"), _importance),
+    (Text("Weights and norms of what is moved", "权重与所搬运内容的范数"), _norms),
+    (Text("ALTI: contributions of the input", "ALTI：输入的贡献"), _alti),
     (Text("Evolution over decoding steps", "随解码步的演变"), _evolution),
     (Text("The key each head looks at most, step by step", "各头逐步最关注的键"), _paths),
     (Text("Alignment: which source each word looks at", "对齐：每个词看向哪个源"), _alignment),

@@ -110,6 +110,19 @@ def read_archive(
     return tensors, meta
 
 
+def typed(value: Any, *types: type, each: bool = False) -> Any:
+    """The value, if it is of one of these types (with ``each``: a list of such, as a tuple). A file may lie.
+
+    Raises:
+        TypeError: it is of another.
+    """
+    if each:
+        return tuple(typed(one, *types) for one in typed(value, list))
+    if type(value) not in types:  # to the letter: true is no number here
+        raise TypeError(f"expected {' or '.join(t.__name__ for t in types)}, got {type(value).__name__}")
+    return value
+
+
 def _checksum(tensors: Mapping[str, torch.Tensor], text: str) -> str:
     """SHA-256 of the description and of each tensor's name, type, shape and bytes."""
     names = sorted(tensors)

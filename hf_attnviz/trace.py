@@ -5,21 +5,21 @@ that was returned.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from types import NoneType
 from typing import Any, Final
 
 import torch
 
-from hf_attnviz.errors import NotKeptError, ShapeError, TraceFileError, UnknownNameError, UnknownStackError, listed
-from hf_attnviz.labels import Labels, Segment
-from hf_attnviz.storage import read_archive, write_archive
+from hf_attnviz.decomposition import Decomposition, description_of, tensors_of
+from hf_attnviz.errors import NotKeptError, ShapeError, UnknownNameError, UnknownStackError, listed
+from hf_attnviz.labels import Labels
+from hf_attnviz.storage import write_archive
 
-_FORMAT: Final = "hf_attnviz.trace"
-_VERSION: Final = 2  # 2: parts and cells of labels, and where in a pipeline's inputs a trace belongs
+FORMAT: Final = "hf_attnviz.trace"
+VERSION: Final = 3  # 2: parts and cells of labels, where in a pipeline's inputs a trace belongs; 3: decompositions
 LAYOUT: Final = ("head", "query", "key")
 _TENSORS: Final = ("weights", "query_vectors", "key_vectors", "gradient")
 
@@ -47,6 +47,8 @@ class AttentionMap:
             such a map is neither stacked nor drawn.
         gradient: d(scalar)/d(weights), shaped like ``weights``; None unless captured with ``gradients=True`` and read
             after ``backward()``.
+        decomposition: of what the layer's output is made; None unless ``keep`` has ``"contributions"``.
+        undecomposed: why that is not known, though it was asked for.
     """
 
     weights: torch.Tensor
@@ -65,6 +67,8 @@ class AttentionMap:
     key_vectors: torch.Tensor | None = None
     layout: tuple[str, ...] = LAYOUT
     gradient: torch.Tensor | None = None
+    decomposition: Decomposition | None = None
+    undecomposed: str = ""
 
     def __post_init__(self) -> None:
         expected = (len(self.queries), len(self.keys))
@@ -78,6 +82,8 @@ class AttentionMap:
                 f"{self.module}: expected a gradient shaped like the weights, {tuple(self.weights.shape)}, got "
                 f"{tuple(self.gradient.shape)}"
             )
+        if self.decomposition is not None:
+            self.decomposition.check(self.module, self.weights.shape)
 
     @property
     def heads(self) -> int:
@@ -96,6 +102,21 @@ class AttentionMap:
                 f"{tuple(self.weights.shape)}; such a map cannot be stacked or drawn: look at its .weights"
             )
         return self
+
+    def taken_apart(self) -> Decomposition:
+        """Of what the layer's output is made.
+
+        Raises:
+            NotKeptError: that was not asked for, or could not be proved; the message says which.
+        """
+        if self.decomposition is not None:
+            return self.decomposition
+        if self.undecomposed:
+            raise NotKeptError(f"what {self.module} adds to the stream could not be taken apart: {self.undecomposed}")
+        raise NotKeptError(
+            f"this needs to know of what the output of {self.module or self.stack} is made; capture with "
+            'keep=["maps", "contributions"]'
+        )
 
     @property
     def whole(self) -> bool:
@@ -283,14 +304,17 @@ class Trace:
             }
             described.append(
                 about
-                | {"positions": m.positions, "produced": m.produced}
+                | {"positions": m.positions, "produced": m.produced, "undecomposed": m.undecomposed}
+                | {"decomposition": None if m.decomposition is None else description_of(m.decomposition)}
                 | {"error": str(float(m.error))}  # JSON has neither NaN nor infinity
                 | {"queries": _entered(m.queries, tables), "keys": _entered(m.keys, tables)}
             )
-        meta = {"format": _FORMAT, "version": _VERSION, "model": self.model}
+        meta = {"format": FORMAT, "version": VERSION, "model": self.model}
         meta |= {"origin": None if self.origin is None else asdict(self.origin)}
         meta |= {"run": self.run, "item": self.item, "candidate": self.candidate, "labels": tables, "maps": described}
         tensors = {f"{n}.{name}": getattr(m, name) for n, m in enumerate(self.maps) for name in _TENSORS}
+        for n, m in enumerate(self.maps):
+            tensors |= {} if m.decomposition is None else tensors_of(m.decomposition, f"{n}.decomposition")
         return write_archive(path, {name: t for name, t in tensors.items() if t is not None}, meta)
 
 
@@ -305,97 +329,9 @@ def _lacking(found: AttentionMap, stack: str) -> str:
     return f'{rows}: capture the whole run, from its first token on, with keep="maps" and without queries='
 
 
-def load(path: str | os.PathLike[str]) -> Trace:
-    """Read a trace that :meth:`Trace.save` wrote. Nothing in the file is executed.
-
-    Raises:
-        TraceFileError: no such file, damaged, foreign, or from a newer version.
-    """
-    tensors, meta = read_archive(path, expected_format=_FORMAT, newest_version=_VERSION)
-    try:
-        labels = [_labels(table) for table in meta["labels"]]
-        maps = tuple(_map(n, about, tensors, labels) for n, about in enumerate(meta["maps"]))
-        run, item, candidate = (_typed(meta[name], int) for name in ("run", "item", "candidate"))
-        return Trace(maps, run, item, candidate, _typed(meta["model"], str), _origin(meta.get("origin")))
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
-        raise TraceFileError(
-            f"{str(path)!r} is damaged: its description and its tensors do not fit ({error})"
-        ) from error
-
-
 def _entered(labels: Labels, tables: list[dict[str, Any]]) -> int:
     """The number of these labels in the file's list, entering them when they are new: maps share most of them."""
     table = asdict(labels)
     if table not in tables:
         tables.append(table)
     return tables.index(table)
-
-
-def _typed(value: Any, *types: type, each: bool = False) -> Any:
-    """The value, if it is of one of these types (with ``each``: a list of such, as a tuple). A file may lie."""
-    if each:
-        return tuple(_typed(one, *types) for one in _typed(value, list))
-    if type(value) not in types:  # to the letter: true is no number here
-        raise TypeError(f"expected {' or '.join(t.__name__ for t in types)}, got {type(value).__name__}")
-    return value
-
-
-def _labels(table: Mapping[str, Any]) -> Labels:
-    segments = tuple(
-        Segment(
-            s["kind"],
-            _typed(s["start"], int),
-            _typed(s["stop"], int),
-            _pair(s["grid"], int),
-            _pair(s["seconds"], int, float),
-            _typed(s.get("part"), int, NoneType),
-        )
-        for s in table["segments"]
-    )
-    cells = table.get("cells")
-    if cells is not None:
-        cells = tuple(_pair(cell, int) for cell in _typed(cells, list))
-    ids, words = (_typed(table[name], int, NoneType, each=True) for name in ("ids", "words"))
-    return Labels(_typed(table["texts"], str, each=True), ids, words, segments, cells)
-
-
-def _origin(about: Mapping[str, Any] | None) -> Origin | None:
-    if about is None:
-        return None
-    given, chunk = (_typed(about[name], int) for name in ("input", "chunk"))
-    return Origin(
-        given, chunk, _typed(about["candidate"], str, NoneType), _typed(about["seconds"], int, float, NoneType)
-    )
-
-
-def _pair(value: Any, *types: type) -> Any:
-    if value is None:
-        return None
-    first, second = _typed(value, *types, each=True)
-    return first, second
-
-
-def _map(
-    number: int, about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], labels: Sequence[Labels]
-) -> AttentionMap:
-    positions, produced, kind = about["positions"], about["produced"], about["kind"]
-    if kind not in ("self", "cross"):
-        raise ValueError("a kind of attention that is neither self nor cross")
-    return AttentionMap(
-        tensors[f"{number}.weights"],
-        labels[_typed(about["queries"], int)],
-        labels[_typed(about["keys"], int)],
-        stack=_typed(about["stack"], str),
-        layer=_typed(about["layer"], int),
-        index=_typed(about["index"], int),
-        kind=kind,
-        module=_typed(about["module"], str),
-        steps=_typed(about["steps"], int, each=True),
-        layout=_typed(about["layout"], str, each=True),
-        positions=None if positions is None else _typed(positions, int, each=True),
-        produced=None if produced is None else _typed(produced, str, NoneType, each=True),
-        error=float(_typed(about["error"], str)),
-        query_vectors=tensors.get(f"{number}.query_vectors"),
-        key_vectors=tensors.get(f"{number}.key_vectors"),
-        gradient=tensors.get(f"{number}.gradient"),
-    )

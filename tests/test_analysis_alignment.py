@@ -151,11 +151,20 @@ def test_the_path_never_goes_back(duck: av.Trace) -> None:
 
 def test_words_of_pieces() -> None:
     """Two pieces of one word on either side, by hand."""
-    keys = av.Labels(("un", "do", "it", "</s>"), (5, 6, 7, 2), (0, 0, 1, None), (av.Segment("text", 0, 3), av.Segment("special", 3, 4)))
-    queries = av.Labels.of(("<s>", "dé", "faire", "le"), (1, 8, 9, 3), (None, 0, 0, 1), ("special", "text", "text", "text"))
+    keys = av.Labels(
+        ("un", "do", "it", "</s>"),
+        (5, 6, 7, 2),
+        (0, 0, 1, None),
+        (av.Segment("text", 0, 3), av.Segment("special", 3, 4)),
+    )
+    queries = av.Labels.of(
+        ("<s>", "dé", "faire", "le"), (1, 8, 9, 3), (None, 0, 0, 1), ("special", "text", "text", "text")
+    )
     weights = torch.tensor([[[0.1, 0.3, 0.5, 0.1], [0.3, 0.4, 0.2, 0.1], [0.0, 0.1, 0.8, 0.1], [0.2, 0.2, 0.2, 0.4]]])
     produced = ("dé", "faire", "le", "</s>")
-    trace = av.Trace((av.AttentionMap(weights, queries, keys, "decoder", 0, kind="cross", steps=(0, 1, 2, 3), produced=produced),))
+    trace = av.Trace(
+        (av.AttentionMap(weights, queries, keys, "decoder", 0, kind="cross", steps=(0, 1, 2, 3), produced=produced),)
+    )
     found = av.alignment(trace, layer=0, head=0, words=True)
     assert found.axis("query").labels == ("défaire", "le") and found.axis("key").labels == ("undo", "it")
     torch.testing.assert_close(found.values[1], torch.tensor([[0.55, 0.35], [0.1, 0.8]]))
@@ -183,7 +192,13 @@ def test_rows_that_see_nothing_have_no_link(duck: av.Trace) -> None:
     one = duck.cross.layer(1)
     holed = one.weights.clone()
     holed[:, 2] = torch.nan
-    trace = av.Trace((av.AttentionMap(holed, one.queries, one.keys, "decoder", 1, kind="cross", steps=one.steps, produced=one.produced),))
+    trace = av.Trace(
+        (
+            av.AttentionMap(
+                holed, one.queries, one.keys, "decoder", 1, kind="cross", steps=one.steps, produced=one.produced
+            ),
+        )
+    )
     found = av.alignment(trace, layer=1, head=1)
     assert av.pharaoh(found) == "0-0 1-1 4-3\n"
     assert any("no link" in note.en for note in found.notes)

@@ -1,6 +1,6 @@
 """Several traces as one padded batch, and the labels that analyses share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,8 +68,13 @@ class Pooled:
         return {"stack": self.stack.name, "sequences": self.attention.shape[1], "causal": self.causal}
 
 
-def pooled(traces: Trace | Sequence[Trace], stack: str | None) -> Pooled:
-    """The stack of one trace or of several, side by side.
+def pooled(
+    traces: Trace | Sequence[Trace],
+    stack: str | None,
+    *,
+    of: Callable[[AttentionStack], torch.Tensor] = AttentionStack.stacked,
+) -> Pooled:
+    """The stack of one trace or of several, side by side; ``of`` reads ``[layer, head, query, key]`` from each.
 
     Raises:
         ArgumentError: no trace at all.
@@ -79,7 +84,7 @@ def pooled(traces: Trace | Sequence[Trace], stack: str | None) -> Pooled:
     if not several:
         raise ArgumentError("expected a trace or several, got none")
     stacks = [trace.stack(stack) for trace in several]
-    attention = [one.stacked() for one in stacks]
+    attention = [of(one) for one in stacks]
     if len({(one.layers, maps.shape[1]) for one, maps in zip(stacks, attention, strict=True)}) > 1:
         raise ShapeError("these traces differ in layers or heads; analyse traces of one model together")
     rows = [one.maps[0].positions for one in stacks]

@@ -9,13 +9,14 @@ from hf_attnviz.capturing.doctor import Diagnosis, Finding, doctor
 from hf_attnviz.capturing.intervening import Intervention, ablate, knock_out, patch
 from hf_attnviz.capturing.opening import attach, capture
 from hf_attnviz.capturing.recording import Recording
-from hf_attnviz.capturing.reducers import Maps, Rows, Vectors
+from hf_attnviz.capturing.reducers import Contributions, Maps, Rows, Vectors
 from hf_attnviz.capturing.registry import Registration, register_attention
 from hf_attnviz.capturing.runs import AttentionCall, Run
 from hf_attnviz.capturing.text import trace_text
 
 __all__ = [
     "AttentionCall",
+    "Contributions",
     "Diagnosis",
     "Finding",
     "Intervention",

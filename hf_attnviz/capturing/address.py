@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from hf_attnviz.capturing.families import (
+    ATTENDS,
     ATTENTION_CLASS,
     CROSS_INPUTS,
     CROSS_NAMES,
@@ -130,6 +131,13 @@ def named_arguments(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str,
     return dict(zip(parameters(type(module).forward), args, strict=False)) | dict(kwargs)
 
 
+def block_of(name: str, target: nn.Module) -> str | None:
+    """The name of the block that a module of ``target`` stands in, or None outside any list of blocks."""
+    pattern, indices = _block_path(name, dict(target.named_modules()))
+    numbers = map(str, indices)
+    return ".".join(next(numbers) if part == "*" else part for part in pattern.split(".")) if indices else None
+
+
 def _block_path(name: str, modules: Mapping[str, nn.Module]) -> tuple[str, tuple[int, ...]]:
     """The lists of blocks on the way to a module: their names with ``*`` for the index, and the indices."""
     parts = name.split(".")
@@ -141,6 +149,21 @@ def _block_path(name: str, modules: Mapping[str, nn.Module]) -> tuple[str, tuple
             indices.append(int(part))
             pattern = [*parts[:depth], "*"] if len(indices) == 1 else [*pattern, *parts[len(pattern) : depth], "*"]
     return ".".join(pattern), tuple(indices)
+
+
+def blocks(target: nn.Module) -> frozenset[int]:
+    """The modules that stand in a list of blocks, by ``id(module)``, as far as something in them may attend."""
+    modules = dict(target.named_modules())
+    found = set()
+    for name in modules:
+        parts, (pattern, indices) = name.split("."), _block_path(name, modules)
+        if indices and parts[-1].isdigit() and pattern.endswith("*") and pattern.count(".") + 1 == len(parts):
+            found.add(name)
+    return frozenset(id(modules[name]) for name in found if _may_attend(modules[name]))
+
+
+def _may_attend(module: nn.Module) -> bool:
+    return any(ATTENDS.search(type(part).__name__) for part in module.modules())
 
 
 def _is_block_list(parent: nn.Module, outer: Sequence[int]) -> bool:

@@ -127,6 +127,7 @@ class _Sequence(Reading):
             query_vectors=queries,
             key_vectors=vectors,
             gradient=None if gradient is None else self._piece(one, call, gradient, row)[0],
+            **self._decomposition([(one, call)], row),
         )
 
     def _map(self, parts: list[Part]) -> AttentionMap:
@@ -149,6 +150,7 @@ class _Sequence(Reading):
             query_vectors=queries,
             key_vectors=vectors,
             gradient=self._gradient(parts),
+            **self._decomposition(parts),
         )
 
     def _joined(self, parts: list[tuple[Pass, AttentionCall, KeptRows]]) -> tuple[torch.Tensor, list[int]]:
@@ -240,6 +242,21 @@ class _Sequence(Reading):
             labels.texts[place + 1] if labels is not None and self._last_of_prompt <= place < len(labels) - 1 else None
             for place in places
         )
+
+    def _decomposition(self, parts: list[Part], of: int | None = None) -> dict[str, Any]:
+        """Of what the output of a layer is made, for this sequence; or why that is not known, if it was asked for."""
+        kept = [call.kept["contributions"] for _, call in parts if "contributions" in call.kept]
+        if not kept:
+            return {}
+        one, call = parts[0]
+        refusals = [part.refusal for part in kept if part.refusal]
+        if len(parts) > 1 or refusals:
+            return {"undecomposed": refusals[-1] if refusals else "it ran in several passes; run the model once"}
+        row = self.row(one, len(kept[0].positions), call.module) if of is None else of
+        places = kept[0].positions[row].tolist()
+        columns = self._columns(one, call, call.weights.shape[-1])
+        queries = [n for n, place in enumerate(places) if place >= 0]
+        return {"decomposition": kept[0].of(row, queries, None if columns is None else columns[0])}
 
     def _vectors(self, parts: list[Part], of: int | None = None) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """Queries of the rows and keys of the columns; None where they were not kept."""

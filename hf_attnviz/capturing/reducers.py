@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import torch
 
+from hf_attnviz.capturing.kept_parts import KeptParts
 from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
 
 
@@ -164,6 +165,33 @@ class Vectors:
         return state
 
 
+@dataclass(frozen=True)
+class Contributions:
+    """Of what the output of each layer is made: the value vectors, what the block makes of them, and the residual.
+
+    It is read by running each block again, some ``heads · size / positions`` times in the first pass and once in each
+    later one, and is proved by adding all parts up. It belongs to maps: ``keep=["maps", "contributions"]``.
+    """
+
+    name: str = "contributions"
+    needs: frozenset[str] = frozenset({"vectors"})
+
+    def update(self, state: KeptParts | None, tile: Tile) -> KeptParts:
+        """Take the values and the weights of a call; its block fills in the rest when it ends."""
+        value = tile.vectors.get("value")
+        kept = KeptParts(None if value is None else value.clone(), tile.weights, tile.positions)
+        return kept if state is None else self.merge(state, kept)
+
+    def merge(self, first: KeptParts, second: KeptParts) -> KeptParts:
+        """Rows of both, in order, over the same keys."""
+        weights = torch.cat([first.weights, second.weights], dim=2)
+        return KeptParts(first.values, weights, torch.cat([first.positions, second.positions], dim=1))
+
+    def result(self, state: KeptParts) -> KeptParts:
+        """The values, to be completed when the block ends."""
+        return state
+
+
 def reduced(reducer: Reducer[Any], tiles: Iterable[Tile]) -> Any:
     """What a reducer gives after it has seen all the tiles of a call, in order."""
     state = None
@@ -172,7 +200,11 @@ def reduced(reducer: Reducer[Any], tiles: Iterable[Tile]) -> Any:
     return reducer.result(state)
 
 
-BY_NAME: Final[dict[str, Reducer[Any]]] = {"maps": Maps(), "vectors": Vectors()}
+BY_NAME: Final[dict[str, Reducer[Any]]] = {
+    "maps": Maps(),
+    "vectors": Vectors(),
+    "contributions": Contributions(),
+}
 
 
 def reducers(keep: "str | Reducer[Any] | Sequence[str | Reducer[Any]]") -> tuple[Reducer[Any], ...]:
@@ -195,4 +227,6 @@ def reducers(keep: "str | Reducer[Any] | Sequence[str | Reducer[Any]]") -> tuple
     names = [reducer.name for reducer in found]
     if len(set(names)) < len(names) or {"maps", "rows"} <= set(names):
         raise ArgumentError(f"keep names the same thing twice (maps hold all rows): {listed(names)}")
+    if "contributions" in names and "maps" not in names:
+        raise ArgumentError('contributions are those of whole maps; keep both: keep=["maps", "contributions"]')
     return tuple(found)

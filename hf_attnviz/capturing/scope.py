@@ -16,6 +16,8 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
+    from hf_attnviz.capturing.blocks import Block
+    from hf_attnviz.capturing.kept_parts import KeptParts
     from hf_attnviz.capturing.probe import Again
     from hf_attnviz.capturing.recording import Recording
     from hf_attnviz.capturing.runs import Pass, Run
@@ -32,6 +34,7 @@ class Context:
         mixed: whether anything ran in it that could have been attention: a product, a softmax.
         extract: what a user has registered for the module: it states the attention, and the observers are silent.
         again: for a module that is to run again: its arguments, and the state of the random numbers, as they were.
+        block: the same for a block of layers that is to be taken apart, and the kernels that ran in it.
     """
 
     module: nn.Module
@@ -42,6 +45,8 @@ class Context:
     mixed: bool = False
     extract: Callable[..., Any] | None = None
     again: "Again | None" = None
+    block: "Block | None" = None
+    kernels: "list[tuple[nn.Module, KeptParts]]" = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -78,7 +83,8 @@ class Session:
         """
         while self.contexts:
             context = self.contexts.pop()
-            context.args, context.kwargs, context.again = (), {}, None
+            context.args, context.kwargs, context.again, context.block = (), {}, None, None
+            context.kernels = []
             if context.module is module:
                 return context
         return None

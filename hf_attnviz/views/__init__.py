@@ -5,8 +5,8 @@ from hf_attnviz.views.evolution import evolution_view
 from hf_attnviz.views.head_map import head_map_view
 from hf_attnviz.views.heatmap import correlation_view, heatmap
 from hf_attnviz.views.page import compose, page
-from hf_attnviz.views.trust import trust_view
 from hf_attnviz.views.roles import roles_view
+from hf_attnviz.views.trust import trust_view
 
 __all__ = [
     "compose",

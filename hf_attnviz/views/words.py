@@ -20,7 +20,6 @@ _AXES: Final = {
     axes.REMOVAL: Text("removal", "移除方式"),
     axes.SHARE: Text("share of the tokens", "词元占比"),
 }
-_UNITS: Final = {"share": Text("share", "占比"), "nats": Text("nats", "奈特"), "tokens": Text("tokens", "词元")}
 _BESIDE: Final = {
     "low": (Text("from", "自"), Text("the lower end of the 95 % interval over examples", "按样本计的 95% 区间的下限")),
     "high": (Text("to", "至"), Text("its upper end", "其上限")),
@@ -30,8 +29,18 @@ _BESIDE: Final = {
     ),
     "verdict": (Text("passes", "达标"), Text("1 where it passes its threshold, else 0", "达到阈值为 1，否则为 0")),
 }
+_UNITS: Final = {
+    "share": Text("share", "占比"),
+    "nats": Text("nats", "奈特"),
+    "tokens": Text("tokens", "词元"),
+    "relevance": Text("relevance", "相关性"),
+}
 
 _METHODS: Final = {
+    "value norms": Text("Weights and norms of what is moved", "权重与所搬运内容的范数"),
+    "mixing ratio": Text("Mixing ratio", "混合比"),
+    "ALTI rollout": Text("ALTI, followed down to the input", "ALTI（逐层追溯至输入）"),
+    "ALTI contributions": Text("ALTI, each layer by itself", "ALTI（各层单独）"),
     "head statistics": Text("Head statistics", "注意力头统计"),
     "head similarity": Text("Head similarity", "注意力头相似度"),
     "attention rollout": Text("Attention rollout", "注意力 Rollout"),
@@ -40,6 +49,13 @@ _METHODS: Final = {
     "head roles": Text("Head roles", "注意力头的角色"),
     "head map": Text("Map of the heads", "注意力头分布图"),
     "image distance": Text("Distance across the picture", "图像上的注视距离"),
+    "attention × gradient": Text("Attention × gradient", "注意力 × 梯度"),
+    "relevance": Text("Relevance", "相关性传播（Chefer）"),
+    "head importance": Text("Head importance", "注意力头重要性"),
+    "explanations of one number": Text("Explanations of one number", "对同一个数的多种解释"),
+    "input reduction": Text("Input reduction", "输入缩减"),
+    "token replacement": Text("Token replacement", "词元替换"),
+    "layer attributions": Text("Layer attributions", "逐层归因"),
     "evolution over decoding steps": Text("Attention while decoding", "解码过程中的注意力"),
     "agreement of rankings": Text("Agreement of rankings (Kendall τ-b)", "排序的一致性（Kendall τ-b）"),
     "ablation of the heads shown": Text("Ablation of the heads shown", "关闭所显示的头"),
@@ -49,8 +65,36 @@ _METHODS: Final = {
     "argmax paths": Text("The key each head looks at most", "每个头最关注的键"),
 }
 _STATISTICS: Final = {
+    "weighted": (
+        Text("norm of a head's part", "单头部分的范数"),
+        Text("Length of weight × projected value of one head.", "单头的 权重 × 投影后的值 的长度。"),
+    ),
+    "summed": (
+        Text("norm, summed over heads", "范数（各头求和）"),
+        Text("Length of what a key adds to a query, all heads together.", "某键加到查询上的向量（各头求和）的长度。"),
+    ),
+    "with_residual": (
+        Text("norm, with the residual", "范数（含残差）"),
+        Text("The same, the query's residual in its own key's part.", "同上，查询的残差计入其自身的键。"),
+    ),
+    "normalised": (
+        Text("norm, behind the layer's norm", "范数（归一化之后）"),
+        Text("The same, behind the norm that follows.", "同上，经过其后的归一化。"),
+    ),
+    "mixing": (
+        Text("mixing", "混合比"),
+        Text("Share of other keys in what attention adds.", "注意力所加部分中来自其他键的占比。"),
+    ),
+    "mixing_with_residual": (
+        Text("mixing, with the residual", "混合比（含残差）"),
+        Text("Share of other keys, the residual counted as own.", "来自其他键的占比，残差计为自身。"),
+    ),
+    "mixing_normalised": (
+        Text("mixing, behind the layer's norm", "混合比（归一化之后）"),
+        Text("The same, behind the norm that follows.", "同上，经过其后的归一化。"),
+    ),
     "link": (Text("link", "链接"), Text("1 where the two are linked.", "两者相连处为 1。")),
-    "weight": (Text("weight", "权重"), Text("The weight of attention between the two.", "两者之间的注意力权重。")),
+    "weight": (Text("weight", "权重"), Text("Attention weight, mean over heads.", "注意力权重，对各头取平均。")),
     "error_rate_output": (
         Text("error rate, row that puts out", "错误率（产出行）"),
         Text("Alignment error rate of the row that put out each target.", "以产出各目标的行计算的对齐错误率。"),
@@ -198,6 +242,46 @@ _STATISTICS: Final = {
         Text("attention rollout", "注意力 Rollout"),
         Text("Weights followed through all layers.", "逐层相乘的权重。"),
     ),
+    "attention_gradient": (
+        Text("attention × gradient", "注意力 × 梯度"),
+        Text("Weights of the last layer times their gradients, sign kept.", "最后一层的权重乘以其梯度，保留正负号。"),
+    ),
+    "relevance": (
+        Text("relevance", "相关性传播（Chefer）"),
+        Text("Positive weight × gradient of all layers, added up.", "各层权重 × 梯度的正值部分累加。"),
+    ),
+    "saliency": (
+        Text("saliency", "显著性"),
+        Text("Length of the gradient at each position's vector.", "每个位置向量处梯度的长度。"),
+    ),
+    "smoothgrad": (
+        Text("SmoothGrad", "SmoothGrad"),
+        Text("Length of the mean gradient under noise.", "加噪声后平均梯度的长度。"),
+    ),
+    "input_x_gradient": (
+        Text("input × gradient", "输入 × 梯度"),
+        Text("Each position's vector times the gradient there.", "每个位置的向量与该处梯度的内积。"),
+    ),
+    "integrated_gradients": (
+        Text("integrated gradients", "积分梯度"),
+        Text(
+            "The change from the baseline to the input, shared out among positions.",
+            "从基线到输入的变化在各位置间的分摊。",
+        ),
+    ),
+    "estimate": (
+        Text("estimated change", "估计的变化"),
+        Text("Change of the number by its gradient.", "由梯度估计的变化。"),
+    ),
+    "measured": (
+        Text("measured change", "实测的变化"),
+        Text("Change of the number when the model runs again.", "模型重新运行后实测的变化。"),
+    ),
+    "probability": (
+        Text("probability", "概率"),
+        Text("Probability of the prediction.", "该预测的概率。"),
+    ),
+    "left": (Text("tokens left", "剩余词元数"), Text("How many tokens are left.", "还剩多少个词元。")),
     "comprehensiveness": (
         Text("comprehensiveness", "完备性"),
         Text("Fall of the prediction without the top tokens: high is better.", "去掉前列词元后预测的下降：越高越好。"),

@@ -1,0 +1,175 @@
+"""A block of layers run once more, for us alone, with something else in place of what attention mixed.
+
+A second run must give the very bits of the first one; then what goes by inside it, with other things put in place of
+the kernel's output, tells what the block makes of that output. Nothing is known of the block but its modules.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from hf_attnviz.capturing import scope, steering
+from hf_attnviz.capturing.doors import Ours, replayed
+from hf_attnviz.errors import CaptureError, ProofError
+
+Instead = Callable[[torch.Tensor], "torch.Tensor | None"]
+
+
+@dataclass(frozen=True, eq=False)
+class Event:
+    """Something that went by in a block.
+
+    Attributes:
+        kind: ``"in"`` (a tensor that a module was given), ``"out"`` (what it gave) or ``"kernel"``.
+        module: whose; None for the block itself.
+        tensor: the tensor, as it was then.
+    """
+
+    kind: str
+    module: nn.Module | None
+    tensor: torch.Tensor
+
+    def like(self, other: "Event") -> bool:
+        """Whether both are the same place in two runs."""
+        return (self.kind, self.module, self.tensor.shape) == (other.kind, other.module, other.tensor.shape)
+
+
+class _EnoughError(Exception):
+    """The place that was to be read has been read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One call of a block: its arguments from before, the state of the random numbers, and what it put out."""
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    rng: torch.Tensor
+
+    @classmethod
+    def entered(cls, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "Block":
+        """As it is about to run; the block may go on to change its own input in place.
+
+        A cache is left out: in a plain pass it holds nothing for this block yet, and would only be written to.
+        """
+        given = {name: _own(value) for name, value in kwargs.items()}
+        return cls(module, tuple(map(_own, args)), given, torch.get_rng_state())
+
+    def run(self, edits: Mapping[int, Instead], until: int | None = None) -> list[Event]:
+        """What goes by in a second run.
+
+        Args:
+            edits: what is put in place of the kernels' outputs ``[batch, query, head, size]``, by the kernel's number.
+            until: the number of the event to stop at; only that one is given. None: all of them.
+        """
+        events, counts = _Events(until), [0]
+
+        def edit(module: nn.Module, output: torch.Tensor) -> torch.Tensor | None:
+            number = counts[0]
+            counts[0] += 1
+            events.note("kernel", module, output)
+            return edits[number](output) if number in edits else None
+
+        with torch.no_grad(), scope.deaf(), replayed(self.module), torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self.rng)
+            for value in (*self.args, *self.kwargs.values()):
+                events.note("in", None, value)
+            with events.heard(self.module), steering.instead(edit), contextlib.suppress(_EnoughError):
+                events.note("out", None, self.module.forward(*map(_own, self.args), **_owned(self.kwargs)))
+        return events.found
+
+    def same(self, events: Sequence[Event], output: Any) -> None:
+        """Raise unless the run gave what the block put out.
+
+        Raises:
+            ProofError: it did not.
+        """
+        first = _first(output)
+        if first is None or not torch.equal(events[-1].tensor, first):
+            raise ProofError(
+                f"{type(self.module).__name__} is run again to find out what it makes of attention, and it does not "
+                "repeat itself (dropout, a cache, hooks of your own, an intervention); run it plainly, in eval mode"
+            )
+
+
+class _Events:
+    """What goes by, in order; whole runs keep all of it, others one event only."""
+
+    def __init__(self, until: int | None) -> None:
+        self.until, self.count, self.found = until, 0, list[Event]()
+
+    def note(self, kind: str, module: nn.Module | None, value: Any) -> None:
+        tensor = _first(value)
+        if tensor is None or tensor.dim() < 3 or not tensor.is_floating_point():
+            return
+        number, self.count = self.count, self.count + 1
+        if self.until is None or number == self.until:
+            self.found.append(Event(kind, module, tensor.detach().clone()))  # it may be changed in place later
+        if number == self.until:
+            raise _EnoughError
+
+    @contextlib.contextmanager
+    def heard(self, block: nn.Module) -> Iterator[None]:
+        """Inside, every module of the block tells what it is given and what it gives."""
+
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if scope.is_replaying():
+                for value in (*args, *kwargs.values()):
+                    self.note("in", module, value)
+
+        def after(module: nn.Module, args: Any, output: Any) -> None:
+            if scope.is_replaying():
+                self.note("out", module, output)
+
+        with contextlib.ExitStack() as undo:
+            for part in block.modules():
+                if part is not block:
+                    undo.callback(part.register_forward_pre_hook(Ours(before), with_kwargs=True).remove)
+                    undo.callback(part.register_forward_hook(Ours(after)).remove)
+            yield
+
+
+def put_first(rows: torch.Tensor, vectors: torch.Tensor | None, output: torch.Tensor) -> torch.Tensor:
+    """Zeros like ``output`` ``[batch, query, head, size]``, with ``vectors`` ``[row, head, size]`` in the first rows.
+
+    Args:
+        rows: ``[row, 2]``: the batch and the query of each.
+    """
+    filled = torch.zeros_like(output)
+    if vectors is not None:
+        filled[rows[: len(vectors)].T.unbind()] = vectors.to(output)
+    return filled
+
+
+def refuse_training(module: nn.Module) -> None:
+    """Raise where dropout may change a second run."""
+    if module.training:
+        raise CaptureError(
+            f"{type(module).__name__} is run again to find out what it makes of attention, and dropout would change "
+            "it; call model.eval() first"
+        )
+
+
+def _first(value: Any) -> torch.Tensor | None:
+    if isinstance(value, (tuple, list)) and value:
+        value = value[0]
+    elif hasattr(value, "to_tuple"):
+        value = value.to_tuple()[0]
+    return value if isinstance(value, torch.Tensor) else None
+
+
+def _own(value: Any) -> Any:
+    """An argument for one run alone: streams are copied, caches left out."""
+    if hasattr(value, "get_seq_length"):
+        return None
+    streams = isinstance(value, torch.Tensor) and value.is_floating_point() and value.dim() == 3
+    return value.detach().clone() if streams else value
+
+
+def _owned(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _own(value) for name, value in kwargs.items()}

@@ -1,0 +1,215 @@
+"""What each key adds to each query's vector: read where a block adds it up, and proved by adding it up again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from hf_attnviz.capturing.blocks import Block, Event, put_first, refuse_training
+from hf_attnviz.capturing.held import held
+from hf_attnviz.capturing.joints import Joint, joint_of
+from hf_attnviz.capturing.proof import tolerance
+from hf_attnviz.capturing.scope import Session
+from hf_attnviz.decomposition import Decomposition, HeldNorm
+from hf_attnviz.errors import CaptureError, ProofError
+
+_LARGE: Final = 256.0  # where the residual is in what is read, the projection must not drown in its rounding
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """What a block makes of a kernel's output: found once, and used again as long as the proof holds.
+
+    Attributes:
+        joint: where it is added to the stream.
+        weight: ``[head, size, width]``.
+        constant: ``[width]``.
+    """
+
+    joint: Joint
+    weight: torch.Tensor
+    constant: torch.Tensor
+
+
+@dataclass(eq=False)
+class KeptParts:
+    """The values of one attention call, and, once its block has ended, of what its output is made.
+
+    Attributes:
+        values: ``[batch, key_value_head, key, size]``, or None where the module does not show them.
+        weights: ``[batch, head, query, key]``.
+        positions: ``[batch, query]``: the place of each row; -1 for padding.
+        refusal: why it is not known of what the output is made; empty once it is.
+        parts: what is known, one for each row of the batch, padding included.
+    """
+
+    values: torch.Tensor | None
+    weights: torch.Tensor
+    positions: torch.Tensor
+    refusal: str = "it stands in no list of blocks"
+    parts: Sequence[Decomposition] = field(default=())
+
+    def of(self, row: int, queries: Sequence[int], keys: Sequence[int] | None) -> Decomposition | None:
+        """The parts of one sequence: its row of the batch, its queries, and its keys (None: all)."""
+        if not self.parts:
+            return None
+        whole, chosen = self.parts[row], list(queries)
+        values = whole.values if keys is None else whole.values[:, list(keys)]
+        residual = None if whole.residual is None else whole.residual[chosen]
+        inner, outer = _rows(whole.inner, chosen), _rows(whole.outer, chosen)
+        return replace(whole, values=values, residual=residual, inner=inner, outer=outer)
+
+
+def until_its_block_ends(session: Session, module: nn.Module, kept: KeptParts, cached: bool) -> None:
+    """Let the block in which an attention call runs say, when it ends, of what its output is made."""
+    if cached or (session.current is not None and session.current.prefix is not None):
+        kept.refusal = (
+            "contributions are read in plain passes, and this was a step of a generation; run the model once over the "
+            "whole sequence: model(input_ids=generated)"
+        )
+        return
+    for context in reversed(session.contexts):
+        if context.block is not None:
+            context.kernels.append((module, kept))
+            return
+
+
+def read_parts(
+    block: Block,
+    output: Any,
+    kernels: Sequence[tuple[nn.Module, KeptParts]],
+    known: dict[tuple[int, int], Projection],
+) -> None:
+    """Fill in of what the output of each kernel of a block that has just run is made; or why that is not known.
+
+    Args:
+        block: how it was called.
+        output: what it put out.
+        kernels: the attention calls that ran in it: their modules, and what is kept of them.
+        known: what was found in earlier calls, by block and number of the kernel; new findings are entered.
+    """
+    try:
+        refuse_training(block.module)
+        real = block.run({})
+        block.same(real, output)
+    except Exception as problem:  # ours, and never the model's
+        for _, kept in kernels:
+            kept.refusal = _told(problem)
+        return
+    places = [n for n, event in enumerate(real) if event.kind == "kernel"]
+    turns: dict[int, int] = {}
+    for module, kept in kernels:
+        turn = turns[id(module)] = turns.get(id(module), -1) + 1
+        own = [n for n, place in enumerate(places) if real[place].module is module]
+        try:
+            if turn >= len(own):
+                raise CaptureError("it mixes in a way in which nothing can be put in place of what it mixed")
+            kept.parts = _Reading(block, real, places[own[turn]], own[turn], kept).parts(known)
+            kept.refusal = ""
+        except Exception as problem:
+            kept.refusal = _told(problem)
+
+
+class _Reading:
+    """One kernel in a block."""
+
+    def __init__(self, block: Block, real: Sequence[Event], event: int, number: int, kept: KeptParts) -> None:
+        self.block, self.real, self.event, self.number, self.kept = block, real, event, number, kept
+        mixed = real[event].tensor
+        values, weights = kept.values, kept.weights
+        if values is None or weights.dim() != 4 or mixed.dim() != 4 or values.shape[-1] != mixed.shape[-1]:
+            raise CaptureError("it computes its attention in a way that does not show its values")
+        batch, heads, queries, keys = weights.shape
+        fits = (batch, queries, heads) == tuple(mixed.shape[:3]) and heads % values.shape[1] == 0
+        if not fits or (values.shape[0], values.shape[2]) != (batch, keys):
+            raise CaptureError("its weights and its values do not fit: another order of positions or heads")
+        self.values, self.weights = values, weights
+        self.rows = (kept.positions >= 0).nonzero()
+        self.mask = (kept.positions >= 0).to(mixed.device)
+
+    def parts(self, known: dict[tuple[int, int], Projection]) -> list[Decomposition]:
+        """The parts of each row of the batch, proved."""
+        key = id(self.block.module), self.number
+        if key in known:
+            try:
+                return self._proved(known[key])
+            except (ProofError, CaptureError, IndexError, StopIteration):
+                del known[key]  # its weights have changed, or it runs in another way now
+        found = self._projection()
+        proved = self._proved(found)
+        known[key] = found
+        return proved
+
+    def _projection(self) -> Projection:
+        zero = self._run(None)
+        joint = joint_of(self.real, zero, self.event, self.rows)
+        rows = self.rows.T.unbind()
+        still = zero[joint.site].tensor[rows].double()
+        constant = still.mean(0) if joint.bare else (still - self.real[joint.residual].tensor[rows].double()).mean(0)
+        heads, size = self.real[self.event].tensor.shape[2:]
+        scale = 1.0 if joint.bare else _LARGE
+        basis = torch.eye(heads * size).reshape(-1, heads, size) * scale
+        read = []
+        for start in range(0, len(basis), len(self.rows)):
+            vectors = basis[start : start + len(self.rows)]
+            there = self._run(vectors, joint.site)[0].tensor[rows].double()
+            read.append((there - still)[: len(vectors)] / scale)
+        weight = torch.cat(read).reshape(heads, size, -1)
+        return Projection(joint, _single(weight, self.values.dtype), _single(constant, self.values.dtype))
+
+    def _run(self, vectors: torch.Tensor | None, until: int | None = None) -> list[Event]:
+        """The block with zeros in place of what was mixed, and with ``vectors`` in the first rows of it."""
+        events = self.block.run({self.number: lambda output: put_first(self.rows, vectors, output)}, until)
+        if not events:
+            raise CaptureError("its block runs in another way when something else is mixed")
+        return events
+
+    def _proved(self, found: Projection) -> list[Decomposition]:
+        joint = found.joint
+        residual = self.real[joint.residual].tensor
+        inner, outer = self._held(joint.inner), self._held(joint.outer)
+        weight, constant = found.weight.double(), found.constant.double()
+        if joint.stream is None:
+            target = self.real[joint.site].tensor.double() + residual.double()
+        else:
+            target = self.real[joint.outer[1] if joint.outer else joint.stream].tensor
+        bound = tolerance(target, residual.dtype)
+        parts, error = [], 0.0
+        for row, weights in enumerate(self.weights):
+            values, stream = self.values[row].double(), residual[row].double()
+            one = Decomposition(values, weight, constant, stream, _rows(inner, row), _rows(outer, row), joint.form)
+            off = (one.output(weights.double()) - target[row].double()).abs()[self.mask[row]]
+            error = max(error, float(off.nan_to_num(torch.inf).max()) if off.numel() else 0.0)
+            parts.append(one)
+        if not error <= bound:
+            raise ProofError(
+                f"its parts do not add up to what its block goes on with: off by {error:.2g}, allowed {bound:.2g}"
+            )
+        kept = (one.to(torch.promote_types(residual.dtype, torch.float32)) for one in parts)
+        return [
+            replace(one, projection=found.weight, constant=found.constant, error=error, bound=bound) for one in kept
+        ]
+
+    def _held(self, norm: tuple[int, int] | None) -> HeldNorm | None:
+        if norm is None:
+            return None
+        given, put = (self.real[n] for n in norm)
+        assert given.module is not None
+        return held(given.module, given.tensor, put.tensor, self.mask)
+
+
+def _rows(norm: HeldNorm | None, chosen: int | list[int]) -> HeldNorm | None:
+    """A norm for some of its rows: one sequence of a batch, or some queries of one."""
+    return None if norm is None else replace(norm, scale=norm.scale[chosen])
+
+
+def _single(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(torch.promote_types(dtype, torch.float32))
+
+
+def _told(problem: Exception) -> str:
+    """The reason in words; of what is none of ours, its kind too."""
+    ours = isinstance(problem, CaptureError)
+    return str(problem) if ours else f"{type(problem).__name__}: {problem}"
