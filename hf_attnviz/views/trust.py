@@ -175,7 +175,7 @@ def _reading(trust: Judged) -> list[Text]:
     rule = trust.curves.parameters["percentile"]
     return [
         Text(
-            "Each method puts the tokens in an order; the small number is the rank, the fuller the colour the higher. Dashed "
+            "Each method puts the tokens in an order; the small number is the rank, a fuller colour is higher. Dashed "
             "tokens are not ranked and never removed.",
             "每种方法给词元排出次序：小号数字为名次，颜色越浓名次越高。虚线框的词元不参与排序，也从不移除。",
         ),

@@ -212,7 +212,7 @@ def test_the_number_is_told_and_what_is_rounded() -> None:
     out = tiny("gpt2")(**given("gpt2")).logits[0, 2, 7].item()
     assert result.parameters["score"] == pytest.approx(out, abs=1e-6)
     assert result.parameters["captured_score"] == pytest.approx(out, abs=1e-4)
-    assert "logit of token 7 at 2" in result.notes[0].en
+    assert "logit of token 7 at position 2" in result.notes[0].en
     told = " ".join(note.en for note in result.notes)
     assert "captured with gradients" in told and "convergence delta" in told and "Left out" not in told
     assert result.parameters["relevance.rows"] == (2,)
