@@ -66,10 +66,8 @@ class Removal:
     def run(self, keeps: torch.Tensor) -> None:
         """Run one batch from :meth:`batches` and remember what it gives."""
         inputs, read = self.inputs(keeps)
-        if not inputs["input_ids"].shape[1]:
-            found = [float("nan")] * len(keeps)  # nothing is left to read
-        else:
-            found = self._probabilities(inputs, read)
+        left = inputs["input_ids"].shape[1]
+        found = self._probabilities(inputs, read) if left else [float("nan")] * len(keeps)
         self.known.update(zip(map(self._key, keeps), found, strict=True))
 
     def _probabilities(self, inputs: dict[str, Any], read: torch.Tensor | None) -> list[float]:
