@@ -282,6 +282,12 @@ _STATISTICS: Final = {
         Text("Probability of the prediction.", "该预测的概率。"),
     ),
     "left": (Text("tokens left", "剩余词元数"), Text("How many tokens are left.", "还剩多少个词元。")),
+    "norms": (
+        Text("norms", "范数"),
+        Text(
+            "How much of each token the last layer moves, all heads together.", "最后一层各头合计从每个词元搬运的量。"
+        ),
+    ),
     "comprehensiveness": (
         Text("comprehensiveness", "完备性"),
         Text("Fall of the prediction without the top tokens: high is better.", "去掉前列词元后预测的下降：越高越好。"),
