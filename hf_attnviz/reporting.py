@@ -27,7 +27,15 @@ def report(trace: Trace, *, title: Text | str | None = None, layer: int | None =
         trace: a trace with whole maps (``keep="maps"``).
         title: the page's heading; default: the model's name.
         layer: the layer that the head view shows first; default: the first.
+
+    Raises:
+        ArgumentError: something else than one trace.
     """
+    if not isinstance(trace, Trace):
+        raise ArgumentError(
+            f"a report is about one trace, got {type(trace).__name__}: call it for each, "
+            "report(recording.traces[0]); head_statistics and head_correlation pool several, compare takes two"
+        )
     sections: list[tuple[Text | str, View]] = [
         (Text("Head view: who looks at whom", "头视图：谁在看谁"), views.head_view(trace, layer=layer))
     ]
