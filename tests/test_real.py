@@ -48,6 +48,20 @@ def test_what_is_known_of_minilm(minilm: av.Loaded) -> None:
     assert max(m.error for m in stack) < 1e-4
 
 
+def test_the_roles_of_minilm_stand_clear_of_uniform_attention(minilm: av.Loaded) -> None:
+    more = ["She said that the train, which was late, had left.", "Birds sing; dogs bark."]
+    roles = av.head_roles([av.trace_text(minilm, sentence) for sentence in SENTENCES + more])
+    for role, layer, number, floor in (("previous_token", 0, 2, 0.99), ("next_token", 1, 8, 0.55)):
+        score = roles.select(statistic=role, layer=str(layer), head=str(number))
+        assert score.low is not None and score.baseline is not None
+        assert floor < score.low <= score.values and score.baseline < 0.15
+        verdict = roles.select(statistic=role).verdict
+        assert verdict is not None and verdict.nonzero().tolist() == [[layer, number]]
+    positional = roles.select(statistic="positional").verdict
+    assert positional is not None and positional.nonzero().tolist() == [[0, 2]]
+    assert roles.parameters["delimiters"] == (",", ".", ";", "[SEP]")
+
+
 def test_the_output_is_the_same_in_every_bit(minilm: av.Loaded) -> None:
     inputs = minilm.processor(SENTENCES, return_tensors="pt", padding=True)
     with torch.no_grad():

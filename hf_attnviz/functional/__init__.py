@@ -21,7 +21,7 @@ from hf_attnviz.functional.faithfulness import (
     top_counts,
     top_shares,
 )
-from hf_attnviz.functional.flow import flow
+from hf_attnviz.functional.flow import flow, flows
 from hf_attnviz.functional.image_distance import image_distance
 from hf_attnviz.functional.induction import duplicate_token_score, induction_score
 from hf_attnviz.functional.order import classical_mds, linkage_order
@@ -53,6 +53,7 @@ __all__ = [
     "entropy",
     "evolution",
     "flow",
+    "flows",
     "from_pharaoh",
     "head_importance",
     "head_roles",
