@@ -75,7 +75,8 @@ class _Look:
         self.shape = real[kernel].tensor.shape[:2]
         unlike = (n for n, (one, other) in enumerate(zip(real, zero, strict=False)) if not one.like(other))
         self.alike = next(unlike, min(len(real), len(zero)))  # other experts may be asked, further on
-        self.before = [n for n in reversed(range(kernel)) if self._is_stream(n) and not _even(self._at(n))]
+        # The first one that fits: a stream that a norm leaves as it is comes by once more behind that norm.
+        self.before = [n for n in range(kernel) if self._is_stream(n) and not _even(self._at(n))]
         self.after = [n for n in range(kernel + 1, self.alike) if self._is_stream(n) and self._depends(n)]
 
     def sum_in_the_block(self) -> Joint | None:
