@@ -14,13 +14,27 @@ if TYPE_CHECKING:
     from hf_attnviz import functional as functional
     from hf_attnviz import language as language
     from hf_attnviz import zoo as zoo
+    from hf_attnviz.analysis.alignment import alignment as alignment
+    from hf_attnviz.analysis.alignment import links as links
+    from hf_attnviz.analysis.alignment import pharaoh as pharaoh
+    from hf_attnviz.analysis.alignment_scores import alignment_scores as alignment_scores
     from hf_attnviz.analysis.alti import alti as alti
+    from hf_attnviz.analysis.evolution import argmax_paths as argmax_paths
     from hf_attnviz.analysis.evolution import evolution as evolution
+    from hf_attnviz.analysis.flow import flow as flow
+    from hf_attnviz.analysis.gradients import attention_gradient as attention_gradient
+    from hf_attnviz.analysis.gradients import head_importance as head_importance
+    from hf_attnviz.analysis.gradients import relevance as relevance
     from hf_attnviz.analysis.head_correlation import head_correlation as head_correlation
+    from hf_attnviz.analysis.head_map import head_map as head_map
+    from hf_attnviz.analysis.head_roles import head_roles as head_roles
     from hf_attnviz.analysis.head_statistics import head_statistics as head_statistics
+    from hf_attnviz.analysis.image_distance import image_distance as image_distance
     from hf_attnviz.analysis.norms import mixing_ratio as mixing_ratio
     from hf_attnviz.analysis.norms import norms as norms
     from hf_attnviz.analysis.rollout import rollout as rollout
+    from hf_attnviz.analysis.sinks import sinks as sinks
+    from hf_attnviz.analysis.word_times import word_times as word_times
     from hf_attnviz.capturing import AttentionCall as AttentionCall
     from hf_attnviz.capturing import Contributions as Contributions
     from hf_attnviz.capturing import Diagnosis as Diagnosis
@@ -40,6 +54,14 @@ if TYPE_CHECKING:
     from hf_attnviz.capturing import patch as patch
     from hf_attnviz.capturing import register_attention as register_attention
     from hf_attnviz.capturing import trace_text as trace_text
+    from hf_attnviz.explaining.explanation import explain as explain
+    from hf_attnviz.explaining.flips import hotflip as hotflip
+    from hf_attnviz.explaining.judged import Trust as Trust
+    from hf_attnviz.explaining.layers import layer_attributions as layer_attributions
+    from hf_attnviz.explaining.reduction import input_reduction as input_reduction
+    from hf_attnviz.explaining.subject import Settings as Settings
+    from hf_attnviz.explaining.trust import trust as trust
+    from hf_attnviz.explaining.verdict import Rule as Rule
     from hf_attnviz.labels import Labels as Labels
     from hf_attnviz.labels import Segment as Segment
     from hf_attnviz.language import set_language as set_language
@@ -55,23 +77,40 @@ if TYPE_CHECKING:
     from hf_attnviz.view import View as View
     from hf_attnviz.views import correlation_view as correlation_view
     from hf_attnviz.views import evolution_view as evolution_view
+    from hf_attnviz.views import head_map_view as head_map_view
     from hf_attnviz.views import head_view as head_view
     from hf_attnviz.views import model_view as model_view
     from hf_attnviz.views import neuron_view as neuron_view
+    from hf_attnviz.views import roles_view as roles_view
     from hf_attnviz.views import to_bertviz as to_bertviz
+    from hf_attnviz.views import trust_view as trust_view
     from hf_attnviz.views.heatmap import heatmap as heatmap
     from hf_attnviz.zoo import Loaded as Loaded
     from hf_attnviz.zoo import load_model as load_model
 
 _HOME = {
     "hf_attnviz.analysis": (
+        "alignment",
+        "alignment_scores",
         "alti",
+        "argmax_paths",
+        "attention_gradient",
         "evolution",
+        "flow",
         "head_correlation",
+        "head_importance",
+        "head_map",
+        "head_roles",
         "head_statistics",
+        "image_distance",
+        "links",
         "mixing_ratio",
         "norms",
+        "pharaoh",
+        "relevance",
         "rollout",
+        "sinks",
+        "word_times",
     ),
     "hf_attnviz.capturing": (
         "AttentionCall",
@@ -94,6 +133,14 @@ _HOME = {
         "register_attention",
         "trace_text",
     ),
+    "hf_attnviz.explaining.explanation": ("explain",),
+    "hf_attnviz.explaining.flips": ("hotflip",),
+    "hf_attnviz.explaining.layers": ("layer_attributions",),
+    "hf_attnviz.explaining.reduction": ("input_reduction",),
+    "hf_attnviz.explaining.subject": ("Settings",),
+    "hf_attnviz.explaining.judged": ("Trust",),
+    "hf_attnviz.explaining.trust": ("trust",),
+    "hf_attnviz.explaining.verdict": ("Rule",),
     "hf_attnviz.labels": ("Labels", "Segment"),
     "hf_attnviz.language": ("set_language",),
     "hf_attnviz.legible": ("visible",),
@@ -105,11 +152,14 @@ _HOME = {
     "hf_attnviz.views": (
         "correlation_view",
         "evolution_view",
+        "head_map_view",
         "head_view",
         "heatmap",
         "model_view",
         "neuron_view",
+        "roles_view",
         "to_bertviz",
+        "trust_view",
     ),
     "hf_attnviz.zoo": ("Loaded", "load_model"),
 }

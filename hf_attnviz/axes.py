@@ -11,8 +11,17 @@ BATCH: Final = "batch"
 STATISTIC: Final = "statistic"
 OTHER_HEAD: Final = "other_head"
 OTHER_LAYER: Final = "other_layer"
+METHOD: Final = "method"
+OTHER_METHOD: Final = "other_method"
+REMOVAL: Final = "removal"
+SHARE: Final = "share"
 
-NAMES: Final = frozenset({LAYER, HEAD, QUERY, KEY, STEP, BATCH, STATISTIC, OTHER_HEAD, OTHER_LAYER})
+NAMES: Final = frozenset({LAYER, HEAD, QUERY, KEY, STEP, BATCH, STATISTIC, OTHER_HEAD, OTHER_LAYER}) | {
+    METHOD,
+    OTHER_METHOD,
+    REMOVAL,
+    SHARE,
+}
 
 
 def head_name(layer: int, head: int) -> str:

@@ -3,11 +3,14 @@
 from collections.abc import Callable
 
 from hf_attnviz import analysis, views
+from hf_attnviz.analysis.sides import target_side
+from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
 from hf_attnviz.trace import Trace
 from hf_attnviz.view import View
 from hf_attnviz.views.groups import stack_name
 
+_FLOW_WORK = 25_000_000  # layers × tokens³ up to which the flow of one row takes a few seconds at most
 _INTRO = (
     Text(
         "These are attention weights, captured while the model ran on its own backend and checked against the kernel's "
@@ -18,7 +21,7 @@ _INTRO = (
 
 
 def report(trace: Trace, *, title: Text | str | None = None, layer: int | None = None) -> View:
-    """Head view, statistics, correlation, rollout and, for generations, evolution: one self-contained page.
+    """Head view, statistics, roles, sinks, likeness, rollout, flow and, for generations, evolution: one page.
 
     Args:
         trace: a trace with whole maps (``keep="maps"``).
@@ -61,6 +64,60 @@ def _rollout(trace: Trace, stack: str) -> View | None:
     return views.heatmap(analysis.rollout(trace, stack=stack))
 
 
+def _above_uniform(trace: Trace, stack: str) -> View | None:
+    if not all(m.whole for m in trace.stacks[stack]):
+        return None
+    return views.heatmap(analysis.rollout(trace, stack=stack).above_baseline())
+
+
+def _flow(trace: Trace, stack: str) -> View | None:
+    found = trace.stacks[stack]
+    weights = all(m.whole and bool((m.weights >= 0).all()) for m in found)  # NaN is none
+    if not weights or len(found) * len(found.keys) ** 3 > _FLOW_WORK:
+        return None
+    row = -1 if all(m.causal for m in found) else 0
+    return views.heatmap(analysis.flow(trace, stack=stack, queries=[row]))
+
+
+def _roles(trace: Trace, stack: str) -> View:
+    return views.roles_view(analysis.head_roles(trace, stack=stack))
+
+
+def _sinks(trace: Trace, stack: str) -> View:
+    return views.heatmap(analysis.sinks(trace, stack=stack))
+
+
+def _map(trace: Trace, stack: str) -> View | None:
+    found = analysis.head_map(trace, stack=stack)
+    return views.head_map_view(found) if bool(found.values.isfinite().any()) else None
+
+
+def _distance(trace: Trace, stack: str) -> View | None:
+    if any(m.keys.cells is None or not m.whole for m in trace.stacks[stack]):
+        return None
+    try:
+        return views.heatmap(analysis.image_distance(trace, stack=stack))
+    except ArgumentError:  # several pictures, or a part of one
+        return None
+
+
+def _relevance(trace: Trace, stack: str) -> View | None:
+    crossed = trace.stacks[stack].maps[0].kind == "cross"
+    if not all(_has_gradients(trace, name) for name in (("encoder", "decoder", stack) if crossed else (stack,))):
+        return None
+    return views.heatmap(analysis.relevance(trace, stack=stack))
+
+
+def _importance(trace: Trace, stack: str) -> View | None:
+    return views.heatmap(analysis.head_importance(trace, stack=stack)) if _has_gradients(trace, stack) else None
+
+
+def _has_gradients(trace: Trace, stack: str) -> bool:
+    """Whether the trace holds every row of a stack, and its gradient."""
+    maps = trace.stacks[stack].maps if stack in trace.stacks else ()
+    return bool(maps) and all(m.gradient is not None and (m.positions is None or m.whole) for m in maps)
+
+
 def _norms(trace: Trace, stack: str) -> View | None:
     return views.heatmap(analysis.norms(trace, stack=stack)) if _taken_apart(trace, stack) else None
 
@@ -83,14 +140,49 @@ def _evolution(trace: Trace, stack: str) -> View | None:
     return views.evolution_view(analysis.evolution(trace, stack=stack))
 
 
+def _paths(trace: Trace, stack: str) -> View | None:
+    if trace.stacks[stack].maps[0].produced is None:
+        return None
+    return views.evolution_view(analysis.argmax_paths(trace, stack=stack))
+
+
+def _two_texts(trace: Trace, stack: str) -> bool:
+    """Whether this is cross-attention from a text that was generated to another, with something to align."""
+    one = trace.stacks[stack].maps[0]
+    kinds = set(one.keys.kinds)
+    if one.kind != "cross" or "text" not in kinds or not kinds <= {"text", "special"}:
+        return False
+    told = [text for text in one.produced or () if text is not None]
+    return len(told) > 2 and bool(target_side(trace, one, "reading").text_only().places)
+
+
+def _alignment(trace: Trace, stack: str) -> View | None:
+    return views.heatmap(analysis.alignment(trace, stack=stack)) if _two_texts(trace, stack) else None
+
+
+def _alignment_scores(trace: Trace, stack: str) -> View | None:
+    return views.heatmap(analysis.alignment_scores(trace, stack=stack)) if _two_texts(trace, stack) else None
+
+
 _PARTS: tuple[tuple[Text, Callable[[Trace, str], View | None]], ...] = (
     (Text("Head statistics", "注意力头统计"), _statistics),
+    (Text("Head roles", "注意力头的角色"), _roles),
+    (Text("Attention sinks", "注意力汇点"), _sinks),
+    (Text("Distance across the picture", "图像上的注视距离"), _distance),
     (Text("Head correlation", "注意力头相关性"), _correlation),
     (Text("Head divergence (Jensen–Shannon)", "注意力头差异（Jensen–Shannon）"), _divergence),
+    (Text("Map of the heads", "注意力头分布图"), _map),
     (Text("Attention rollout", "注意力 Rollout"), _rollout),
+    (Text("Attention rollout minus uniform attention", "注意力 Rollout 减去均匀注意力"), _above_uniform),
+    (Text("Attention flow to one row", "流向一行的注意力流"), _flow),
+    (Text("Relevance (attention and its gradient)", "相关性（注意力及其梯度）"), _relevance),
+    (Text("Head importance", "注意力头重要性"), _importance),
     (Text("Weights and norms of what is moved", "权重与所搬运内容的范数"), _norms),
     (Text("ALTI: contributions of the input", "ALTI：输入的贡献"), _alti),
     (Text("Evolution over decoding steps", "随解码步的演变"), _evolution),
+    (Text("The key each head looks at most, step by step", "各头逐步最关注的键"), _paths),
+    (Text("Alignment: which source each word looks at", "对齐：每个词看向哪个源"), _alignment),
+    (Text("How far each head keeps the order of the source", "各头在多大程度上保持源的次序"), _alignment_scores),
 )
 
 

@@ -1,9 +1,10 @@
 """What an analysis gives back: numbers with named, labelled axes, and where the method comes from."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from hf_attnviz.optional import require
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+
+BESIDE: Final = ("low", "high", "baseline", "verdict")  # what may stand beside each number, in this order
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class Result:
         source: the paper or definition.
         unit: what the numbers are: ``"share"``, ``"nats"``, ``"tokens"``, ``""`` …
         notes: what a reader must know before believing the numbers (drift, sinks, rows left out …), in both languages.
+        low, high: the ends of an interval around each number, shaped like ``values``; None where none was computed,
+            NaN where it is undefined.
+        baseline: what attention without any preference would get on the same cells, shaped like ``values``.
+        verdict: 1 where a number passes its threshold, 0 where not, NaN where undefined, shaped like ``values``.
     """
 
     values: torch.Tensor
@@ -63,12 +70,57 @@ class Result:
     source: str = ""
     unit: str = ""
     notes: tuple[Text, ...] = ()
+    low: torch.Tensor | None = None
+    high: torch.Tensor | None = None
+    baseline: torch.Tensor | None = None
+    verdict: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         expected = tuple(len(axis.labels) for axis in self.axes)
-        if tuple(self.values.shape) != expected:
-            raise ShapeError(f"{self.method}: values of shape {tuple(self.values.shape)}, axes of lengths {expected}")
+        for name, tensor in {"values": self.values, **self.beside}.items():
+            if tuple(tensor.shape) != expected:
+                raise ShapeError(f"{self.method}: {name} of shape {tuple(tensor.shape)}, axes of lengths {expected}")
         object.__setattr__(self, "parameters", MappingProxyType(dict(self.parameters)))
+
+    @property
+    def beside(self) -> dict[str, torch.Tensor]:
+        """What stands beside the values, by name: those of ``low``, ``high``, ``baseline``, ``verdict`` there are."""
+        return {name: tensor for name in BESIDE if (tensor := getattr(self, name)) is not None}
+
+    def reshaped(self, change: Callable[[torch.Tensor], torch.Tensor], axes: Iterable[Axis]) -> "Result":
+        """The result on other axes: ``change`` is done to the values and to all that stands beside them."""
+        tensors = {"values": self.values, **self.beside}
+        moved: dict[str, Any] = {name: change(tensor) for name, tensor in tensors.items()}
+        return replace(self, **moved, axes=tuple(axes))
+
+    def at_baseline(self) -> "Result":
+        """What attention without any preference would get, as a result of its own.
+
+        Raises:
+            ArgumentError: the method has no baseline.
+        """
+        return self._alone(self._known_baseline(), "uniform attention")
+
+    def above_baseline(self) -> "Result":
+        """The values minus what attention without any preference would get; intervals and verdicts are of the values
+        themselves, and are left out.
+
+        Raises:
+            ArgumentError: the method has no baseline.
+        """
+        return self._alone(self.values - self._known_baseline(), "minus uniform attention")
+
+    def _alone(self, values: torch.Tensor, what: str) -> "Result":
+        """Other values on the same axes, with nothing beside them."""
+        return Result(values, self.axes, f"{self.method} ({what})", self.parameters, self.source, self.unit, self.notes)
+
+    def _known_baseline(self) -> torch.Tensor:
+        if self.baseline is None:
+            raise ArgumentError(
+                f"{self.method} has no baseline of uniform attention; rollout, flow, head_statistics, head_roles and "
+                "sinks have one"
+            )
+        return self.baseline
 
     def axis(self, name: str) -> Axis:
         """The axis called ``name``."""
@@ -79,25 +131,23 @@ class Result:
 
     def select(self, **labels: str) -> "Result":
         """The part at one label of each named axis: ``statistics.select(statistic="entropy")``."""
-        values, axes = self.values, list(self.axes)
+        found = self
         for name, label in labels.items():
-            axis = self.axis(name)
+            axis = found.axis(name)
             if label not in axis.labels:
                 raise UnknownNameError(f"axis {name!r} has no {label!r}; it has: {listed(axis.labels)}")
-            place = next(i for i, a in enumerate(axes) if a.name == name)
-            values = values.select(place, axis.labels.index(label))
-            axes.pop(place)
+            place, number = found.axes.index(axis), axis.labels.index(label)
+            rest = found.axes[:place] + found.axes[place + 1 :]
+            found = found.reshaped(partial(torch.select, dim=place, index=number), rest)
         chosen = {name: str(label) for name, label in labels.items()}
-        return Result(
-            values, tuple(axes), self.method, {**self.parameters, **chosen}, self.source, self.unit, self.notes
-        )
+        return replace(found, parameters={**self.parameters, **chosen})
 
     def to_numpy(self) -> npt.NDArray[Any]:
         """The values as a NumPy array (a copy)."""
-        return np.array(self.values.detach().cpu().numpy())
+        return _array(self.values)
 
     def to_pandas(self) -> "pd.DataFrame":
-        """A long table: one column an axis, and ``value``. Needs the extra ``tables``."""
+        """A long table: a column an axis, ``value``, and one for each of :attr:`beside`. Needs the extra ``tables``."""
         pandas = require("pandas", "tables")
         index = pandas.MultiIndex.from_product(
             [range(len(axis.labels)) for axis in self.axes], names=[axis.name for axis in self.axes]
@@ -105,17 +155,25 @@ class Result:
         table: pd.DataFrame = index.to_frame(index=False)
         for axis in self.axes:  # by place, not by label: two tokens may read the same
             table[f"{axis.name}_label"] = [axis.labels[i] for i in table[axis.name]]
-        table["value"] = self.to_numpy().reshape(-1)
+        for name, tensor in {"value": self.values, **self.beside}.items():
+            table[name] = _array(tensor).reshape(-1)
         return table
 
     def to_xarray(self) -> "xr.DataArray":
-        """An ``xarray.DataArray`` with dimensions and labels. Needs the extra ``tables``."""
+        """An ``xarray.DataArray`` with dimensions and labels; what stands beside the values becomes coordinates of it.
+        Needs the extra ``tables``."""
         xarray = require("xarray", "tables")
+        names = [axis.name for axis in self.axes]
+        beside = {name: (names, _array(tensor)) for name, tensor in self.beside.items()}
         array: xr.DataArray = xarray.DataArray(
             self.to_numpy(),
-            dims=[axis.name for axis in self.axes],
-            coords={axis.name: list(axis.labels) for axis in self.axes},
+            dims=names,
+            coords={**{axis.name: list(axis.labels) for axis in self.axes}, **beside},
             name=self.method,
             attrs={"source": self.source, "unit": self.unit, **{k: str(v) for k, v in self.parameters.items()}},
         )
         return array
+
+
+def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
+    return np.array(tensor.detach().cpu().numpy())

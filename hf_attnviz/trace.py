@@ -212,11 +212,7 @@ class AttentionStack:
         """
         for m in self.maps:
             if not m.whole:
-                why = "is cross-attention" if m.kind == "cross" else f"holds {len(m.queries)} of {len(m.keys)} rows"
-                raise NotKeptError(
-                    f"this needs self-attention maps with every row; {m.module or self.name!r} {why}. "
-                    'Capture with keep="maps" and choose a self-attention stack'
-                )
+                raise NotKeptError(f"this needs self-attention maps with every row; {_lacking(m, self.name)}")
         return self
 
 
@@ -320,6 +316,17 @@ class Trace:
         for n, m in enumerate(self.maps):
             tensors |= {} if m.decomposition is None else tensors_of(m.decomposition, f"{n}.decomposition")
         return write_archive(path, {name: t for name, t in tensors.items() if t is not None}, meta)
+
+
+def _lacking(found: AttentionMap, stack: str) -> str:
+    """Why a map is not whole, and what to do."""
+    name = found.module or repr(stack)
+    if found.kind == "cross":
+        return f"{name} is cross-attention, whose rows and keys are different tokens: choose a self-attention stack"
+    if found.positions is None:
+        return f"it is not known on which keys the rows of {name} stand: choose another stack"
+    rows = f"{name} holds {len(found.queries)} of {len(found.keys)} rows"
+    return f'{rows}: capture the whole run, from its first token on, with keep="maps" and without queries='
 
 
 def _entered(labels: Labels, tables: list[dict[str, Any]]) -> int:

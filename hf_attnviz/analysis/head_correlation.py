@@ -37,15 +37,7 @@ def head_correlation(
         centred: subtract each row's 1/n first, so that row length, a trend that all heads share, does not count.
     """
     data = pooled(traces, stack)
-    values = functional.head_similarity(
-        data.attention,
-        method=method,
-        valid=data.valid,
-        valid_queries=data.valid_queries,
-        positions=data.positions,
-        causal=data.causal,
-        centred=centred,
-    )
+    values = functional.head_similarity(data.attention, method=method, centred=centred, **data.masks)
     distance = (1 - values).clamp_min(0) if method in _LIKENESS else values
     known = distance[~distance.isnan()]
     # jeffreys is infinite where one head ignores what another looks at: no tree can be drawn then

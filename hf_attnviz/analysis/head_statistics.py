@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from hf_attnviz import functional
+from hf_attnviz.analysis.beside import interval_note, scored
 from hf_attnviz.analysis.pooling import pooled
 from hf_attnviz.axes import STATISTIC
 from hf_attnviz.language import Text
@@ -15,17 +14,15 @@ from hf_attnviz.trace import Trace
 def head_statistics(traces: Trace | Sequence[Trace], *, stack: str | None = None) -> Result:
     """Entropy, span, distance and positional shares of each head: ``[statistic, layer, head]``.
 
-    Rows of several traces are pooled. Definitions: :func:`hf_attnviz.functional.head_statistics`.
+    Rows of several traces are pooled. Beside each number stand what uniform attention under the same mask gets on the
+    same rows, and from five traces on its interval over traces. Definitions:
+    :func:`hf_attnviz.functional.head_statistics`.
     """
     data = pooled(traces, stack)
-    numbers = functional.head_statistics(
-        data.attention,
-        valid=data.valid,
-        valid_queries=data.valid_queries,
-        positions=data.positions,
-        causal=data.causal,
-    )
-    sink = float(numbers["first_token"].nanmean())
+    found = functional.statistics_by_example(data.attention, **data.masks)
+    uniform = functional.uniform_like(data.attention, valid=data.valid)
+    beside = scored(found, functional.statistics_by_example(uniform, **data.masks))
+    sink = float(beside["values"][list(found).index("first_token")].nanmean())
     notes = [
         Text(
             f"{sink:.0%} of all weight lies on the first token (mean over heads): read entropy and distance with that "
@@ -41,11 +38,11 @@ def head_statistics(traces: Trace | Sequence[Trace], *, stack: str | None = None
             )
         )
     return Result(
-        torch.stack(list(numbers.values())),
-        (Axis(STATISTIC, tuple(numbers)), data.layer_axis, data.head_axis),
-        "head statistics",
-        data.what,
-        "Clark et al. 2019; Vig & Belinkov 2019; Voita et al. 2019",
-        "nats (entropy), tokens (span, distance), shares (all others)",
-        tuple(notes),
+        axes=(Axis(STATISTIC, tuple(found)), data.layer_axis, data.head_axis),
+        method="head statistics",
+        parameters=data.what,
+        source="Clark et al. 2019; Vig & Belinkov 2019; Voita et al. 2019",
+        unit="nats (entropy), tokens (span, distance), shares (all others)",
+        notes=(*notes, interval_note(data.attention.shape[1])),
+        **beside,
     )

@@ -1,7 +1,8 @@
 """Several traces as one padded batch, and the labels that analyses share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn.functional import pad
@@ -21,7 +22,7 @@ class Pooled:
         valid, valid_queries: ``[batch, key]`` and ``[batch, query]``, True for what is no filling.
         positions: ``[query]`` key positions of the rows; -1 for cross-attention, which stands on no key.
         causal: no row of any trace looks ahead.
-        stack: the stack of the first trace, for names and layers.
+        stacks: the stack of each trace; that of the first has the names and layers.
     """
 
     attention: torch.Tensor
@@ -29,7 +30,22 @@ class Pooled:
     valid_queries: torch.Tensor
     positions: torch.Tensor
     causal: bool
-    stack: AttentionStack
+    stacks: tuple[AttentionStack, ...]
+
+    @property
+    def stack(self) -> AttentionStack:
+        """The stack of the first trace."""
+        return self.stacks[0]
+
+    @property
+    def masks(self) -> dict[str, Any]:
+        """What functions of attention must be told of it, by argument."""
+        return {
+            "valid": self.valid,
+            "valid_queries": self.valid_queries,
+            "positions": self.positions,
+            "causal": self.causal,
+        }
 
     @property
     def layer_axis(self) -> Axis:
@@ -52,8 +68,13 @@ class Pooled:
         return {"stack": self.stack.name, "sequences": self.attention.shape[1], "causal": self.causal}
 
 
-def pooled(traces: Trace | Sequence[Trace], stack: str | None) -> Pooled:
-    """The stack of one trace or of several, side by side.
+def pooled(
+    traces: Trace | Sequence[Trace],
+    stack: str | None,
+    *,
+    of: Callable[[AttentionStack], torch.Tensor] = AttentionStack.stacked,
+) -> Pooled:
+    """The stack of one trace or of several, side by side; ``of`` reads ``[layer, head, query, key]`` from each.
 
     Raises:
         ArgumentError: no trace at all.
@@ -63,7 +84,7 @@ def pooled(traces: Trace | Sequence[Trace], stack: str | None) -> Pooled:
     if not several:
         raise ArgumentError("expected a trace or several, got none")
     stacks = [trace.stack(stack) for trace in several]
-    attention = [one.stacked() for one in stacks]
+    attention = [of(one) for one in stacks]
     if len({(one.layers, maps.shape[1]) for one, maps in zip(stacks, attention, strict=True)}) > 1:
         raise ShapeError("these traces differ in layers or heads; analyse traces of one model together")
     rows = [one.maps[0].positions for one in stacks]
@@ -78,5 +99,5 @@ def pooled(traces: Trace | Sequence[Trace], stack: str | None) -> Pooled:
         torch.stack([torch.arange(queries) < m.shape[-2] for m in attention]),
         torch.tensor(longest if longest is not None else [-1] * queries),
         all(m.causal for one in stacks for m in one),
-        stacks[0],
+        tuple(stacks),
     )

@@ -2,13 +2,11 @@
 
 from typing import Any
 
-import torch
-
 from hf_attnviz import functional
 from hf_attnviz.axes import KEY, LAYER, QUERY
 from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
-from hf_attnviz.trace import AttentionStack, Trace
+from hf_attnviz.trace import Trace
 
 _NO_PROOF = Text(
     "Rollout follows weights, not what is moved along them: it is no proof of influence.",
@@ -28,15 +26,29 @@ def rollout(
 ) -> Result:
     """Attention followed through the layers down to the input: ``[layer, query, key]``, each row a share of the input.
 
+    Beside it stands, as ``baseline``, the rollout of uniform attention under the mask of each layer (as its maps show
+    it) with the same options: what rollout gives for no reason of the model's. ``result.above_baseline()`` is the
+    difference, ``result.at_baseline()`` the drift alone.
+
     Args:
         residual, head_fusion, normalise, discard, start_layer: see :func:`hf_attnviz.functional.rollout`.
         stack: a self-attention stack; default: the only one.
+
+    Raises:
+        NotKeptError: cross-attention, or maps without all their rows.
     """
     chosen = trace.stack(stack).whole()
-    options: dict[str, Any] = {"residual": residual, "start_layer": start_layer}
-    fusion: dict[str, Any] = {"head_fusion": head_fusion, "normalise": normalise, "discard": discard}
-    values = functional.rollout(chosen.stacked()[:, None], **options, **fusion)[:, 0]
-    drift = _drift(chosen, options)
+    options: dict[str, Any] = {
+        "residual": residual,
+        "head_fusion": head_fusion,
+        "normalise": normalise,
+        "discard": discard,
+        "start_layer": start_layer,
+    }
+    maps = chosen.stacked()[:, None]
+    values = functional.rollout(maps, **options)[:, 0]
+    baseline = functional.rollout(functional.uniform_like(maps), **options)[:, 0]
+    drift = float(baseline[-1, -1, 0])
     axes = (
         Axis(LAYER, tuple(map(str, chosen.layers[start_layer:]))),
         Axis(QUERY, chosen.queries.texts),
@@ -46,19 +58,12 @@ def rollout(
         values,
         axes,
         "attention rollout",
-        {"stack": chosen.name, **fusion, **options, "uniform_first_token": drift},
+        {"stack": chosen.name, **options, "uniform_first_token": drift},
         "Abnar & Zuidema 2020",
         "share of the input",
         (_drift_note(drift, float(values[-1, -1, 0])), _NO_PROOF),
+        baseline=baseline,
     )
-
-
-def _drift(stack: AttentionStack, options: dict[str, Any]) -> float:
-    """What uniform attention under the same mask, rolled out, would put from the last row on the first token."""
-    length = len(stack.keys)
-    uniform = functional.uniform_attention(length, length, causal=all(m.causal for m in stack))
-    maps = torch.stack([uniform[:, None]] * len(stack))
-    return float(functional.rollout(maps, **options)[-1, 0, -1, 0])
 
 
 def _drift_note(drift: float, here: float) -> Text:

@@ -131,6 +131,13 @@ def named_arguments(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str,
     return dict(zip(parameters(type(module).forward), args, strict=False)) | dict(kwargs)
 
 
+def block_of(name: str, target: nn.Module) -> str | None:
+    """The name of the block that a module of ``target`` stands in, or None outside any list of blocks."""
+    pattern, indices = _block_path(name, dict(target.named_modules()))
+    numbers = map(str, indices)
+    return ".".join(next(numbers) if part == "*" else part for part in pattern.split(".")) if indices else None
+
+
 def _block_path(name: str, modules: Mapping[str, nn.Module]) -> tuple[str, tuple[int, ...]]:
     """The lists of blocks on the way to a module: their names with ``*`` for the index, and the indices."""
     parts = name.split(".")

@@ -7,13 +7,18 @@ probability.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 
-from hf_attnviz.errors import ArgumentError, ShapeError
+from hf_attnviz.errors import ArgumentError, ShapeError, UnknownNameError, listed
+from hf_attnviz.language import Text
 
-TargetLike = int | str | tuple[int, int] | Callable[[Any], torch.Tensor] | None
+Wanted = int | str | None
+TargetLike = Wanted | tuple[int, Wanted] | Callable[[Any], torch.Tensor]
+
+
+GIVEN: Final = Text("the given scalar", "给定的标量")
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,41 +26,46 @@ class Target:
     """One scalar of a model's outputs.
 
     Attributes:
-        name: the scalar in words: ``"logit of 'duck' at position 5"``.
+        name: the scalar in words: ``"logit of 'duck' at position 5"``, ``"logit of class 1 (positive)"``.
         index: the class or the token id; None for a function.
         position: where logits ``[batch, position, token]`` are read, counted in the sequence that the logits belong
             to; negative counts from the end. None for logits ``[batch, class]`` and for a function.
         function: the user's own scalar of the outputs, or None.
+        subject: what the logit or probability is of, for people: ``'duck' at position 5``.
     """
 
     name: str
     index: int | None = None
     position: int | None = None
     function: Callable[[Any], torch.Tensor] | None = None
+    subject: Text = GIVEN
 
-    def score(self, outputs: Any, position: int | None = None) -> torch.Tensor:
+    def score(self, outputs: Any, position: int | torch.Tensor | None = None) -> torch.Tensor:
         """The scalar of each row ``[batch]``: the logit, or what the function gives. It stays in the graph.
 
         Args:
             outputs: what the model gave.
-            position: where to read instead, when the sequence has been changed before the target's position.
+            position: where to read instead, when the sequence has been changed before the target's position; a tensor
+                ``[batch]`` where it differs from row to row.
         """
         if self.function is not None:
             return self._of_function(outputs)
         return self._logits(outputs, position)[:, self.index]
 
-    def probability(self, outputs: Any, position: int | None = None) -> torch.Tensor:
+    def probability(self, outputs: Any, position: int | torch.Tensor | None = None) -> torch.Tensor:
         """The probability of the class or token ``[batch]`` in float32 or better; for a function, what it gives."""
         if self.function is not None:
             return self._of_function(outputs)
         logits = self._logits(outputs, position)
         return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)[:, self.index]
 
-    def _logits(self, outputs: Any, position: int | None) -> torch.Tensor:
+    def _logits(self, outputs: Any, position: int | torch.Tensor | None) -> torch.Tensor:
         logits = logits_of(outputs)
         assert logits is not None
         if self.position is None:
             return logits
+        if isinstance(position, torch.Tensor):
+            return logits[torch.arange(len(logits), device=logits.device), position.to(logits.device)]
         return logits[:, self.position if position is None else position]
 
     def _of_function(self, outputs: Any) -> torch.Tensor:
@@ -66,15 +76,18 @@ class Target:
         return torch.stack([_scalar(self.function(_row(outputs, n, rows)), self.name) for n in range(rows)])
 
 
-def resolved(target: TargetLike, outputs: Any, *, processor: Any = None, position: int | None = None) -> Target:
+def resolved(
+    target: TargetLike, outputs: Any, *, processor: Any = None, position: int | None = None, config: Any = None
+) -> Target:
     """The target that a user means.
 
     Args:
         target: None: what the model itself predicts; a class or token id; a label or token by name; ``(position,
-            id)``; or a function from the outputs of one example to a scalar tensor.
+            id, name or None)``; or a function from the outputs of one example to a scalar tensor.
         outputs: what the model gave for the input that is explained.
         processor: the tokenizer, for names of tokens.
         position: where a language model's logits are read by default; None: at the end.
+        config: the model's config, for names of classes.
 
     Raises:
         ArgumentError: outputs without logits and no function; a name or an id that does not exist.
@@ -83,7 +96,9 @@ def resolved(target: TargetLike, outputs: Any, *, processor: Any = None, positio
     if callable(target):
         name = getattr(target, "__name__", type(target).__name__)
         _scalar(target(outputs), name)
-        return Target("the given scalar" if name == "<lambda>" else name, function=target)
+        if name == "<lambda>":
+            return Target(GIVEN.en, function=target)
+        return Target(name, function=target, subject=Text(name, name))
     logits = logits_of(outputs)
     if logits is None or logits.dim() not in (2, 3):
         raise ArgumentError(
@@ -96,9 +111,19 @@ def resolved(target: TargetLike, outputs: Any, *, processor: Any = None, positio
     if logits.dim() == 3 and not -logits.shape[1] <= where < logits.shape[1]:
         raise ArgumentError(f"target position {where}: the logits have positions 0 to {logits.shape[1] - 1}")
     at = logits[0] if logits.dim() == 2 else logits[0, where]
-    index = _index(wanted, at, outputs, processor)
+    labels = labels_of(config, logits)
+    index = _index(wanted, at, processor, labels)
     place = None if logits.dim() == 2 else where % logits.shape[1]
-    return Target(_name(index, place, processor), index, place)
+    subject = _subject(index, place, processor, labels)
+    return Target(f"logit of {subject.en}", index, place, subject=subject)
+
+
+def labels_of(config: Any, logits: torch.Tensor) -> dict[int, str]:
+    """The names of the classes, where the last axis of the logits is classes; empty where it is tokens."""
+    named = dict(getattr(config, "id2label", None) or {})
+    size = logits.shape[-1]
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return {} if len(named) != size or size == getattr(text, "vocab_size", None) else named
 
 
 def logits_of(outputs: Any) -> torch.Tensor | None:
@@ -109,14 +134,24 @@ def logits_of(outputs: Any) -> torch.Tensor | None:
     return found if isinstance(found, torch.Tensor) else None
 
 
-def _index(wanted: int | str | None, at: torch.Tensor, outputs: Any, processor: Any) -> int:
+def _index(wanted: Wanted, at: torch.Tensor, processor: Any, labels: dict[int, str]) -> int:
     if wanted is None:
         return int(at.argmax())
     if isinstance(wanted, str):
-        wanted = _token(wanted, processor)
+        wanted = _class(wanted, labels) if labels else _token(wanted, processor)
     if isinstance(wanted, bool) or not isinstance(wanted, int) or not 0 <= wanted < len(at):
-        raise ArgumentError(f"target={wanted!r}: expected a class or token id from 0 to {len(at) - 1}, or a token")
+        raise ArgumentError(
+            f"target={wanted!r}: expected a class or token id from 0 to {len(at) - 1}, or its name: one scalar"
+        )
     return wanted
+
+
+def _class(name: str, labels: dict[int, str]) -> int:
+    found = [index for index, label in labels.items() if label == name]
+    found = found or [index for index, label in labels.items() if label.casefold() == name.casefold()]
+    if len(found) != 1:
+        raise UnknownNameError(f"target={name!r} is no class of this model; its classes are: {listed(labels.values())}")
+    return found[0]
 
 
 def _token(text: str, processor: Any) -> int:
@@ -134,14 +169,24 @@ def _token(text: str, processor: Any) -> int:
     return int(ids[0])
 
 
-def _name(index: int, place: int | None, processor: Any) -> str:
-    if place is None:
-        return f"logit of class {index}"
+def _subject(index: int, place: int | None, processor: Any, labels: dict[int, str]) -> Text:
+    what = _class_words(index, labels) if place is None or labels else _token_words(index, processor)
+    return what if place is None else Text(f"{what.en} at position {place}", f"位置 {place} 处的{what.zh}")
+
+
+def _class_words(index: int, labels: dict[int, str]) -> Text:
+    label = labels.get(index, f"LABEL_{index}")
+    if label == f"LABEL_{index}":  # what transformers calls a class that nobody has named
+        return Text(f"class {index}", f"类别 {index}")
+    return Text(f"class {index} ({label})", f"类别 {index}（{label}）")
+
+
+def _token_words(index: int, processor: Any) -> Text:
     tokenizer = getattr(processor, "tokenizer", processor)
-    known = hasattr(tokenizer, "decode")
-    return (
-        f"logit of {tokenizer.decode([index])!r} at position {place}" if known else f"logit of token {index} at {place}"
-    )
+    if not hasattr(tokenizer, "decode"):
+        return Text(f"token {index}", f"词元 {index}")
+    text = tokenizer.decode([index])
+    return Text(repr(text), f"“{text}”")
 
 
 def _scalar(value: Any, name: str) -> torch.Tensor:

@@ -1,29 +1,83 @@
 """Do attention maps align the words of two texts: against links drawn by people, and by the order they follow.
 
-Sources: Och & Ney, "A Systematic Comparison of Various Statistical Alignment Models" (2003), section 5 (error rate);
+Sources: Clark et al., "What Does BERT Look At?" (2019), section 4.1 (from pieces to words); Och & Ney, "A Systematic
+Comparison of Various Statistical Alignment Models" (2003), section 5 (error rate);
 Sakoe & Chiba, "Dynamic Programming Algorithm Optimization for Spoken Word Recognition" (1978); Radford et al., "Robust
 Speech Recognition via Large-Scale Weak Supervision" (2022), whose released code settles ties; Kendall, "A New Measure
 of Rank Correlation" (1938).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from math import inf, nan
 
 import torch
 from torch import Tensor
 
 from hf_attnviz.errors import ArgumentError, ShapeError
-from hf_attnviz.functional.checks import check_floating, check_name
+from hf_attnviz.functional.checks import check_floating, check_name, upcast
 
-Link = tuple[int, int]
+Link = tuple[int, ...]
 TIES = ("whisper", "least")
+METHODS = ("argmax", "dtw")
+
+
+def linked(weights: Tensor, *, method: str = "argmax") -> Tensor:
+    """Which source each target is linked to: Bool, shaped like `weights` `[..., target, source]`.
+
+    method: "argmax" links each target to the source of its largest weight, of equal ones the first; "dtw" links the
+    cells of the monotonic path of least −weight (:func:`dtw`), where nothing moves back. A target whose row holds NaN
+    has no link under "argmax"; "dtw" raises ArgumentError for it.
+
+    >>> linked(torch.tensor([[0.2, 0.8], [0.7, 0.3]])).long().tolist()
+    [[0, 1], [1, 0]]
+    """
+    if weights.ndim < 2 or 0 in weights.shape:
+        raise ShapeError(f"expected weights [..., target, source], none empty, got sizes {tuple(weights.shape)}")
+    check_floating(weights, "weights")
+    check_name(method, "method", METHODS)
+    found = torch.zeros_like(weights, dtype=torch.bool)
+    if method == "argmax":
+        found.scatter_(-1, weights.nan_to_num(nan=-inf).argmax(-1, keepdim=True), True)
+        return found & ~weights.isnan().any(-1, keepdim=True)
+    maps = (-1, *weights.shape[-2:])
+    for links, cells in zip(found.view(maps), weights.reshape(maps), strict=True):
+        path, _ = dtw(-cells)
+        links[path[:, 0], path[:, 1]] = True
+    return found
+
+
+def joined(weights: Tensor, targets: Sequence[int], sources: Sequence[int]) -> Tensor:
+    """Weights between words, from weights `[..., target, source]` between pieces: the weight on a word is the sum over
+    its pieces, the weight of a word the mean over its pieces, so that rows keep their sum (Clark 2019).
+
+    targets, sources: the number of each piece's word, 0, 1, 2 … without a gap.
+
+    >>> joined(torch.tensor([[0.1, 0.2, 0.7], [0.3, 0.4, 0.3]]), [0, 0], [0, 0, 1])
+    tensor([[0.5000, 0.5000]])
+    """
+    if weights.shape[-2:] != (len(targets), len(sources)):
+        raise ShapeError(
+            f"expected a word for each of {weights.shape[-2]} targets and {weights.shape[-1]} sources, got "
+            f"{len(targets)} and {len(sources)}; give one number a piece"
+        )
+    rows, columns = (_membership(words, weights) for words in (targets, sources))
+    return (rows / rows.sum(-1, keepdim=True)) @ upcast(weights) @ columns.mT
+
+
+def _membership(words: Sequence[int], weights: Tensor) -> Tensor:
+    """1 where a piece belongs to a word, `[word, piece]`."""
+    numbers = torch.tensor(words, device=weights.device)
+    if sorted(set(words)) != list(range(len(set(words)))):
+        raise ArgumentError(f"expected words numbered 0, 1, 2 … without a gap, got {sorted(set(words))[:10]}")
+    return (torch.arange(len(set(words)), device=weights.device)[:, None] == numbers).to(upcast(weights).dtype)
 
 
 def alignment_error_rate(links: Collection[Link], sure: Collection[Link], possible: Collection[Link]) -> float:
     """1 − (|A∩S| + |A∩P|) / (|A| + |S|), a share: 0 when all sure links and only possible ones are found.
 
-    All three hold pairs of places, ends in the same order. NaN when there are neither links nor sure links. Raises
-    ArgumentError when a sure link is not among the possible ones.
+    All three hold pairs of places, ends in the same order (and, over several texts, the text's number before them).
+    NaN when there are neither links nor sure links. Raises ArgumentError when a sure link is not among the possible
+    ones.
 
     >>> alignment_error_rate({(0, 0), (1, 2)}, sure={(0, 0), (1, 1)}, possible={(0, 0), (1, 1), (1, 2)})
     0.25

@@ -37,25 +37,13 @@ def induction_score(
     >>> induction_score(attention, torch.tensor([[7, 8, 7, 8]]))
     tensor([[[[   nan,    nan, 0.9000, 1.0000]]]])
     """
-    check_name(definition, "definition", DEFINITIONS)
-    if period is not None and (definition != "stripe" or period < 1):
-        raise ArgumentError(
-            f"expected a period of 1 or more, and only with definition='stripe', got {period} with {definition!r}; "
-            "leave it out"
-        )
-    real, copies = _copies(attention, tokens, valid)
-    if period is not None:
-        places = torch.arange(copies.shape[-1], device=copies.device)
-        copies = copies & (places[:, None] - places == period)
-    elif definition == "stripe":
-        copies = copies & (copies.flip(-1).cumsum(-1).flip(-1) == 1)
-    after_copies = copies.roll(1, -1)  # nothing wraps around: the last key is no copy before any query
+    real = _real(attention, tokens, valid)
+    cells = induction_cells(tokens.to(attention.device), definition=definition, period=period, valid=real)
     if definition == "mul":
         block = real[:, :, None] & real[:, None, :]
-        whole = _weight_on(attention, block).sum(-1)
-        share = _weight_on(attention, after_copies).sum(-1) / whole
-        return share.masked_fill(~after_copies.any(-1).any(-1)[:, None], torch.nan)
-    return _weight_on(attention, after_copies).masked_fill(~after_copies.any(-1)[:, None], torch.nan)
+        share = _weight_on(attention, cells).sum(-1) / _weight_on(attention, block).sum(-1)
+        return share.masked_fill(~cells.any(-1).any(-1)[:, None], torch.nan)
+    return _weight_on(attention, cells).masked_fill(~cells.any(-1)[:, None], torch.nan)
 
 
 def duplicate_token_score(attention: Tensor, tokens: Tensor, *, valid: Tensor | None = None) -> Tensor:
@@ -63,24 +51,52 @@ def duplicate_token_score(attention: Tensor, tokens: Tensor, *, valid: Tensor | 
 
     Arguments and NaN as in `induction_score` with "all_copies".
     """
-    _, copies = _copies(attention, tokens, valid)
+    real = _real(attention, tokens, valid)
+    copies = copy_cells(tokens.to(attention.device), real)
     return _weight_on(attention, copies).masked_fill(~copies.any(-1)[:, None], torch.nan)
 
 
-def _copies(attention: Tensor, tokens: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The real tokens `[batch, position]`, and the cells (query, earlier copy) `[batch, query, key]`."""
+def copy_cells(tokens: Tensor, valid: Tensor) -> Tensor:
+    """The cells (position, earlier position with the same of `tokens` `[batch, position]`): Bool `[batch, i, j]`."""
+    same = (tokens[:, :, None] == tokens[:, None, :]) & valid[:, :, None] & valid[:, None, :]
+    return same.tril(-1)
+
+
+def induction_cells(
+    tokens: Tensor, *, valid: Tensor, definition: str = "all_copies", period: int | None = None
+) -> Tensor:
+    """The cells whose weight `induction_score` adds up: Bool `[batch, i, j + 1]`; those of "mul" as of "all_copies"."""
+    check_name(definition, "definition", DEFINITIONS)
+    if period is not None and (definition != "stripe" or period < 1):
+        raise ArgumentError(
+            f"expected a period of 1 or more, and only with definition='stripe', got {period} with {definition!r}; "
+            "leave it out"
+        )
+    copies = copy_cells(tokens, valid)
+    if period is not None:
+        places = torch.arange(copies.shape[-1], device=copies.device)
+        copies = copies & (places[:, None] - places == period)
+    elif definition == "stripe":
+        copies = copies & (copies.flip(-1).cumsum(-1).flip(-1) == 1)
+    return copies.roll(1, -1)  # nothing wraps around: the last key is no copy before any query
+
+
+def _real(attention: Tensor, tokens: Tensor, valid: Tensor | None) -> Tensor:
+    """The real tokens `[batch, position]`, once all arguments are known to fit."""
     check_axes(attention)
     check_square(attention, "a copy")
     _, batch, _, _, length = attention.shape
+    check_tokens(tokens, batch, length)
+    return check_mask(valid, "valid", batch, length, attention.device)
+
+
+def check_tokens(tokens: Tensor, batch: int, length: int) -> None:
+    """Raise unless `tokens` are ids, one a position."""
     if tokens.is_floating_point() or tuple(tokens.shape) != (batch, length):
         raise ShapeError(
             f"expected integer tokens of shape {(batch, length)}, got {tokens.dtype} of {tuple(tokens.shape)}; "
             "pass the ids the model read, one row an example"
         )
-    real = check_mask(valid, "valid", batch, length, attention.device)
-    ids = tokens.to(attention.device)
-    same = (ids[:, :, None] == ids[:, None, :]) & real[:, :, None] & real[:, None, :]
-    return real, same.tril(-1)
 
 
 def _weight_on(attention: Tensor, cells: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.functional.checks import check_axes, check_mask, check_name, check_share, check_square, upcast
-from hf_attnviz.functional.pairs import allowed_pairs
 
 FUSIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda maps: maps.mean(-3),
@@ -70,41 +69,6 @@ def rollout(
         rolled[:, kept[:, None], kept] = _product(mixing)
         examples.append(rolled)
     return torch.stack(examples, dim=1)
-
-
-def uniform_attention(
-    queries: int,
-    keys: int,
-    *,
-    causal: bool = False,
-    valid: Tensor | None = None,
-    valid_queries: Tensor | None = None,
-    positions: Tensor | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """The attention of a head that has no preference: each row even over the keys it may see, `[batch, query, key]`.
-
-    What any statistic gives on it is that statistic's baseline. Rolled out under a causal mask it drifts to the first
-    token with depth, for no reason of any model's: draw it beside every rollout. Masks as in `head_statistics`; batch
-    is 1 without them. NaN fills rows that may see nothing.
-
-    >>> uniform = uniform_attention(32, 32, causal=True)
-    >>> depths = rollout(uniform.expand(24, 1, 1, 32, 32))[:, 0, -1, 0]
-    >>> [round(float(depths[depth - 1]), 3) for depth in (1, 6, 12, 24)]
-    [0.016, 0.301, 0.714, 0.98]
-    """
-    given = valid if valid is not None else valid_queries
-    batch, device = (1, None) if given is None else (given.shape[0], given.device)
-    pairs = allowed_pairs(
-        (batch, queries, keys),
-        valid=valid,
-        valid_queries=valid_queries,
-        positions=positions,
-        causal=causal,
-        device=device,
-    )
-    allowed = pairs.allowed.to(dtype)
-    return allowed / allowed.sum(-1, keepdim=True)
 
 
 def _discarded(fused: Tensor, share: float) -> Tensor:

@@ -9,6 +9,7 @@ then the mean over the rows for which it means something, those of all examples 
 import torch
 from torch import Tensor
 
+from hf_attnviz.functional.bootstrap import Tally
 from hf_attnviz.functional.checks import check_axes, upcast
 from hf_attnviz.functional.entropy import entropy
 from hf_attnviz.functional.pairs import Pairs, allowed_pairs
@@ -61,6 +62,21 @@ def head_statistics(
     >>> {name: float(head_statistics(copies)[name]) for name in ("next_token", "self_token", "distance")}
     {'next_token': 1.0, 'self_token': 0.0, 'distance': 1.5}
     """
+    tallies = statistics_by_example(
+        attention, valid=valid, valid_queries=valid_queries, positions=positions, causal=causal
+    )
+    return {name: tally.mean() for name, tally in tallies.items()}
+
+
+def statistics_by_example(
+    attention: Tensor,
+    *,
+    valid: Tensor | None = None,
+    valid_queries: Tensor | None = None,
+    positions: Tensor | None = None,
+    causal: bool = False,
+) -> dict[str, Tally]:
+    """The same numbers before they are pooled, `[example, layer, head]` each: what an interval is made of."""
     check_axes(attention)
     layers, batch, _, queries, keys = attention.shape
     pairs = allowed_pairs(
@@ -72,17 +88,21 @@ def head_statistics(
         device=attention.device,
     )
     by_layer = [_layer(upcast(attention[layer]), pairs) for layer in range(layers)]
-    return {name: torch.stack([values[name] for values in by_layer]) for name in STATISTICS}
+    counts = by_layer[0]  # the rows that count are the same in every layer
+    return {
+        name: Tally(torch.stack([found[name].totals for found in by_layer], 1), counts[name].counts[:, None])
+        for name in STATISTICS
+    }
 
 
-def _layer(weights: Tensor, pairs: Pairs) -> dict[str, Tensor]:
-    """The statistics of one layer, `[batch, head, query, key]` → `[head]` each."""
+def _layer(weights: Tensor, pairs: Pairs) -> dict[str, Tally]:
+    """The statistics of one layer, `[batch, head, query, key]` → `[example, head]` each."""
     pairs.refuse_forbidden_weight(weights)
     weights = weights.masked_fill(~pairs.allowed[:, None], 0)
     return {**_spread(weights, pairs), **_places(weights, pairs), **_first(weights, pairs)}
 
 
-def _spread(weights: Tensor, pairs: Pairs) -> dict[str, Tensor]:
+def _spread(weights: Tensor, pairs: Pairs) -> dict[str, Tally]:
     nats = entropy(weights)
     choices = pairs.allowed.sum(-1)
     return {
@@ -93,7 +113,7 @@ def _spread(weights: Tensor, pairs: Pairs) -> dict[str, Tensor]:
     }
 
 
-def _places(weights: Tensor, pairs: Pairs) -> dict[str, Tensor]:
+def _places(weights: Tensor, pairs: Pairs) -> dict[str, Tally]:
     places = torch.arange(weights.shape[-1], device=weights.device)
     apart = (pairs.positions[:, None] - places).abs().to(weights.dtype)
     own, _ = _at_offset(weights, pairs, 0)
@@ -120,7 +140,7 @@ def _at_offset(weights: Tensor, pairs: Pairs, offset: int) -> tuple[Tensor, Tens
     return values, pairs.rows & inside & pairs.keys[:, target]
 
 
-def _first(weights: Tensor, pairs: Pairs) -> dict[str, Tensor]:
+def _first(weights: Tensor, pairs: Pairs) -> dict[str, Tally]:
     first = pairs.keys.int().argmax(-1)
     values = weights.gather(-1, first[:, None, None, None].expand(*weights.shape[:-1], 1)).squeeze(-1)
     return {
@@ -129,6 +149,6 @@ def _first(weights: Tensor, pairs: Pairs) -> dict[str, Tensor]:
     }
 
 
-def _pooled(values: Tensor, rows: Tensor) -> Tensor:
-    """The mean of `values` `[batch, head, query]` over the `rows` `[batch, query]` of all examples: `[head]`."""
-    return values.movedim(1, 0)[:, rows].mean(-1)
+def _pooled(values: Tensor, rows: Tensor) -> Tally:
+    """`values` `[batch, head, query]` summed over the `rows` `[batch, query]` of each example: `[example, head]`."""
+    return Tally(values.masked_fill(~rows[:, None], 0).sum(-1), rows.sum(-1, keepdim=True))

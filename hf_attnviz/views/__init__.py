@@ -2,17 +2,23 @@
 
 from hf_attnviz.views.bertviz import head_view, model_view, neuron_view, to_bertviz
 from hf_attnviz.views.evolution import evolution_view
+from hf_attnviz.views.head_map import head_map_view
 from hf_attnviz.views.heatmap import correlation_view, heatmap
 from hf_attnviz.views.page import compose, page
+from hf_attnviz.views.roles import roles_view
+from hf_attnviz.views.trust import trust_view
 
 __all__ = [
     "compose",
     "correlation_view",
     "evolution_view",
+    "head_map_view",
     "head_view",
     "heatmap",
     "model_view",
     "neuron_view",
     "page",
+    "roles_view",
     "to_bertviz",
+    "trust_view",
 ]

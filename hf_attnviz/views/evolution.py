@@ -1,5 +1,6 @@
 """How attention statistics change from one generated token to the next: lines over decoding steps."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -7,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hf_attnviz.axes import HEAD, LAYER, STATISTIC, STEP
+from hf_attnviz.axes import BATCH, HEAD, LAYER, STATISTIC, STEP
 from hf_attnviz.errors import ArgumentError, listed
 from hf_attnviz.language import Text
 from hf_attnviz.legible import visible
@@ -16,41 +17,48 @@ from hf_attnviz.view import View
 from hf_attnviz.views import figures
 from hf_attnviz.views.encoding import packed
 from hf_attnviz.views.page import fragment, in_both, own, page, vendored
-from hf_attnviz.views.words import axis_word, statistic_words, unit_line
+from hf_attnviz.views.words import axis_word, method_word, statistic_words, unit_line
 
-_ORDER: Final = (STATISTIC, STEP, LAYER, HEAD)
-_READING: Final = (
-    Text(
-        "Left to right: decoding steps, each with the token that it put out. "
-        "A line is a layer (mean over its heads), or one head of the layer chosen in the menu.",
-        "从左到右为解码步，标签是该步产出的词元。一条线是一层（各头平均），或菜单所选层中的一个头。",
-    ),
-    Text(
-        "Step 0 is the last row of the prompt. Gaps are undefined: at step 0 there is nothing generated to look back "
-        "on and no step before.",
-        "第 0 步是提示的最后一行。空缺表示未定义：第 0 步尚无已生成的词元，也没有上一步。",
-    ),
-    Text(
-        "Not shown: part of any trend is only that there are more keys at each step. Attention is not an explanation.",
-        "未显示：任何趋势都有一部分只是因为每一步的键更多了。注意力本身不是解释。",
-    ),
+_ORDER: Final = (BATCH, STATISTIC, STEP, LAYER, HEAD)
+_READING: Final = Text(
+    "Left to right: decoding steps, each with the token that it put out. "
+    "A line is a layer (mean over its heads), or one head of the layer chosen in the menu.",
+    "从左到右为解码步，标签是该步产出的词元。一条线是一层（各头平均），或菜单所选层中的一个头。",
+)
+_PATHS: Final = Text(
+    "Left to right: decoding steps, each with the token that it put out. A line is one head of the layer chosen in the "
+    "menu; its height is the place of the key that it looks at most, the first key at the bottom.",
+    "从左到右为解码步，标签是该步产出的词元。一条线是菜单所选层中的一个头；高度是它最关注的键的位置，第一个键在最下面。",
+)
+_UNDEFINED: Final = Text("Gaps are undefined.", "空缺表示未定义。")
+_CAVEAT: Final = Text(
+    "Not shown: whether the output depends on it. Attention is not an explanation.",
+    "未显示：输出是否依赖于它。注意力本身不是解释。",
 )
 
 
 def evolution_view(result: Result, *, title: Text | str | None = None) -> View:
-    """Lines over decoding steps, for the result of ``evolution(trace)``.
+    """Lines over decoding steps, for the result of ``evolution(trace)`` or ``argmax_paths(trace)``.
 
     Args:
-        result: axes ``statistic, step, layer, head``; all but ``step`` may be missing.
+        result: axes ``batch, statistic, step, layer, head``; all but ``step`` may be missing. ``batch`` becomes a menu.
+            Where ``parameters["keys"]`` holds texts, the numbers are places of keys: heads are then never averaged.
         title: instead of the result's method.
 
     Raises:
-        ArgumentError: no axis ``step``, or axes beyond these.
+        ArgumentError: no axis ``step``, axes beyond these, or a trace in place of a result.
     """
-    values, found = _four_axes(result)
-    statistics, steps, layers, heads = found
-    heading = title or Text("Attention while decoding", "解码过程中的注意力")
+    if not isinstance(result, Result):
+        raise ArgumentError(
+            f"expected a Result with an axis step, got {type(result).__name__}; of a generation's trace it is made by "
+            "av.evolution_view(av.evolution(trace)), or av.argmax_paths(trace) in its place"
+        )
+    values, found = _five_axes(result)
+    batch, statistics, steps, layers, heads = found
+    keys = result.parameters.get("keys")
+    heading = title or method_word(result.method)
     data = {
+        "batch": [visible(text) for text in batch.labels],
         "statistics": [
             {"name": in_both(name), "meaning": in_both(meaning)}
             for name, meaning in map(statistic_words, statistics.labels)
@@ -58,30 +66,32 @@ def evolution_view(result: Result, *, title: Text | str | None = None) -> View:
         "steps": [visible(text) for text in steps.labels],
         "layers": [visible(text) for text in layers.labels],
         "heads": [visible(text) for text in heads.labels],
+        "keys": None if keys is None else [visible(text) for text in keys],
         "values": packed(values),
     }
     footer = [Text(f"Source: {result.source}", f"出处：{result.source}")] if result.source else []
     footer += [unit_line(result.unit)] if result.unit else []
+    gaps = [] if np.isfinite(values).all() else [_UNDEFINED]
     return page(
         heading,
         fragment("evolution.html"),
-        how_to_read=[*_READING[:-1], *result.notes, _READING[-1]],
+        how_to_read=[_READING if keys is None else _PATHS, *gaps, *result.notes, _CAVEAT],
         footer=footer,
         data=data,
         scripts=[vendored("d3.min.js"), own("evolution.js")],
         style=own("evolution.css"),
         wide=True,
         height=640,
-        figures=figures.files(partial(_figure, values, found, str(heading))),
+        figures=figures.files(partial(_figure, values, found, str(heading), keys)),
     )
 
 
-def _four_axes(result: Result) -> tuple[npt.NDArray[Any], list[Axis]]:
-    """The values as ``[statistic, step, layer, head]``; a missing axis gets one position."""
+def _five_axes(result: Result) -> tuple[npt.NDArray[Any], list[Axis]]:
+    """The values as ``[batch, statistic, step, layer, head]``; a missing axis gets one position."""
     present = [axis.name for axis in result.axes]
     if STEP not in present or not set(present) <= set(_ORDER) or not result.values.numel():
         raise ArgumentError(
-            f"expected axes statistic, step, layer, head, none empty; got "
+            f"expected axes batch, statistic, step, layer, head, none empty; got "
             f"{listed(f'{a.name} ({len(a.labels)})' for a in result.axes)}"
         )
     values = result.values.detach().to("cpu", torch.float32)
@@ -98,39 +108,61 @@ def _stand_in(result: Result, name: str) -> str:
     return str(result.parameters.get(name, result.method if name == STATISTIC else "–"))
 
 
-def _figure(values: npt.NDArray[Any], found: list[Axis], title: str) -> Any:
-    """A panel for each statistic, a line for each layer: the mean over heads."""
+def _figure(values: npt.NDArray[Any], found: list[Axis], title: str, keys: Sequence[str] | None) -> Any:
+    """A panel for each statistic, a line for each layer: the mean over heads. Of paths, a panel for each layer, a line
+    for each head."""
+    batch, statistics, steps, layers, heads = found
+    if len(batch.labels) > 1:
+        raise ArgumentError(
+            f"{len(batch.labels)} candidates are too many for one figure; pick one with result.select(batch=…)"
+        )
+    if keys is None:
+        names = [str(statistic_words(name)[0]) for name in statistics.labels]
+        panels = list(zip(names, map(mean_over_heads, values[0]), strict=True))
+        word, lines = str(axis_word(LAYER)), layers
+    else:
+        panels = [(f"{axis_word(LAYER)} {name}", values[0, 0, :, n]) for n, name in enumerate(layers.labels)]
+        word, lines = str(axis_word(HEAD)), heads
+    return _lines(panels, steps, [f"{word} {text}" for text in lines.labels], title, keys)
+
+
+def _lines(
+    panels: Sequence[tuple[str, npt.NDArray[Any]]],
+    steps: Axis,
+    names: Sequence[str],
+    title: str,
+    keys: Sequence[str] | None,
+) -> Any:
+    """A figure of panels, each with a name and values ``[step, line]``."""
     from matplotlib import colormaps
 
-    statistics, steps, layers, _ = found
-    names = [str(statistic_words(name)[0]) for name in statistics.labels]
-    across = 2 if len(names) > 3 else 1
-    down = -(-len(names) // across)
+    across = 2 if len(panels) > 3 else 1
+    down = -(-len(panels) // across)
     width = max(4.2, min(9.0, 2.0 + 0.28 * len(steps.labels)))
-    figure = figures.new_figure(width * across + 1, 2.2 * down + 1.2)
-    layer_word = str(axis_word(LAYER))
-    fonts = figures.fonts_for([title, layer_word, *names, *steps.labels, *layers.labels])
+    each = 2.2 if keys is None else min(2.2 + 0.13 * len(keys), 9.0)
+    figure = figures.new_figure(width * across + 1, each * down + 1.2)
+    fonts = figures.fonts_for([title, *names, *(name for name, _ in panels), *steps.labels, *(keys or ())])
     figures.write(figure.suptitle("", fontsize=11), title, fonts)
-    colours = colormaps["viridis"](np.linspace(0, 0.88, max(len(layers.labels), 2)))
-    lines: list[Any] = []
-    for number, name in enumerate(names):
+    colours = colormaps["viridis"](np.linspace(0, 0.88, max(len(names), 2)))
+    drawn: list[Any] = []
+    for number, (name, values) in enumerate(panels):
         panel = figure.add_subplot(down, across, number + 1)
-        means = mean_over_heads(values[number])
-        lines = [panel.plot(means[:, i], color=colours[i], linewidth=1.3)[0] for i in range(len(layers.labels))]
-        if len(steps.labels) == 1:
-            for line in lines:
+        drawn = [panel.plot(values[:, i], color=colours[i], linewidth=1.3)[0] for i in range(len(names))]
+        if len(steps.labels) == 1 or keys is not None:
+            for line in drawn:
                 line.set_marker("o")
-        last = number >= len(names) - across
+        last = number >= len(panels) - across
         figures.label_ticks(panel.xaxis, steps.labels if last else [""] * len(steps.labels), fonts, rotation=60)
         panel.tick_params(labelsize=8)
         panel.set_xlim(-0.4, len(steps.labels) - 0.6)
+        if keys is not None:
+            figures.label_ticks(panel.yaxis, keys, fonts)
+            panel.set_ylim(-0.5, len(keys) - 0.5)
         figures.write(panel.set_title("", fontsize=9, loc="left"), name, fonts)
         panel.spines[["top", "right"]].set_visible(False)
-    legend = figure.legend(
-        lines, [f"{layer_word} {text}" for text in layers.labels], loc="outside right upper", fontsize=8
-    )
-    for text, label in zip(legend.get_texts(), layers.labels, strict=True):
-        figures.write(text, f"{layer_word} {label}", fonts)
+    legend = figure.legend(drawn, names, loc="outside right upper", fontsize=8)
+    for text, label in zip(legend.get_texts(), names, strict=True):
+        figures.write(text, label, fonts)
     return figure
 
 

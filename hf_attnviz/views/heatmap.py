@@ -20,7 +20,7 @@ from hf_attnviz.view import View
 from hf_attnviz.views import figures
 from hf_attnviz.views.encoding import packed
 from hf_attnviz.views.page import fragment, in_both, own, page
-from hf_attnviz.views.words import axis_word, method_word, statistic_words, unit_line, unit_word
+from hf_attnviz.views.words import axis_word, beside_words, method_word, statistic_words, unit_line, unit_word
 
 _MOST_PANELS: Final = 64
 _COLOURS: Final = Text(
@@ -105,6 +105,10 @@ def _draw(result: Result, title: Text | str, reading: Sequence[Text]) -> View:
         "unit": in_both(unit_word(result.unit if _brief(result.unit) else "")),
         "start": _start(result),
         "values": packed(values),
+        "beside": [
+            {"name": in_both(beside_words(name)[0]), "values": packed(numbers.numpy())}
+            for name, numbers in _beside(result).items()
+        ],
     }
     rows = len(result.axes[-2].labels)
     several = any(a.name == STATISTIC for a in result.axes)  # each then says its own unit
@@ -130,6 +134,11 @@ def _brief(unit: str) -> bool:
     return len(unit) <= 12
 
 
+def _beside(result: Result) -> dict[str, torch.Tensor]:
+    """What stands beside the values and is known somewhere."""
+    return {name: numbers for name, numbers in result.beside.items() if not bool(numbers.isnan().all())}
+
+
 def _start(result: Result) -> list[int]:
     """Where the menus stand at first: what is followed through the layers is whole at the last one."""
     last = [a.name for a in result.axes[-2:]]
@@ -138,18 +147,21 @@ def _start(result: Result) -> list[int]:
 
 def _arranged(result: Result) -> Result:
     """Float32 on the CPU, query and key last, each axis in its drawing order."""
-    values, found = result.values.detach().to("cpu", torch.float32), list(result.axes)
+    found, places = list(result.axes), list(range(len(result.axes)))
     if {QUERY, KEY} <= {a.name for a in found}:
         last = [next(i for i, a in enumerate(found) if a.name == name) for name in (QUERY, KEY)]
-        places = [i for i in range(len(found)) if i not in last] + last
-        values, found = values.permute(places), [found[i] for i in places]
-    for place, axis in enumerate(found):
-        if axis.order is not None:
-            values = values.index_select(place, torch.tensor(axis.order))
-            found[place] = Axis(axis.name, tuple(axis.labels[i] for i in axis.order))
-    return Result(
-        values.contiguous(), tuple(found), result.method, result.parameters, result.source, result.unit, result.notes
-    )
+        places = [i for i in places if i not in last] + last
+        found = [found[i] for i in places]
+    orders = [axis.order or range(len(axis.labels)) for axis in found]
+    found = [Axis(axis.name, tuple(axis.labels[i] for i in order)) for axis, order in zip(found, orders, strict=True)]
+
+    def arranged(numbers: torch.Tensor) -> torch.Tensor:
+        numbers = numbers.detach().to("cpu", torch.float32).permute(places)
+        for place, order in enumerate(orders):
+            numbers = numbers.index_select(place, torch.tensor(order, dtype=torch.long))
+        return numbers.contiguous()
+
+    return result.reshaped(arranged, found)
 
 
 def _reading(result: Result) -> list[Text]:
@@ -176,6 +188,14 @@ def _reading(result: Result) -> list[Text]:
         told.append(_DIVERGING)
     if not bool(finite.all()):
         told.append(_UNDEFINED)
+    if _beside(result):
+        meanings = [beside_words(name)[1] for name in _beside(result)]
+        told.append(
+            Text(
+                f"Point at a cell for what stands beside its number: {'; '.join(m.en for m in meanings)}.",
+                f"指向某格可看到数值旁的信息：{'；'.join(m.zh for m in meanings)}。",
+            )
+        )
     return [*told, *result.notes, _CAVEAT]
 
 

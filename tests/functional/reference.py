@@ -281,29 +281,57 @@ def duplicate_token_score(attention, tokens, valid):
 
 
 def evolution(steps, prompt_length):
-    names = ("lookback_ratio", "prompt_mass", "entropy", "first_token", "self_token", "drift", "argmax")
-    result = {name: np.full((len(steps), *steps[0].shape[:3]), NAN) for name in names}
+    """prompt_length None: cross-attention, whose keys know neither prompt nor own place."""
+    result = {}
     for place in np.ndindex(*steps[0].shape[:3]):
         before = None
         for step, maps in enumerate(steps):
             row = [float(a) for a in maps[place][-1]]
-            prompt, generated = mean(row[:prompt_length]), mean(row[prompt_length:])
-            values = {
-                "lookback_ratio": prompt / (prompt + generated),
-                "prompt_mass": math.fsum(row[:prompt_length]),
-                "entropy": entropy(row),
-                "first_token": row[0],
-                "self_token": row[-1],
-                "argmax": row.index(max(row)),
-                "drift": NAN,
-            }
+            values = spread_of_row(row) | {"drift": NAN, "uniform_drift": NAN}
+            if prompt_length is not None:
+                values |= places_of_row(row, prompt_length)
             if before is not None:
                 size = max(len(before), len(row))
                 values["drift"] = jensen_shannon(*(r + [0.0] * (size - len(r)) for r in (before, row)))
+                values["uniform_drift"] = growth(len(before), len(row))
             before = row
             for name, value in values.items():
-                result[name][(step, *place)] = value
+                result.setdefault(name, np.full((len(steps), *steps[0].shape[:3]), NAN))[(step, *place)] = value
     return result
+
+
+def spread_of_row(row):
+    return {
+        "first_token": row[0],
+        "entropy": entropy(row),
+        "normalised_entropy": entropy(row) / math.log(len(row)) if len(row) > 1 else NAN,
+        "effective_span": math.exp(entropy(row)),
+        "confidence": max(row),
+        "argmax": row.index(max(row)),
+    }
+
+
+def places_of_row(row, prompt_length):
+    prompt, generated = mean(row[:prompt_length]), mean(row[prompt_length:])
+    alone = len(row) == 1
+    return {
+        "lookback_ratio": prompt / (prompt + generated),
+        "prompt_mass": math.fsum(row[:prompt_length]),
+        "generated_mass": math.fsum(row[prompt_length:]),
+        "self_token": row[-1],
+        "previous_token": NAN if alone else row[-2],
+        "previous_token_argmax": NAN if alone else float(row.index(max(row)) == len(row) - 2),
+        "distance": math.fsum(a * (len(row) - 1 - key) for key, a in enumerate(row)),
+    }
+
+
+def growth(few, many):
+    """Jensen–Shannon divergence of the uniform distributions over the first `few` and the first `many` of some keys,
+    written out: few keys hold (1/few + 1/many)/2, the others 1/(2·many)."""
+    few, many = sorted((few, many))
+    shared, rest = (1 / few + 1 / many) / 2, 1 / (2 * many)
+    middle = -few * shared * math.log(shared) - (many - few) * rest * math.log(rest)
+    return middle - (math.log(few) + math.log(many)) / 2
 
 
 # alignment

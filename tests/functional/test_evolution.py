@@ -23,6 +23,14 @@ def generations(draw):
     return [torch.from_numpy(generator.dirichlet(np.ones(keys), (*heads, rows))) for rows, keys in shapes], prompt
 
 
+@st.composite
+def crossed_generations(draw):
+    """One row a step over keys that stay."""
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    keys, steps = draw(st.integers(1, 5)), draw(st.integers(1, 4))
+    return [torch.from_numpy(generator.dirichlet(np.ones(keys), (2, 1, 3, 1))) for _ in range(steps)]
+
+
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @quick
 @given(generations())
@@ -34,6 +42,50 @@ def test_matches_the_reference(dtype, generation):
     for name, values in got.items():
         assert values.dtype == (torch.int64 if name == "argmax" else dtype)
         close(values, wanted[name], TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@quick
+@given(crossed_generations())
+def test_cross_attention_matches_the_reference(dtype, steps):
+    got = evolution([step.to(dtype) for step in steps], None)
+    wanted = reference.evolution([step.numpy() for step in steps], None)
+    assert set(got) == set(wanted) and not {"lookback_ratio", "self_token", "distance"} & set(got)
+    for name, values in got.items():
+        close(values, wanted[name], TOLERANCES[dtype])
+    assert (got["uniform_drift"][1:] == 0).all()
+
+
+@quick
+@given(generations())
+def test_what_belongs_together(generation):
+    steps, prompt = generation
+    got = evolution(steps, prompt)
+    close(got["prompt_mass"] + got["generated_mass"], torch.ones_like(got["entropy"]))
+    assert (got["confidence"] >= got["first_token"].maximum(got["self_token"])).all()
+    assert (got["effective_span"] <= torch.tensor([step.shape[-1] for step in steps]).view(-1, 1, 1, 1) + 1e-9).all()
+    permuted = evolution([step.flip(2) for step in steps], prompt)
+    for name, values in permuted.items():
+        close(values, got[name].flip(-1))
+
+
+def test_the_drift_of_uniform_attention_is_all_growth():
+    """From n to n + 1 keys; by hand for 1 to 2: the middle row is (3/4, 1/4)."""
+    steps = [torch.full((1, 1, 1, 1, keys), 1 / keys, dtype=torch.float64) for keys in (1, 2, 3, 400)]
+    got = evolution(steps, 1)
+    close(got["drift"], got["uniform_drift"])
+    by_hand = -0.75 * math.log(0.75) - 0.25 * math.log(0.25) - math.log(2) / 2
+    assert float(got["uniform_drift"][1]) == pytest.approx(by_hand, abs=1e-12)
+
+
+def test_a_row_by_hand():
+    got = evolution([torch.tensor([1.0]).view(1, 1, 1, 1, 1), torch.tensor([0.7, 0.1, 0.2]).view(1, 1, 1, 1, 3)], 1)
+    close(got["distance"].flatten(), [0, 1.5], 1e-6)
+    close(got["previous_token"].flatten(), [math.nan, 0.1], 1e-6)
+    close(got["previous_token_argmax"].flatten(), [math.nan, 0], 1e-6)
+    close(got["normalised_entropy"].flatten()[:1], [math.nan])  # one key: no choice
+    close(got["lookback_ratio"].flatten(), [math.nan, 0.7 / 0.85], 1e-6)  # 0.7 ÷ (0.7 + (0.1 + 0.2)/2)
+    assert got["argmax"].flatten().tolist() == [0, 0]
 
 
 def test_uniform_attention_looks_back_by_half_however_long_the_prompt():

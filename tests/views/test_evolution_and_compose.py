@@ -68,6 +68,65 @@ def test_other_results_are_refused():
         evolution_view(Result(torch.eye(2), (Axis("query", ("a", "b")), Axis("key", ("a", "b"))), "m"))
 
 
+def test_a_trace_is_answered_with_what_to_do():
+    with pytest.raises(ArgumentError, match=r"got Trace; .*av\.evolution_view\(av\.evolution\(trace\)\)"):
+        evolution_view(self_trace(["a", "b"]))
+
+
+def paths():
+    axes = (Axis("layer", ("2", "3")), Axis("head", tuple("0123")), Axis("step", STEPS))
+    keys = ("Peking", "is", "<b>", "big")
+    return Result(torch.arange(24).reshape(2, 4, 3) % 4, axes, "argmax paths", {"keys": keys})
+
+
+@browser
+def test_paths_name_keys_and_are_never_averaged(open_page):
+    page = open_page(evolution_view(paths()))
+    assert page.eval_on_selector_all("#lines option", "os => os.map(o => o.textContent)") == [
+        "heads of layer 2",
+        "heads of layer 3",
+    ]
+    assert page.eval_on_selector_all("#chart .y .tick text", "ts => ts.map(t => t.textContent)") == [
+        "Peking",
+        "is",
+        "<b>",
+        "big",
+    ]
+    page.focus("#chart svg")
+    assert page.inner_text("#readout") == "layer 2 · head 0 · step 0 → Peking · 0 Peking"
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    assert page.inner_text("#readout") == "layer 2 · head 1 · step 1 → is · 0 Peking"
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#readout").endswith(" · 1 is")
+
+
+@browser
+def test_candidates_are_a_menu(open_page):
+    values = torch.stack([evolution().values, evolution().values + 100])
+    result = Result(values, (Axis("batch", ("0.0: a", "0.1: b")), *evolution().axes), "evolution over decoding steps")
+    page = open_page(evolution_view(result))
+    page.select_option("#batch", label="0.1: b")
+    page.focus("#chart svg")
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#readout").endswith(f" · {values[1, 0, 1, 0].mean().item():g}")
+
+
+def test_a_figure_holds_one_candidate(tmp_path):
+    result = Result(torch.zeros(2, 3), (Axis("batch", ("a", "b")), Axis("step", STEPS)), "m")
+    with pytest.raises(ArgumentError, match=r"result\.select\(batch=…\)"):
+        evolution_view(result).save(tmp_path / "x.svg")
+    assert evolution_view(result.select(batch="b")).save(tmp_path / "x.svg").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("name", ["svg", "png"])
+def test_paths_are_drawn_for_papers_too(tmp_path, name):
+    path = evolution_view(paths()).save(tmp_path / f"x.{name}")
+    assert path.stat().st_size > 1000
+    if name == "svg":
+        assert "Peking" in path.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", ["svg", "png", "pdf"])
 @pytest.mark.parametrize("tongue", ["en", "zh"])
 def test_files_for_papers(tmp_path, name, tongue):

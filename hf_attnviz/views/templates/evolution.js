@@ -1,18 +1,19 @@
 "use strict";
 // Lines over decoding steps: one a layer (mean over heads), or one a head of the chosen layer.
 (async () => {
-  const {statistics, steps, layers, heads} = attnviz.data;
+  const {batch, statistics, steps, layers, heads, keys} = attnviz.data; // keys: values are places of keys, never averaged
   const values = new Float32Array(await attnviz.unpack(attnviz.data.values));
   const byId = (id) => document.getElementById(id);
-  const margin = {top: 12, right: 16, bottom: 96, left: 56};
+  const margin = {top: 12, right: 16, bottom: 96, left: keys ? 120 : 56};
   const height = 400;
+  let example = 0;
   let statistic = 0;
-  let layer = -1; // −1: every layer, mean over heads
+  let layer = keys ? 0 : -1; // −1: every layer, mean over heads
   let lines = [];
   let at = null;
   let drawn = null;
 
-  const value = (s, t, l, h) => values[((s * steps.length + t) * layers.length + l) * heads.length + h];
+  const value = (s, t, l, h) => values[(((example * statistics.length + s) * steps.length + t) * layers.length + l) * heads.length + h];
   function mean(s, t, l) {
     const defined = heads.map((_, h) => value(s, t, l, h)).filter(Number.isFinite);
     return defined.length ? defined.reduce((sum, one) => sum + one, 0) / defined.length : NaN;
@@ -21,7 +22,8 @@
   const nearest = (items, measure) => items.reduce((best, item, i) => (measure(item, i) < measure(items[best], best) ? i : best), 0);
   const LAYER = {en: "layer", zh: "层"};
   const HEAD = {en: "head", zh: "头"};
-  const format = (number) => (Number.isFinite(number) ? String(+number.toPrecision(4)) : attnviz.say({en: "undefined", zh: "未定义"}));
+  const say = (number) => (keys ? `${number} ${keys[number]}` : String(+number.toPrecision(4)));
+  const format = (number) => (Number.isFinite(number) ? say(number) : attnviz.say({en: "undefined", zh: "未定义"}));
 
   function makeLines() {
     const count = layer < 0 ? layers.length : heads.length;
@@ -39,17 +41,22 @@
     const room = Math.max(420, byId("chart").clientWidth - 8);
     const width = Math.min(room, Math.max(520, steps.length * 46 + margin.left + margin.right));
     const x = d3.scalePoint(d3.range(steps.length), [margin.left, width - margin.right]).padding(0.4);
-    const all = lines.flatMap((line) => line.values).filter(Number.isFinite);
+    const all = keys ? [0, keys.length - 1] : lines.flatMap((line) => line.values).filter(Number.isFinite);
     const highest = all.length ? Math.max(...all) : 1;
     const lowest = all.length ? Math.min(...all) : 0;
     const bottom = lowest < 0 ? lowest : lowest > highest / 2 ? lowest - (highest - lowest) * 0.1 : 0;
-    const y = d3.scaleLinear([bottom, highest > bottom ? highest : bottom + 1], [height - margin.bottom, margin.top]).nice();
+    const y = d3.scaleLinear([bottom, highest > bottom ? highest : bottom + 1], [height - margin.bottom, margin.top]);
+    if (!keys) y.nice();
+    const thin = keys ? Math.ceil(keys.length / 22) : 1;
+    const across = (axis) => (keys ? axis.tickValues(d3.range(0, keys.length, thin)) : axis.ticks(6));
     const svg = d3.create("svg").attr("width", width).attr("height", height).attr("tabindex", 0).attr("role", "application")
       .attr("aria-label", attnviz.say({en: "Lines over decoding steps; arrow keys move", zh: "随解码步变化的折线；用方向键移动"}));
     svg.append("g").attr("class", "grid").attr("transform", `translate(${margin.left},0)`)
-      .call(d3.axisLeft(y).ticks(6).tickSize(-(width - margin.left - margin.right)).tickFormat("")).select(".domain").remove();
+      .call(across(d3.axisLeft(y)).tickSize(-(width - margin.left - margin.right)).tickFormat("")).select(".domain").remove();
+    const upright = across(d3.axisLeft(y));
+    if (keys) upright.tickFormat((n) => cut(keys[n]));
     svg.append("g").attr("class", "y").attr("transform", `translate(${margin.left},0)`)
-      .attr("font-family", null).call(d3.axisLeft(y).ticks(6)).attr("font-family", "inherit").attr("font-size", 12);
+      .attr("font-family", null).call(upright).attr("font-family", "inherit").attr("font-size", 12);
     const every = Math.max(1, Math.ceil((18 * steps.length) / (width - margin.left - margin.right)));
     const axis = svg.append("g").attr("class", "x").attr("transform", `translate(0,${height - margin.bottom})`)
       .call(d3.axisBottom(x).tickValues(d3.range(0, steps.length, every)).tickFormat((t) => cut(steps[t])));
@@ -119,11 +126,16 @@
   const choice = attnviz.menu("statistic", {en: "Statistic", zh: "统计量"}, statistics.map(({name}, i) => [String(i), name]));
   choice.querySelector("select").addEventListener("change", (event) => { statistic = +event.target.value; draw(); });
   const which = attnviz.menu("lines", {en: "Lines", zh: "折线"}, [
-    ["-1", {en: "layers (mean over heads)", zh: "各层（头的平均）"}],
+    ...(keys ? [] : [["-1", {en: "layers (mean over heads)", zh: "各层（头的平均）"}]]),
     ...layers.map((name, i) => [String(i), {en: `heads of layer ${name}`, zh: `第 ${name} 层的各头`}]),
   ]);
   which.querySelector("select").addEventListener("change", (event) => { layer = +event.target.value; draw(); });
-  byId("menus").append(choice, which);
+  if (batch.length > 1) {
+    const candidates = attnviz.menu("batch", {en: "Candidate", zh: "候选"}, batch.map((name, i) => [String(i), {en: name, zh: name}]));
+    candidates.querySelector("select").addEventListener("change", (event) => { example = +event.target.value; draw(); });
+    byId("menus").append(candidates);
+  }
+  byId("menus").append(...(statistics.length > 1 || !keys ? [choice] : []), which);
   draw();
   attnviz.onChange(draw);
   let lastWidth = innerWidth;

@@ -12,7 +12,10 @@
   const leading = axes.slice(0, -2);
   const chosen = [...attnviz.data.start];
   const values = new Float32Array(await attnviz.unpack(attnviz.data.values));
+  const beside = await Promise.all(attnviz.data.beside.map(
+    async (one) => ({name: one.name, values: new Float32Array(await attnviz.unpack(one.values))})));
   let matrix = values;
+  let page = 0;
   let scale = null;
   let cell = null;
   let at = null;
@@ -195,7 +198,8 @@
     document.querySelector(`#column-labels [data-index="${column}"]`)?.classList.add("current");
     const value = matrix[row * columns + column];
     const number = Number.isFinite(value) ? `${format(value)} ${attnviz.say(unit)}`.trim() : format(value);
-    byId("readout").textContent = `${named(rowAxis, row)} · ${named(columnAxis, column)} · ${number}`;
+    const others = beside.map((one) => `${attnviz.say(one.name)} ${format(one.values[page * rows * columns + row * columns + column])}`);
+    byId("readout").textContent = [named(rowAxis, row), named(columnAxis, column), number, ...others].join(" · ");
   }
   function under(event) {
     const box = canvas.getBoundingClientRect();
@@ -215,7 +219,7 @@
   });
 
   function draw() {
-    const page = leading.reduce((place, axis, i) => place * axis.labels.length + chosen[i], 0);
+    page = leading.reduce((place, axis, i) => place * axis.labels.length + chosen[i], 0);
     matrix = values.subarray(page * rows * columns, (page + 1) * rows * columns);
     scale = limits();
     paint();

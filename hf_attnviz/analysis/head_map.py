@@ -1,0 +1,51 @@
+"""All heads as points on a plane, those that look alike side by side."""
+
+from collections.abc import Sequence
+
+import torch
+
+from hf_attnviz import functional
+from hf_attnviz.analysis.pooling import pooled
+from hf_attnviz.axes import HEAD, STATISTIC
+from hf_attnviz.language import Text
+from hf_attnviz.result import Axis, Result
+from hf_attnviz.trace import Trace
+
+
+def head_map(traces: Trace | Sequence[Trace], *, stack: str | None = None, dimensions: int = 2) -> Result:
+    """Coordinates of all heads of all layers, ``[head, statistic]``: ``dimension 1``, ``dimension 2`` …
+
+    Classical scaling of √JS, the root of the Jensen–Shannon divergence, which is a distance: heads whose rows are
+    alike on the same texts stand close together. ``parameters["stress"]`` says how far the distances on the map are
+    from the real ones (0 is exact).
+
+    Args:
+        dimensions: 2 draws a plane.
+        stack: default: the only one.
+    """
+    data = pooled(traces, stack)
+    distance = functional.head_similarity(data.attention, method="js", **data.masks).sqrt()
+    values = functional.classical_mds(distance, dimensions)
+    stress = _stress(distance, values)
+    return Result(
+        values,
+        (Axis(HEAD, data.head_names), Axis(STATISTIC, tuple(f"dimension {n + 1}" for n in range(dimensions)))),
+        "head map",
+        {**data.what, "method": "js", "dimensions": dimensions, "stress": stress},
+        "Clark et al. 2019, section 6; Torgerson 1952",
+        "√nats",
+        (
+            Text(
+                f"Distances on the map differ from the real ones by {stress:.0%} (Kruskal's stress-1); directions mean "
+                "nothing by themselves.",
+                f"图上距离与真实距离相差 {stress:.0%}（Kruskal stress-1）；方向本身没有含义。",
+            ),
+        ),
+    )
+
+
+def _stress(distance: torch.Tensor, places: torch.Tensor) -> float:
+    """√(Σ(d − δ)² / Σδ²) over all pairs of heads that are known: Kruskal 1964."""
+    drawn = (places[:, None] - places).double().norm(dim=-1)
+    real = distance.double()
+    return float(((drawn - real).square().nansum() / real.square().nansum()).sqrt())

@@ -1,0 +1,81 @@
+"""What a model is given, made fit to be explained: one example, no padding, tokens or a picture."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from hf_attnviz.capturing.text import decoder_start, encode, on_device
+from hf_attnviz.errors import ArgumentError, listed
+
+_READ: Final = ("input_ids", "pixel_values")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def with_gradients(function: F) -> F:
+    """A function that takes gradients, whatever block (``no_grad``, ``inference_mode``) its caller stands in."""
+    inside: F = torch.inference_mode(False)(torch.enable_grad()(function))
+    return inside
+
+
+def refuse_training(model: nn.Module) -> None:
+    if model.training:
+        raise ArgumentError(
+            f"{type(model).__name__} is in training mode, where dropout makes every answer another; call model.eval()"
+        )
+
+
+def explained(inputs: Mapping[str, Any]) -> str:
+    found = [name for name in _READ if isinstance(inputs.get(name), Tensor)]
+    if len(found) == 1:
+        return found[0]
+    came = listed(inputs) if not found else "both; a picture inside a text is explained by one tower at a time"
+    raise ArgumentError(f"expected token ids (input_ids) or a picture (pixel_values) among the inputs; got {came}")
+
+
+def one_example(model: Any, processor: Any, inputs: str | Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs of one example, fit to be explained."""
+    if isinstance(inputs, str):
+        given = encode(model, processor, inputs)
+    elif isinstance(inputs, Mapping):
+        given = on_device({name: value for name, value in inputs.items() if value is not None}, model)
+    else:
+        raise ArgumentError(f"expected a text or the model's inputs (a dict of tensors), got {type(inputs).__name__}")
+    given.pop("labels", None)
+    sizes = {name: len(given[name]) for name in _READ if isinstance(given.get(name), Tensor)}
+    if any(size != 1 for size in sizes.values()):
+        raise ArgumentError(f"expected one example, got batches of {sizes}; explain one at a time")
+    given = {name: value.clone() if isinstance(value, Tensor) else value for name, value in given.items()}
+    if "decoder_input_ids" not in given and "input_ids" in given:
+        given |= decoder_start(model)
+    return _without_padding(given)
+
+
+def _without_padding(given: dict[str, Any]) -> dict[str, Any]:
+    ids, mask = given.get("input_ids"), given.get("attention_mask")
+    if ids is None or not isinstance(mask, Tensor) or mask.shape != ids.shape or bool(mask.all()):
+        return given
+    return shortened(given, mask[0].bool().nonzero().flatten())
+
+
+def shortened(given: Mapping[str, Any], kept: Tensor) -> dict[str, Any]:
+    """The inputs of a text of which only the positions ``kept`` are left; what counts positions counts them anew."""
+    shape = given["input_ids"].shape
+    follow = {
+        name: value
+        for name, value in given.items()
+        if isinstance(value, Tensor) and value.shape[:2] == shape and not name.startswith("decoder_")
+    }
+    kept = kept.to(given["input_ids"].device)
+    count = torch.arange(len(kept), device=kept.device)
+    return {**given} | {name: value[:, count if name == "position_ids" else kept] for name, value in follow.items()}
+
+
+def copies(inputs: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """Every tensor of one example, ``rows`` times."""
+    return {
+        name: value.repeat(rows, *[1] * (value.dim() - 1)) if isinstance(value, Tensor) and value.dim() else value
+        for name, value in inputs.items()
+    }

@@ -1,0 +1,207 @@
+"""One prediction of a model on one text: what was read, what is explained, and where in the text it is read off."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from hf_attnviz.capturing.pipeline import model_of, processor_of
+from hf_attnviz.capturing.recording import Recording
+from hf_attnviz.capturing.text import can_generate, decoder_start, encode, on_device, tokenizer_of
+from hf_attnviz.capturing.wrappers import unwrapped
+from hf_attnviz.errors import ArgumentError, CaptureError
+from hf_attnviz.explaining.target import Target, TargetLike, labels_of, logits_of, resolved
+from hf_attnviz.labels import Labels
+from hf_attnviz.trace import Trace
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """One scalar that a model gave for one text.
+
+    Attributes:
+        model, processor: what ran, and the tokenizer or processor that reads for it (or None).
+        inputs: what the model was given, batch of one, padding left out, on the model's device.
+        target: the scalar.
+        probability: its probability; for a function of the user's own, the scalar itself.
+        trace: the attention of this very pass; None where it could not be captured.
+        unseen: why it could not.
+        row: the position of the text at which the prediction is read off; None where it is read off all of them, or
+            off a decoder's side.
+        causal: whether positions after ``row`` cannot matter.
+    """
+
+    model: Any
+    processor: Any
+    inputs: dict[str, Any]
+    target: Target
+    probability: float
+    trace: Trace | None
+    unseen: str
+    row: int | None
+    causal: bool
+
+    @property
+    def ids(self) -> torch.Tensor:
+        """The token ids ``[position]`` of the text that is explained: the source, in an encoder-decoder."""
+        found: torch.Tensor = self.inputs["input_ids"][0]
+        return found
+
+    @property
+    def two_sided(self) -> bool:
+        """Whether the text is read by an encoder and the prediction made by a decoder."""
+        return is_two_sided(self.model)
+
+    def labels(self) -> Labels:
+        """What stands at each position of the text."""
+        stacks = () if self.trace is None else self.trace.stacks.values()
+        for stack in stacks:
+            if len(stack.keys) == len(self.ids) and (stack.name == "cross" or not self.two_sided):
+                return stack.keys
+        tokenizer, ids = tokenizer_of(self.processor), self.ids.tolist()
+        return Labels.plain([str(i) if tokenizer is None else str(tokenizer.decode([i])) for i in ids])
+
+
+def predicted(model: Any, inputs: str | Mapping[str, Any], *, target: TargetLike, processor: Any = None) -> Prediction:
+    """Run a model once on one text, its attention captured, and find what is to be explained.
+
+    Args:
+        model: a model, a pipeline, or what :func:`hf_attnviz.load_model` gives.
+        inputs: a text, or the model's inputs for one: a dict of tensors, batch of one.
+        target: see :func:`hf_attnviz.explaining.target.resolved`; its positions count without padding. Where the
+            text has a ``[MASK]``, that is read by default, else the last position.
+
+    Raises:
+        ArgumentError: a model in training mode, no text, more than one, or a target that is not there.
+    """
+    module = unwrapped(model_of(model))
+    reads = processor if processor is not None else processor_of(model)
+    refuse_training(module)
+    given = one_text(module, reads, inputs)
+    outputs, trace, unseen = _run(module, reads, given)
+    causal = _is_causal(module, trace)
+    found = _found(target, outputs, module, reads, given)
+    with torch.no_grad():
+        probability = float(found.probability(outputs)[0])
+    row = _row(found, module, reads, given["input_ids"][0], causal)
+    return Prediction(module, reads, given, found, probability, trace, unseen, row, causal)
+
+
+def is_two_sided(model: Any) -> bool:
+    """Whether the model is an encoder-decoder."""
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+
+
+def refuse_training(model: nn.Module) -> None:
+    """Raise where dropout would make every answer another."""
+    if model.training:
+        raise ArgumentError(
+            f"{type(model).__name__} is in training mode, where dropout makes every answer another; call model.eval()"
+        )
+
+
+def one_text(model: Any, processor: Any, inputs: str | Mapping[str, Any]) -> dict[str, Any]:
+    """The model's inputs for one text, on its device, padding left out, the start of a decoder added.
+
+    Raises:
+        ArgumentError: no token ids, several texts, or inputs of which no token can be taken away.
+    """
+    if isinstance(inputs, str):
+        given = dict(encode(model, processor, inputs))
+    elif isinstance(inputs, Mapping):
+        given = {name: value for name, value in inputs.items() if value is not None and name != "labels"}
+    else:
+        raise ArgumentError(f"expected a text or the model's inputs (a dict of tensors), got {type(inputs).__name__}")
+    ids = given.get("input_ids")
+    if not isinstance(ids, torch.Tensor) or ids.dim() != 2 or not ids.shape[1]:
+        raise ArgumentError(
+            "expected input_ids [1, position] among the inputs: tokens are taken out of a text, and of nothing else; "
+            f"got {', '.join(given) or 'nothing'}"
+        )
+    if len(ids) != 1:
+        raise ArgumentError(f"expected one text, got a batch of {len(ids)}; explain one at a time")
+    if "past_key_values" in given or "encoder_outputs" in given:
+        raise ArgumentError("what was read before is in a cache, where nothing can be taken out; give the whole text")
+    given = _without_padding(on_device(given, model))
+    if can_generate(model) and not {"decoder_input_ids", "decoder_inputs_embeds"} & set(given):
+        given |= decoder_start(model)
+    return given
+
+
+def of_positions(inputs: Mapping[str, Any]) -> tuple[str, ...]:
+    """The inputs that have an entry for each position of the text: those that follow when a token goes."""
+    shape = tuple(inputs["input_ids"].shape)
+    return tuple(
+        name
+        for name, value in inputs.items()
+        if isinstance(value, torch.Tensor)
+        and tuple(value.shape[:2]) == shape
+        and not name.startswith("decoder_")
+        and (not value.is_floating_point() or name == "attention_mask")
+    )
+
+
+def _without_padding(given: dict[str, Any]) -> dict[str, Any]:
+    mask = given.get("attention_mask")
+    if not isinstance(mask, torch.Tensor):
+        return given
+    if mask.shape != given["input_ids"].shape:
+        raise ArgumentError(
+            f"expected an attention_mask {tuple(given['input_ids'].shape)}, got {tuple(mask.shape)}: of a mask from "
+            "each position to each, no token can be taken out"
+        )
+    real = mask[0].bool()
+    if bool(real.all()):
+        return given
+    return given | {name: given[name][:, real] for name in of_positions(given)}
+
+
+def _run(model: Any, processor: Any, given: Mapping[str, Any]) -> tuple[Any, Trace | None, str]:
+    """The outputs of one pass, with its attention where that can be had."""
+    try:
+        recording = Recording(model, processor)
+        with recording, torch.no_grad():
+            outputs = model(**given)
+        return outputs, recording.trace, ""
+    except CaptureError as problem:
+        with torch.no_grad():
+            return model(**given), None, str(problem)
+
+
+def _found(target: TargetLike, outputs: Any, model: Any, processor: Any, given: Mapping[str, Any]) -> Target:
+    logits, config = logits_of(outputs), getattr(model, "config", None)
+    position = None
+    if logits is not None and logits.dim() == 3 and not callable(target) and not isinstance(target, tuple):
+        if labels_of(config, logits):
+            raise ArgumentError("this model labels every token; say which: target=(position, label)")
+        position = None if is_two_sided(model) else _masked(processor, given["input_ids"][0])
+    return resolved(target, outputs, processor=processor, position=position, config=config)
+
+
+def _masked(processor: Any, ids: torch.Tensor) -> int | None:
+    """Where the only ``[MASK]`` stands."""
+    mask = getattr(tokenizer_of(processor), "mask_token_id", None)
+    places = [] if mask is None else (ids == mask).nonzero().flatten().tolist()
+    if len(places) > 1:
+        raise ArgumentError(f"the text has {len(places)} masks; say which one is explained: target=({places[0]}, None)")
+    return int(places[0]) if places else None
+
+
+def _is_causal(model: Any, trace: Trace | None) -> bool:
+    if trace is None:
+        return can_generate(model) and not is_two_sided(model)
+    return not is_two_sided(model) and all(m.causal for m in trace.maps if m.kind == "self")
+
+
+def _row(target: Target, model: Any, processor: Any, ids: torch.Tensor, causal: bool) -> int | None:
+    if is_two_sided(model):
+        return None
+    if target.position is not None:
+        return target.position
+    if causal:
+        return len(ids) - 1
+    summary = getattr(tokenizer_of(processor), "cls_token_id", None)
+    places = [] if summary is None else (ids == summary).nonzero().flatten().tolist()
+    return int(places[0]) if places else None

@@ -1,0 +1,114 @@
+"""The rankings that are put to the test: for each method a score for every token of the text."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import torch
+
+from hf_attnviz import functional
+from hf_attnviz.errors import ArgumentError, AttnvizError, NotKeptError, ShapeError, UnknownNameError, listed
+from hf_attnviz.explaining.prediction import Prediction
+from hf_attnviz.language import Text
+from hf_attnviz.trace import AttentionStack, Trace
+
+Scores = Callable[[Prediction], torch.Tensor]
+
+
+def attention_of(prediction: Prediction) -> torch.Tensor:
+    """Raw attention ``[key]``: last layer, mean over heads, the row at which the prediction is read.
+
+    In an encoder-decoder the row of the decoder's cross-attention; where the prediction is read off all positions,
+    the mean of all rows.
+    """
+    last = looking(prediction).maps[-1].plain().weights
+    return rows_of((last if last.dtype == torch.float64 else last.float()).mean(0), prediction)
+
+
+def rollout_of(prediction: Prediction) -> torch.Tensor:
+    """The same row of attention rollout ``[key]``.
+
+    In an encoder-decoder the row of the last cross-attention, followed through the encoder by its rollout.
+    """
+    if not prediction.two_sided:
+        stack = looking(prediction).whole()
+        return rows_of(functional.rollout(stack.stacked()[:, None])[-1, 0], prediction)
+    encoder = _trace(prediction).stack("encoder").whole()
+    return attention_of(prediction) @ functional.rollout(encoder.stacked()[:, None])[-1, 0]
+
+
+OWN: Final[Mapping[str, Scores]] = {"attention": attention_of, "rollout": rollout_of}
+
+
+def looking(prediction: Prediction) -> AttentionStack:
+    """The stack whose rows look at the text: cross-attention, or the model's own attention to itself.
+
+    Raises:
+        NotKeptError: its attention could not be captured.
+        ShapeError: no row of it looks at the text's tokens.
+    """
+    trace = _trace(prediction)
+    if prediction.two_sided:
+        return trace.stack("cross")
+    length = len(prediction.ids)
+    fitting = [
+        stack
+        for stack in trace.stacks.values()
+        if stack.maps[-1].kind == "self" and (len(stack.queries), len(stack.keys)) == (length, length)
+    ]
+    if not fitting:
+        raise ShapeError(f"no stack of this model looks from the {length} tokens to themselves: {listed(trace.stacks)}")
+    return fitting[-1]
+
+
+def rows_of(weights: torch.Tensor, prediction: Prediction) -> torch.Tensor:
+    """The row of ``[query, key]`` at which the prediction is read; the mean row where it is read off all of them."""
+    if prediction.two_sided:
+        return weights[-1 if prediction.target.position is None else prediction.target.position]
+    return weights.mean(0) if prediction.row is None else weights[prediction.row]
+
+
+def rankings_of(
+    prediction: Prediction,
+    methods: Sequence[str] | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, torch.Tensor], dict[str, Text]]:
+    """The scores ``[key]`` of each method and of each ranking of the user's own; and why a method has none.
+
+    Raises:
+        UnknownNameError: a method that is not there.
+        ShapeError: a ranking of the user's own that does not have a score for each token.
+        ArgumentError: one that bears a method's name, or no ranking at all.
+    """
+    wanted = list(OWN) if methods is None else list(methods)
+    unknown = [name for name in wanted if name not in OWN]
+    if unknown:
+        raise UnknownNameError(f"unknown method {listed(unknown)}; known: {listed(OWN)}")
+    scores, missing = {}, {}
+    for name in wanted:
+        try:
+            scores[name] = OWN[name](prediction).detach().double().cpu()
+        except (AttnvizError, NotImplementedError) as problem:
+            scores[name] = torch.full((len(prediction.ids),), torch.nan, dtype=torch.float64)
+            missing[name] = Text(f"it could not be computed: {problem}", f"无法计算：{problem}")
+    scores |= {name: _checked(name, value, prediction, wanted) for name, value in (given or {}).items()}
+    if not scores:
+        raise ArgumentError("there is no ranking to test; name methods, or give rankings={'mine': scores}")
+    return scores, missing
+
+
+def _checked(name: str, value: Any, prediction: Prediction, taken: Sequence[str]) -> torch.Tensor:
+    if name in taken:
+        raise ArgumentError(f"the ranking {name!r} bears the name of a method; call it otherwise")
+    scores = torch.as_tensor(value).detach().double().cpu()
+    if scores.shape != prediction.ids.shape:
+        raise ShapeError(
+            f"the ranking {name!r} needs a score for each of the {len(prediction.ids)} tokens (special ones included, "
+            f"they are not ranked), got shape {tuple(scores.shape)}"
+        )
+    return scores
+
+
+def _trace(prediction: Prediction) -> Trace:
+    if prediction.trace is None:
+        raise NotKeptError(f"its attention could not be captured: {prediction.unseen}")
+    return prediction.trace

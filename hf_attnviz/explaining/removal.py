@@ -1,0 +1,200 @@
+"""A prediction without some of its tokens: the probability that is left, by deletion or by replacement.
+
+Deletion runs the shorter text: every input that has an entry for each position loses the same ones, positions are
+counted anew, and the place at which the prediction is read moves along. Replacement keeps the length and puts a mask
+token in the place of each token that is taken away. Texts of one length run side by side, so no padding is needed; no
+text runs twice.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import torch
+
+from hf_attnviz import progress
+from hf_attnviz.capturing.text import tokenizer_of
+from hf_attnviz.errors import ArgumentError, ShapeError
+from hf_attnviz.explaining.prediction import Prediction, of_positions
+from hf_attnviz.language import Text
+
+WAYS: Final = ("deletion", "replacement")
+_ROWS: Final = 64
+_NUMBERS: Final = 2**26  # of activations and logits that one batch may take: 256 MB in float32
+_RUNNING: Final = Text("running the text without some of its tokens", "正在移除部分词元后重新运行")
+
+
+class Removal:
+    """The probability ``[…]`` of a prediction for what is kept of its candidates; each text runs once.
+
+    Args:
+        prediction: what is explained.
+        positions: the candidates, positions of the text.
+        way: ``"deletion"`` or ``"replacement"``.
+        replacement: the token id that stands for a removed token; needed for replacement.
+    """
+
+    def __init__(
+        self, prediction: Prediction, positions: Sequence[int], way: str, replacement: int | None = None
+    ) -> None:
+        if way not in WAYS or (way == "replacement" and replacement is None):
+            raise ArgumentError(f"expected deletion, or replacement with the id of a token, got {way!r}, {replacement}")
+        self.prediction, self.way, self.replacement = prediction, way, replacement
+        self.positions = torch.tensor(list(positions), dtype=torch.long)
+        self.known: dict[bytes, float] = {self._key(torch.ones(len(self.positions), dtype=torch.bool)): float("nan")}
+        self.known[next(iter(self.known))] = prediction.probability
+        self._follow = of_positions(prediction.inputs)
+
+    def __call__(self, keep: torch.Tensor) -> torch.Tensor:
+        """The probability with only those candidates kept that are True in ``keep`` `[candidate]`; float64."""
+        key = self._key(keep)
+        if key not in self.known:
+            for batch in self.batches(keep[None]):
+                self.run(batch)
+        return torch.tensor(self.known[key], dtype=torch.float64)
+
+    def batches(self, keeps: torch.Tensor) -> list[torch.Tensor]:
+        """What has not run yet of ``keeps`` `[row, candidate]`, in batches of one length and bounded size."""
+        new = {self._key(keep): keep for keep in keeps}
+        rows = [keep for key, keep in new.items() if key not in self.known]
+        groups: dict[int, list[torch.Tensor]] = {}
+        for keep in rows:
+            groups.setdefault(int(keep.sum()) if self.way == "deletion" else 0, []).append(keep)
+        size = self._rows()
+        return [torch.stack(g[n : n + size]) for g in groups.values() for n in range(0, len(g), size)]
+
+    def run(self, keeps: torch.Tensor) -> None:
+        """Run one batch from :meth:`batches` and remember what it gives."""
+        inputs, read = self.inputs(keeps)
+        if not inputs["input_ids"].shape[1]:
+            found = [float("nan")] * len(keeps)  # nothing is left to read
+        else:
+            with torch.no_grad():
+                found = self.prediction.target.probability(self.prediction.model(**inputs), read).tolist()
+        self.known.update(zip(map(self._key, keeps), found, strict=True))
+
+    def inputs(self, keeps: torch.Tensor) -> tuple[dict[str, Any], torch.Tensor | None]:
+        """The inputs of a batch ``[row, candidate]``, and where its prediction is read, row by row.
+
+        Raises:
+            ShapeError: by deletion, rows of different lengths.
+        """
+        given, rows = self.prediction.inputs, len(keeps)
+        kept = torch.ones(rows, len(self.prediction.ids), dtype=torch.bool)
+        kept[:, self.positions] = keeps.cpu()
+        if self.way == "replacement":
+            spread = {name: _spread(value, rows) for name, value in given.items()}
+            gone = ~kept.to(given["input_ids"].device)
+            return spread | {"input_ids": spread["input_ids"].masked_fill(gone, self.replacement)}, None
+        lengths = kept.sum(-1)
+        if bool((lengths != lengths[0]).any()):
+            raise ShapeError("texts of different lengths cannot run in one batch without padding")
+        places = kept.nonzero()[:, 1].view(rows, -1).to(given["input_ids"].device)
+        followed = {name: given[name][0][places] for name in self._follow}
+        if "position_ids" in followed:  # counted anew, as in a text that never had the others
+            followed["position_ids"] = given["position_ids"][:, : places.shape[1]].expand(rows, -1)
+        return {name: followed.get(name, _spread(value, rows)) for name, value in given.items()}, self._read(kept)
+
+    def _read(self, kept: torch.Tensor) -> torch.Tensor | None:
+        position = self.prediction.target.position
+        if position is None or self.prediction.two_sided:
+            return None
+        return kept[:, :position].sum(-1)
+
+    def _rows(self) -> int:
+        """How many texts run side by side."""
+        if runs_alone(self.prediction):
+            return 1
+        text = _text_config(self.prediction.model)
+        widths = [getattr(text, name, None) for name in ("vocab_size", "hidden_size", "d_model", "n_embd")]
+        width = max([w * (1 if n == 0 else 16) for n, w in enumerate(widths) if isinstance(w, int)], default=16_384)
+        return max(1, min(_ROWS, _NUMBERS // (width * len(self.prediction.ids))))
+
+    @staticmethod
+    def _key(keep: torch.Tensor) -> bytes:
+        return bytes(keep.to(torch.uint8).tolist())
+
+
+def runs_alone(prediction: Prediction) -> bool:
+    """Whether the model reads one text at a time only: its inputs say so, or it looks for the end of each text by a
+    padding token that it does not have."""
+    pooled_at_the_end = prediction.target.position is None and prediction.causal
+    if pooled_at_the_end and getattr(_text_config(prediction.model), "pad_token_id", None) is None:
+        return True
+    return any(len(v) != 1 for v in prediction.inputs.values() if isinstance(v, torch.Tensor) and v.dim())
+
+
+def _text_config(model: Any) -> Any:
+    config = getattr(model, "config", None)
+    return config.get_text_config() if config is not None and hasattr(config, "get_text_config") else config
+
+
+def measure(work: Iterable[tuple[Removal, torch.Tensor]]) -> None:
+    """Run all these texts, ``[row, candidate]`` for each way; long work announces itself and shows how far it is."""
+    batches = [(removal, batch) for removal, keeps in work for batch in removal.batches(keeps)]
+    for removal, batch in progress.shown(batches, len(batches), _RUNNING):
+        removal.run(batch)
+
+
+def replacement_of(prediction: Prediction, given: int | str | None = None) -> tuple[int, Text]:
+    """The token that stands for a removed one, and in words which it is.
+
+    It is ``given``, else the tokenizer's mask, else its unknown token, else padding, else the end.
+
+    Raises:
+        ArgumentError: there is none of them, or what was given is no token.
+    """
+    tokenizer = tokenizer_of(prediction.processor)
+    if given is not None:
+        return _given(prediction, tokenizer, given)
+    config = getattr(prediction.model, "config", None)
+    for holder in (tokenizer, config):
+        for role in ("mask", "unk", "pad", "eos"):
+            found = getattr(holder, f"{role}_token_id", None)
+            if isinstance(found, int) and found >= 0:
+                return found, _told(tokenizer, found, role)
+    raise ArgumentError(
+        "this model knows no mask, unknown, padding or end token to put in the place of what is removed; "
+        "say which: replacement=…, a token or its id"
+    )
+
+
+def _given(prediction: Prediction, tokenizer: Any, given: int | str) -> tuple[int, Text]:
+    if isinstance(given, str):
+        found = tokenizer.get_vocab().get(given) if tokenizer is not None else None
+        if found is None:
+            raise ArgumentError(f"replacement={given!r} is no token of this tokenizer; give one token, or its id")
+        given = int(found)
+    size = getattr(_text_config(prediction.model), "vocab_size", None)
+    if isinstance(given, bool) or not 0 <= given < (size or given + 1):
+        up_to = f" to {size - 1}" if size else ""
+        raise ArgumentError(f"replacement={given}: expected the id of a token, from 0{up_to}")
+    return given, _told(tokenizer, given, "")
+
+
+_ROLES: Final = {
+    "mask": Text("the mask token", "掩码词元"),
+    "unk": Text("the unknown token, for there is no mask token", "未知词元（没有掩码词元）"),
+    "pad": Text(
+        "the padding token, for there is neither a mask nor an unknown token", "填充词元（没有掩码或未知词元）"
+    ),
+    "eos": Text(
+        "the end token, for there is no mask, unknown or padding token", "结束词元（没有掩码、未知或填充词元）"
+    ),
+    "": Text("as given", "由用户指定"),
+}
+
+
+def _told(tokenizer: Any, token: int, role: str) -> Text:
+    name = str(token) if tokenizer is None else str(tokenizer.convert_ids_to_tokens(token))
+    why = _ROLES[role]
+    return Text(
+        f"Replacement puts {name} in the place of each removed token: {why.en}.",
+        f"替换法以 {name} 代替每个被移除的词元：{why.zh}。",
+    )
+
+
+def _spread(value: Any, rows: int) -> Any:
+    """The same input for each row of a batch."""
+    if isinstance(value, torch.Tensor) and value.dim() and len(value) == 1:
+        return value.expand(rows, *value.shape[1:])
+    return value

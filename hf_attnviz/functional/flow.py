@@ -1,0 +1,91 @@
+"""How much of each input token can reach a position through the layers, if attention were pipes that hold so much.
+
+Source: Abnar & Zuidema, "Quantifying Attention Flow in Transformers" (2020), section 3 (attention flow): the maximum
+flow from a position above the top layer to an input token, each layer's edges holding Â = (1−r)·mean over heads + r·I.
+Steps: keep only the edges on a way from that position to that token; capacities as whole numbers; one problem a pair.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_flow
+from torch import Tensor
+
+from hf_attnviz.errors import ArgumentError
+from hf_attnviz.functional.checks import check_axes, check_share, check_square, upcast
+from hf_attnviz.language import Text
+from hf_attnviz.progress import shown
+
+UNIT = 2**30  # what a capacity of one is in whole numbers: the largest power that int32 sums can hold
+_WHAT = Text("attention flow", "注意力流")
+
+
+def flow(
+    attention: Tensor, *, residual: float = 0.5, normalise: bool = False, queries: Sequence[int] | None = None
+) -> Tensor:
+    """Attention flow of `attention` `[layer, head, query, key]` of one example: `[query, key]`, from 0 to 1.
+
+    Entry `[i, j]` is the maximum flow from position `queries[i]` above the last layer down to input token j. Each token
+    is asked for by itself, so rows sum to more than one; normalise divides them by their sums. residual: the share r of
+    the residual stream. queries: the rows wanted (negative ones count from the end), default all.
+
+    Exact to about 1e-9 times the root of the number of edges. Costs a maximum-flow problem a pair: a millisecond each
+    at 6 layers of 32 tokens, ten at 12 layers of 128; long work announces itself. In a causal stack token 0 fills up
+    to 1 with depth, as it does under uniform attention: hold it against `flow(uniform_like(…))`.
+
+    Raises ShapeError unless maps are square, ArgumentError for weights that are no weights (NaN, negative) or a row
+    that is not there.
+
+    >>> two = torch.tensor([[[1.0, 0.0], [0.5, 0.5]], [[1.0, 0.0], [0.2, 0.8]]])[:, None]
+    >>> flow(two)
+    tensor([[1.0000, 0.0000],
+            [0.3500, 0.7500]])
+    """
+    check_axes(attention, "layer head query key")
+    check_square(attention, "flow")
+    check_share(residual, "residual")
+    tokens = attention.shape[-1]
+    rows = [_row(row, tokens) for row in (range(tokens) if queries is None else queries)]
+    fused = upcast(attention).mean(1)
+    if not bool((fused >= 0).all()):
+        raise ArgumentError("expected weights from 0 up, got NaN or less than 0; leave padding out before flow")
+    identity = torch.eye(tokens, dtype=fused.dtype, device=fused.device)
+    mixing = ((1 - residual) * fused + residual * identity).detach().cpu().double().numpy()
+    unit = UNIT / max(1.0, mixing.sum(-1).max())
+    capacities = np.rint(mixing * unit).astype(np.int32)
+    found = np.zeros((len(rows), tokens))
+    pairs = [(n, key) for n in range(len(rows)) for key in range(tokens)]
+    for n, key in shown(pairs, len(pairs), _WHAT):
+        found[n, key] = _largest(capacities, rows[n], key) / unit
+    flows = torch.from_numpy(found).to(fused)
+    return flows / flows.sum(-1, keepdim=True) if normalise else flows
+
+
+def _row(row: int, tokens: int) -> int:
+    if not -tokens <= row < tokens:
+        raise ArgumentError(f"expected queries from {-tokens} to {tokens - 1}, got {row}; count rows from 0")
+    return row % tokens
+
+
+def _largest(capacities: NDArray[np.int32], query: int, key: int) -> int:
+    """The maximum flow through `capacities` `[layer, query, key]` from the top's `query` down to the bottom's `key`."""
+    layers, tokens, _ = capacities.shape
+    if layers == 1:
+        return int(capacities[0, query, key])
+    first, last = capacities[-1, query], capacities[0, :, key]
+    if layers == 2:
+        return int(np.minimum(first, last).astype(np.int64).sum())  # parallel pipes, two in a row each
+    # node 0 is the query, then the tokens between layers from the top down, the last node is the key
+    inner = capacities[-2:0:-1]
+    depth, above, below = np.nonzero(inner)
+    places = np.arange(tokens)
+    sink = 1 + (layers - 1) * tokens
+    start = np.concatenate([0 * places, 1 + depth * tokens + above, sink - tokens + places])
+    end = np.concatenate([1 + places, 1 + (depth + 1) * tokens + below, np.full(tokens, sink)])
+    sizes = np.concatenate([first, inner[depth, above, below], last])
+    used = sizes > 0
+    graph = csr_array((sizes[used], (start[used], end[used])), shape=(sink + 1, sink + 1), dtype=np.int32)
+    return int(maximum_flow(graph, 0, sink).flow_value)
