@@ -90,7 +90,8 @@ class Block:
             ProofError: it did not.
         """
         first = _first(output)
-        if first is None or not torch.equal(events[-1].tensor, first):
+        last = events[-1].tensor if events else None
+        if first is None or last is None or not torch.equal(last.flatten(), first.flatten()):
             raise ProofError(
                 f"{type(self.module).__name__} is run again to find out what it makes of attention, and it does not "
                 "repeat itself (dropout, a cache, hooks of your own, an intervention); run it plainly, in eval mode"
@@ -105,8 +106,9 @@ class _Events:
 
     def note(self, kind: str, module: nn.Module | None, value: Any) -> None:
         tensor = _first(value)
-        if tensor is None or tensor.dim() < 3 or not tensor.is_floating_point():
+        if tensor is None or tensor.dim() < 2 or not tensor.is_floating_point():
             return
+        tensor = tensor[None] if tensor.dim() == 2 else tensor  # pictures laid end to end, without a batch
         number, self.count = self.count, self.count + 1
         if self.until is None or number == self.until:
             self.found.append(Event(kind, module, tensor.detach().clone()))  # it may be changed in place later
@@ -167,7 +169,7 @@ def _own(value: Any) -> Any:
     """An argument for one run alone: streams are copied, caches left out."""
     if hasattr(value, "get_seq_length"):
         return None
-    streams = isinstance(value, torch.Tensor) and value.is_floating_point() and value.dim() == 3
+    streams = isinstance(value, torch.Tensor) and value.is_floating_point() and value.dim() in (2, 3)
     return value.detach().clone() if streams else value
 
 

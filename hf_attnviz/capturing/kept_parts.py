@@ -175,7 +175,8 @@ class _Reading:
             target = self.real[joint.site].tensor.double() + residual.double()
         else:
             target = self.real[joint.outer[1] if joint.outer else joint.stream].tensor
-        bound = tolerance(target, residual.dtype)
+        kinds = (self.real[n].tensor.dtype for n in (self.event, joint.site, joint.residual))  # autocast mixes them
+        bound = tolerance(target, max(kinds, key=lambda kind: torch.finfo(kind).eps))
         parts, error = [], 0.0
         for row, weights in enumerate(self.weights):
             values, stream = self.values[row].double(), residual[row].double()
