@@ -149,7 +149,7 @@ class _Look:
         return None if stays else (first, out)
 
     def _goes_on(self, number: int) -> bool:
-        """Whether something later is the stream of event ``number`` plus something else from behind it, or ends as it."""
+        """Whether something later is the stream of event ``number`` plus something from behind it, or the end is it."""
         stream, last = self.real[number].tensor[self.rows], self.real[-1]
         later = [n for n in range(number + 1, len(self.real)) if self._is_stream(n) and not self._is_equal(n, number)]
         pairs = ((total, part) for total in later for part in later if part < total)
