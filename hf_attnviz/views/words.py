@@ -37,6 +37,8 @@ _UNITS: Final = {
 }
 
 _METHODS: Final = {
+    "value zeroing": Text("Value zeroing", "值置零"),
+    "value zeroing, rolled out": Text("Value zeroing, followed down to the input", "值置零（逐层追溯至输入）"),
     "value norms": Text("Weights and norms of what is moved", "权重与所搬运内容的范数"),
     "mixing ratio": Text("Mixing ratio", "混合比"),
     "ALTI rollout": Text("ALTI, followed down to the input", "ALTI（逐层追溯至输入）"),
