@@ -107,15 +107,15 @@ class _Look:
         if end.shape[:2] != self.shape or without.shape != end.shape:
             return None
         end, without = end[self.rows], without[self.rows]
+        beside = [n for n in range(self.alike) if self._is_stream(n) and n not in self.after]
         for site in reversed(self.after):
             own, constant = self._at(site), self._without(site)
-            if not (_even(constant) and _add_up(end, without, own, -constant)):
+            if not _even(constant):
                 continue
-            beside = [n for n in range(self.alike) if self._is_stream(n) and n not in self.after]
-            pairs = (r for r in self.before for n in beside if n != r and _add_up(end, own, self._at(r), self._at(n)))
-            residual = next(pairs, None)
-            if residual is not None:
-                return Joint(site, True, residual, None, "parallel")
+            for residual, other in ((r, n) for r in self.before for n in beside if not self._is_equal(n, r)):
+                rest = self._at(residual), self._at(other)
+                if _add_up(end, own, *rest) and _add_up(without, constant, *rest):
+                    return Joint(site, True, residual, None, "parallel")
         return None
 
     # ---- norms
