@@ -7,7 +7,7 @@ PURELIB = python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 # torch is installed only with the constraint: whatever else asks for it gets the one version that is named there.
 PIP    := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: help demo test check tests sweep timm browser zoo clean
+.PHONY: help demo test check tests sweep deviations timm browser zoo clean
 help:                ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -26,6 +26,9 @@ tests: $(VENV)/.dev $(TIMM)/.done browser
 
 sweep: $(VENV)/.dev  ## a tiny model of every type that transformers knows: each map proved; table and counts in out/
 	HF_HUB_OFFLINE=1 $(BIN)/python -m tests.sweep
+
+deviations: $(VENV)/.dev  ## how far each pure function is from its slow reference, as a table
+	$(BIN)/python -m tests.deviations
 
 timm: $(TIMM)/.done  ## an environment of its own for timm, which wants a torchvision that does not match every torch
 

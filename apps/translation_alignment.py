@@ -2,8 +2,8 @@
 
     python apps/translation_alignment.py [SENTENCE …]
 
-Prints, for each word put out, the source word that the given head looks at most, and the alignment error rate over
-all examples whose alignment is known. Uses the front door only.
+Prints, for each word put out, the source word that the given head looks at most, the links in Pharaoh format, and the
+alignment error rate over all examples whose alignment is known, by both rows. Uses the front door only.
 """
 
 import sys
@@ -14,23 +14,29 @@ import hf_attnviz as av
 def main(sentences: list[str]) -> None:
     loaded = av.zoo.load("translator")
     layer, head = loaded.truth["alignment_head"]
-    found, sure, possible = set(), set(), set()
-    for number, sentence in enumerate(sentences or loaded.examples):
-        cross = av.trace_text(loaded, sentence).cross
-        rows, words = cross.head(layer, head), cross.maps[0].produced or ()
-        places = [int(row.argmax()) for row in rows]
+    traces, known = [], []
+    for sentence in sentences or loaded.examples:
+        trace = av.trace_text(loaded, sentence)
+        found = av.alignment(trace, layer=layer, head=head)
+        sources, targets = found.axis("key").labels, found.axis("query").labels
+        weights = found.select(statistic="weight").values
         print(sentence)
-        for row, word, place in zip(rows, words, places, strict=True):
-            print(f"  {word:12} ← {cross.keys.texts[place]}  ({row[place]:.2f})")
-        known = loaded.truth["alignments"].get(sentence)
-        if known is not None and list(words[:-1]) == known["target"]:
-            # by place, not by word, which may occur twice; the end token is aligned to nothing
-            found |= {(number, s, t) for t, s in enumerate(places[:-1]) if s < len(known["source"])}
-            sure |= {(number, s, t) for s, t in known["sure"]}
-            possible |= {(number, s, t) for s, t in known["links"]}
-    if sure:
-        error = av.functional.alignment_error_rate(found, sure, possible)
-        print(f"alignment error rate of L{layer}H{head}: {error:.3f}")
+        for source, target in sorted(av.links(found), key=lambda link: link[1]):
+            print(f"  {targets[target]:12} ← {sources[source]}  ({weights[target, source]:.2f})")
+        print(f"  {av.pharaoh(found)}", end="")
+        truth = loaded.truth["alignments"].get(sentence)
+        if truth is not None and list(targets) == truth["target"]:
+            traces.append(trace)
+            known.append(truth)
+    if traces:
+        scores = av.alignment_scores(
+            traces, sure=[one["sure"] for one in known], possible=[one["links"] for one in known]
+        )
+        name = f"L{layer}H{head}"
+        for row, words in (("output", "puts out"), ("reading", "reads")):
+            error = float(scores.select(statistic=f"error_rate_{row}").values[layer, head])
+            print(f"alignment error rate of {name}, by the row that {words} each word: {error:.3f}")
+        print(f"  of sources drawn at random: {scores.parameters['chance_error_rate']:.3f}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hf_attnviz.analysis.alignment import pharaoh as pharaoh
     from hf_attnviz.analysis.alignment_scores import alignment_scores as alignment_scores
     from hf_attnviz.analysis.alti import alti as alti
+    from hf_attnviz.analysis.compare import compare as compare
     from hf_attnviz.analysis.evolution import argmax_paths as argmax_paths
     from hf_attnviz.analysis.evolution import evolution as evolution
     from hf_attnviz.analysis.flow import flow as flow
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from hf_attnviz.analysis.head_roles import head_roles as head_roles
     from hf_attnviz.analysis.head_statistics import head_statistics as head_statistics
     from hf_attnviz.analysis.image_distance import image_distance as image_distance
+    from hf_attnviz.analysis.known import analyses as analyses
     from hf_attnviz.analysis.norms import mixing_ratio as mixing_ratio
     from hf_attnviz.analysis.norms import norms as norms
     from hf_attnviz.analysis.rollout import rollout as rollout
@@ -76,12 +78,14 @@ if TYPE_CHECKING:
     from hf_attnviz.trace import Trace as Trace
     from hf_attnviz.trace_file import load as load
     from hf_attnviz.view import View as View
+    from hf_attnviz.views import compare_view as compare_view
     from hf_attnviz.views import correlation_view as correlation_view
     from hf_attnviz.views import evolution_view as evolution_view
     from hf_attnviz.views import head_map_view as head_map_view
     from hf_attnviz.views import head_view as head_view
     from hf_attnviz.views import model_view as model_view
     from hf_attnviz.views import neuron_view as neuron_view
+    from hf_attnviz.views import picture as picture
     from hf_attnviz.views import roles_view as roles_view
     from hf_attnviz.views import to_bertviz as to_bertviz
     from hf_attnviz.views import trust_view as trust_view
@@ -94,8 +98,10 @@ _HOME = {
         "alignment",
         "alignment_scores",
         "alti",
+        "analyses",
         "argmax_paths",
         "attention_gradient",
+        "compare",
         "evolution",
         "flow",
         "head_correlation",
@@ -152,6 +158,7 @@ _HOME = {
     "hf_attnviz.trace_file": ("load",),
     "hf_attnviz.view": ("View",),
     "hf_attnviz.views": (
+        "compare_view",
         "correlation_view",
         "evolution_view",
         "head_map_view",
@@ -159,6 +166,7 @@ _HOME = {
         "heatmap",
         "model_view",
         "neuron_view",
+        "picture",
         "roles_view",
         "to_bertviz",
         "trust_view",

@@ -4,71 +4,86 @@ import json
 import os
 import re
 import sys
-from collections import Counter
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 from rich.text import Text as RichText
 
 import hf_attnviz as av
+from hf_attnviz import asked
+from hf_attnviz.printing import as_csv, as_json, print_diagnosis, print_result, print_trust
 
 Text = av.language.Text
 
+
+def _said(en: str, zh: str) -> str:
+    return str(Text(en, zh))
+
+
 app = typer.Typer(
-    help=str(Text("See what attention does inside any Hugging Face model.", "看清 Hugging Face 模型内部的注意力。")),
+    help=_said("See what attention does inside any Hugging Face model.", "看清 Hugging Face 模型内部的注意力。"),
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-zoo_app = typer.Typer(help=str(Text("The embedded models.", "内置模型。")), no_args_is_help=True, rich_markup_mode=None)
+zoo_app = typer.Typer(help=_said("The embedded models.", "内置模型。"), no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(zoo_app, name="zoo")
 
 Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help=str(Text("an embedded name, a local folder, or a hub id", "内置模型名、本地文件夹或 hub 名")),
+        help=_said("an embedded name, a local folder, or a hub id", "内置模型名、本地文件夹或 hub 名"),
     ),
 ]
-Sentence = Annotated[str, typer.Argument(metavar="TEXT", help=str(Text("the text to read", "要读的文本")))]
-Pair = Annotated[str | None, typer.Option(help=str(Text("the second sentence of a pair", "句对中的第二句")))]
-New = Annotated[int, typer.Option(min=1, help=str(Text("tokens to generate at most", "最多生成多少词元")))]
+Sentence = Annotated[str, typer.Argument(metavar="TEXT", help=_said("the text to read", "要读的文本"))]
+Pair = Annotated[str | None, typer.Option(help=_said("the second sentence of a pair", "句对中的第二句"))]
+New = Annotated[int, typer.Option(min=1, help=_said("tokens to generate at most", "最多生成多少词元"))]
 Generate = Annotated[
     bool | None,
-    typer.Option(help=str(Text("generate, or read only (default: where it can)", "生成，或只读（默认：能则生成）"))),
+    typer.Option(help=_said("generate, or read only (default: where it can)", "生成，或只读（默认：能则生成）")),
 ]
-Layers = Annotated[list[int] | None, typer.Option("--layer", help=str(Text("keep these layers only", "只保留这些层")))]
-Stack = Annotated[str | None, typer.Option(help=str(Text("encoder, decoder, cross …", "encoder、decoder、cross 等")))]
+Layers = Annotated[list[int] | None, typer.Option("--layer", help=_said("keep these layers only", "只保留这些层"))]
+Stack = Annotated[str | None, typer.Option(help=_said("encoder, decoder, cross …", "encoder、decoder、cross 等"))]
+
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help=_said("write it too: html, png, svg, pdf, csv or json", "同时写入文件：html、png、svg、pdf、csv 或 json"),
+    ),
+]
 
 _VIEWS = ("head", "model", "neuron")
+_PAGE = ("html", "htm")
+_TABLES = (*_PAGE, "svg", "png", "pdf", "csv", "json")
 _FILE = re.compile(r"\S+\.(png|jpe?g|wav|json|safetensors|txt)", re.IGNORECASE)
-_GRADES = {  # what the doctor says of a map, and its colour; what is no attention is no failure
-    "exact": (Text("exact", "精确"), "green"),
-    "consistent": (Text("consistent", "一致"), "yellow"),
-    "stated": (Text("stated, not proved", "用户声明，未证明"), "yellow"),
-    "none": (Text("no attention map", "没有注意力图"), "cyan"),
-    "refused": (Text("refused", "拒绝"), "red"),
-}
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"attnviz {av.__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def _language(
-    lang: Annotated[str | None, typer.Option(help=str(Text("language: en or zh", "语言：en 或 zh")))] = None,
+    lang: Annotated[str | None, typer.Option(help=_said("language: en or zh", "语言：en 或 zh"))] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help=_said("the version", "版本"))
+    ] = False,
 ) -> None:
     if lang is not None:
         av.set_language(lang)
 
 
-@app.command(
-    help=str(Text("Draw the attention of MODEL on TEXT as one page.", "把 MODEL 读 TEXT 时的注意力画成一页。"))
-)
+@app.command(help=_said("Draw the attention of MODEL on TEXT as one page.", "把 MODEL 读 TEXT 时的注意力画成一页。"))
 def view(
     model: Model,
     text: Sentence,
@@ -79,10 +94,16 @@ def view(
     layer: Layers = None,
     generate: Generate = None,
     max_new_tokens: New = 24,
-    save_trace: Annotated[Path | None, typer.Option(help=str(Text("save the trace too", "同时保存 trace")))] = None,
+    save_trace: Annotated[Path | None, typer.Option(help=_said("save the trace too", "同时保存 trace"))] = None,
 ) -> None:
     if kind not in _VIEWS:
         raise av.errors.UnknownNameError(f"unknown view {kind!r}; known: {', '.join(_VIEWS)}")
+    _check_ending(output, _PAGE)
+    if save_trace is not None and save_trace.suffix.lower() != ".safetensors":
+        raise av.errors.ArgumentError(
+            f"a trace is saved as safetensors, without pickle: give --save-trace a name that ends in .safetensors, not "
+            f"{save_trace.name!r}"
+        )
     loaded = av.load_model(model)
     trace = av.trace_text(
         loaded,
@@ -103,7 +124,7 @@ def view(
         _wrote(draw(trace, stack=stack, layer=first).save(output))
 
 
-@app.command(help=str(Text("Everything about MODEL on TEXT on one page.", "MODEL 读 TEXT 的一切，汇成一页。")))
+@app.command(help=_said("Everything about MODEL on TEXT on one page.", "MODEL 读 TEXT 的一切，汇成一页。"))
 def report(
     model: Model,
     text: Sentence,
@@ -113,14 +134,144 @@ def report(
     generate: Generate = None,
     max_new_tokens: New = 24,
 ) -> None:
+    _check_ending(output, _PAGE)
     loaded = av.load_model(model)
     trace = av.trace_text(loaded, text, pair=pair, layers=layer, generate=generate, max_new_tokens=max_new_tokens)
     _wrote(av.report(trace, layer=None if layer else loaded.telling_layer).save(output))
 
 
+@app.command(help=_said("Numbers about MODEL on TEXT by one analysis.", "用一种分析方法计算 MODEL 读 TEXT 的数值。"))
+def analyse(
+    analysis: Annotated[
+        str,
+        typer.Argument(
+            metavar="ANALYSIS",
+            help=_said(
+                "head_statistics, rollout …; any other word lists them", "head_statistics、rollout 等；写错会列出全部"
+            ),
+        ),
+    ],
+    model: Model,
+    text: Sentence,
+    output: Output = None,
+    pair: Pair = None,
+    stack: Stack = None,
+    layer: Layers = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help=_said("an argument of the analysis", "该分析的一个参数")),
+    ] = None,
+    generate: Generate = None,
+    max_new_tokens: New = 24,
+) -> None:
+    known = av.analyses()
+    if analysis not in known:
+        raise av.errors.UnknownNameError(f"unknown analysis {analysis!r}; known: {', '.join(sorted(known))}")
+    chosen = known[analysis]
+    given = asked.settings(chosen, analysis, settings or [], stack)
+    _check_ending(output, _TABLES)
+    loaded = av.load_model(model)
+    trace = av.trace_text(
+        loaded,
+        text,
+        pair=pair,
+        layers=layer,
+        generate=False if chosen.plain and generate is None else generate,
+        max_new_tokens=max_new_tokens,
+        keep=list(chosen.keep),
+    )
+    _show(chosen(trace, **given), output)
+
+
 @app.command(
-    help=str(Text("Prove every attention map of MODEL against its kernel.", "逐一核验 MODEL 的每张注意力图。"))
+    help=_said(
+        "What differs between two texts, around a word that both have, or between two models on one text.",
+        "两段文本围绕共有词的差别，或两个模型读同一文本的差别。",
+    )
 )
+def compare(
+    model: Model,
+    text: Sentence,
+    second: Annotated[
+        str | None,
+        typer.Argument(metavar="[TEXT]", help=_said("the second text; default: the first", "第二段文本；默认同第一段")),
+    ] = None,
+    output: Output = None,
+    word: Annotated[str | None, typer.Option(help=_said("a word that both texts have", "两段文本共有的词"))] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help=_said("head or word (default: word where one is given)", "head 或 word（默认：给了词即 word）")
+        ),
+    ] = None,
+    occurrence: Annotated[
+        list[int] | None,
+        typer.Option(
+            help=_said(
+                "which of several, from 0; once for both texts or once for each",
+                "第几次出现，从 0 数；可给一次或每段各一次",
+            )
+        ),
+    ] = None,
+    direction: Annotated[str, typer.Option(help=_said("from the word, or to it", "from 看向谁，to 谁在看"))] = "from",
+    others: Annotated[
+        str,
+        typer.Option(help=_said("words of one text only: pooled or apart", "仅一侧有的词：pooled 合并，apart 分列")),
+    ] = "pooled",
+    without_special: Annotated[bool, typer.Option(help=_said("leave special tokens out", "去除特殊词元"))] = False,
+    average: Annotated[bool, typer.Option(help=_said("the mean of all heads", "所有头的平均"))] = False,
+    other_model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help=_said("reads the second text", "由它读第二段文本"))
+    ] = None,
+    stack: Stack = None,
+    layer: Layers = None,
+    generate: Annotated[bool, typer.Option(help=_said("generate, not only read", "生成，而不只是读"))] = False,
+    max_new_tokens: New = 24,
+) -> None:
+    if second is None and other_model is None:
+        raise av.errors.ArgumentError(
+            "expected two texts, or one text and --other-model MODEL; got one text and one model"
+        )
+    if len(occurrence or ()) > 2:
+        raise av.errors.ArgumentError("expected --occurrence once or twice: for both texts, or for each")
+    _check_ending(output, _TABLES)
+    loaded = av.load_model(model)
+    other = loaded if other_model is None else av.load_model(other_model)
+    reading: dict[str, Any] = {"layers": layer, "generate": generate, "max_new_tokens": max_new_tokens}
+    one = av.trace_text(loaded, text, **reading)
+    two = av.trace_text(other, second or text, **reading)
+    options: dict[str, Any] = {"stack": stack, "without_special": without_special, "average": average}
+    if word is not None:
+        which = tuple(occurrence or ())
+        options |= {"word": word, "occurrence": (which * 2)[:2] or None, "direction": direction, "others": others}
+    _show(av.compare(one, two, by=by or ("word" if word else "head"), **options), output)
+
+
+@app.command(
+    help=_said("Whether rankings of the evidence in TEXT deserve trust.", "对 TEXT 中证据的各种排序是否可信。")
+)
+def trust(
+    model: Model,
+    text: Sentence,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help=_said("a class or token, by name or id (default: what is predicted)", "类别或词元（默认：所预测的）")
+        ),
+    ] = None,
+    method: Annotated[list[str] | None, typer.Option(help=_said("rank by these only", "只用这些方法排序"))] = None,
+    seed: Annotated[int, typer.Option(help=_said("of the random rankings", "随机排序的种子"))] = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help=_said("the picture too", "同时保存图"))] = None,
+) -> None:
+    _check_ending(output, (*_PAGE, "svg", "png", "pdf"))
+    named = int(target) if target is not None and target.lstrip("-").isdigit() else target
+    found = av.trust(av.load_model(model), text, target=named, methods=method, seed=seed)
+    print_trust(found)
+    if output is not None:
+        _wrote(av.trust_view(found).save(output))
+
+
+@app.command(help=_said("Prove every attention map of MODEL against its kernel.", "逐一核验 MODEL 的每张注意力图。"))
 def doctor(
     model: Model,
     given: Annotated[
@@ -128,17 +279,15 @@ def doctor(
         typer.Option(
             "--input",
             metavar="INPUT",
-            help=str(
-                Text(
-                    "a text, a picture (png, jpg), a sound (wav), or named tensors (json, safetensors); may be given "
-                    "again, for words beside a picture; default: a harmless input for the kind of model",
-                    "文本、图片（png、jpg）、声音（wav）或具名张量（json、safetensors）；可重复，如图片配文字；"
-                    "默认：按模型种类准备一份无害的输入",
-                )
+            help=_said(
+                "a text, a picture (png, jpg), a sound (wav), or named tensors (json, safetensors); may be given "
+                "again, for words beside a picture; default: a harmless input for the kind of model",
+                "文本、图片（png、jpg）、声音（wav）或具名张量（json、safetensors）；可重复，如图片配文字；"
+                "默认：按模型种类准备一份无害的输入",
             ),
         ),
     ] = None,
-    text: Annotated[str | None, typer.Option(help=str(Text("the text to read", "要读的文本")))] = None,
+    text: Annotated[str | None, typer.Option(help=_said("the text to read", "要读的文本"))] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON")] = False,
 ) -> None:
     loaded = av.load_model(model)
@@ -147,19 +296,17 @@ def doctor(
     if as_json:
         typer.echo(json.dumps(found.to_dict(), ensure_ascii=False, indent=2))
     else:
-        _print_diagnosis(found)
+        print_diagnosis(found)
     if not found.ok:
         raise typer.Exit(1)
 
 
-@app.command(help=str(Text("Serve the web demo on this machine.", "在本机启动网页演示。")))
+@app.command(help=_said("Serve the web demo on this machine.", "在本机启动网页演示。"))
 def demo(
     allow: Annotated[
         list[str] | None,
         typer.Option(
-            help=str(
-                Text("another model the demo may load: a folder or a hub id", "演示还可加载的模型：文件夹或 hub 名")
-            )
+            help=_said("another model the demo may load: a folder or a hub id", "演示还可加载的模型：文件夹或 hub 名")
         ),
     ] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535)] = None,
@@ -179,7 +326,7 @@ def demo(
     serve(allow=tuple(allow or ()), port=port)
 
 
-@zoo_app.command("list", help=str(Text("The embedded models and their examples.", "内置模型及示例。")))
+@zoo_app.command("list", help=_said("The embedded models and their examples.", "内置模型及示例。"))
 def zoo_list() -> None:
     for name in av.zoo.names():
         typer.echo(name)
@@ -187,12 +334,12 @@ def zoo_list() -> None:
             typer.echo(f"    {example}")
 
 
-@zoo_app.command("train", help=str(Text("Train an embedded model again.", "重新训练内置模型。")))
+@zoo_app.command("train", help=_said("Train an embedded model again.", "重新训练内置模型。"))
 def zoo_train(
     name: Annotated[str, typer.Argument(metavar="NAME")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help=str(Text("a new folder (default: NAME)", "新文件夹（默认：NAME）"))),
+        typer.Option("--output", "-o", help=_said("a new folder (default: NAME)", "新文件夹（默认：NAME）")),
     ] = None,
     seed: Annotated[int | None, typer.Option()] = None,
 ) -> None:
@@ -206,6 +353,27 @@ def zoo_train(
     _wrote(folder)
 
 
+def _show(result: av.Result, output: Path | None) -> None:
+    """Print a result, and write it where asked."""
+    print_result(result)
+    if output is not None:
+        tables = {"csv": as_csv, "json": as_json}
+        if (ending := output.suffix.lower().removeprefix(".")) in tables:
+            _wrote(av.View("", "", figures={ending: lambda: tables[ending](result)}).save(output))
+        else:
+            _wrote(av.picture(result).save(output))
+
+
+def _check_ending(output: Path | None, formats: tuple[str, ...]) -> None:
+    """Refuse a format before the model runs."""
+    ending = "" if output is None else output.suffix.lower().removeprefix(".")
+    if output is not None and ending not in formats:
+        raise av.errors.ArgumentError(
+            f"cannot write {ending or 'a file without ending'!r}; formats it has: "
+            f"{', '.join(one for one in formats if one != 'htm')}"
+        )
+
+
 def _wrote(path: Path) -> None:
     typer.echo(f"{Text('wrote', '已写入')} {path}")
 
@@ -214,64 +382,6 @@ def _file_or_text(one: str) -> Path | str:
     """What was given: a file when it exists or is named like one, else a text."""
     named = os.path.isfile(one) or _FILE.fullmatch(one)  # noqa: PTH113 - a text too long for a file's name is none
     return Path(one) if named else one
-
-
-def _print_diagnosis(found: av.Diagnosis) -> None:
-    edge = sys.stdout.isatty() or os.environ.get("COLUMNS")
-    console = Console(width=None if edge else 200)  # a pipe has no edge to wrap at
-    console.print(RichText(av.visible(found.model), "bold"))
-    if found.given:
-        console.print(RichText(av.visible(f"{Text('reads', '输入')} {found.given}")), soft_wrap=True)
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in (
-        Text("module", "模块"), Text("attends", "注意"), Text("heads × query × key", "头 × 查询 × 键"),
-        Text("calls", "次数"), Text("backend", "后端"), Text("proof", "核验"), Text("error", "误差"),
-    ):  # fmt: skip
-        table.add_column(str(heading), overflow="fold")
-    for one in found.findings:
-        grade, colour = _GRADES[one.grade]
-        error = "" if one.error is None else f"{one.error:.0e}"
-        cells = (one.module, _place(one), one.layout, str(one.calls or ""), one.backend, str(grade), error)
-        table.add_row(*(RichText(av.visible(cell)) for cell in cells), style=colour)  # others' names are no markup
-    console.print(table)
-    reasons: dict[str, list[str]] = {}
-    for one in found.findings:
-        if one.grade == "refused":
-            reasons.setdefault(one.reason, []).append(one.module)
-    for reason, modules in reasons.items():
-        console.print(RichText(av.visible(f"{', '.join(modules)}: {reason}"), "red"), soft_wrap=True)
-    if found.reason:
-        console.print(RichText(av.visible(found.reason)), soft_wrap=True)
-    console.print(RichText(_summary(found)), soft_wrap=True)
-
-
-def _place(one: av.Finding) -> str:
-    """Where a map stands; for a module that has none, what it is instead."""
-    if one.grade == "none":
-        return one.reason
-    words = (one.stack, "" if one.layer < 0 else str(one.layer), one.kind, f"#{one.index}" if one.index else "")
-    return " ".join(word for word in words if word)
-
-
-def _summary(found: av.Diagnosis) -> str:
-    """One line: how many maps are proved, and everything that is not, each counted by itself."""
-    count = Counter(one.grade for one in found.findings)
-    maps = len(found.findings) - count["none"]
-    parts = [Text(f"{count['exact']} of {maps} maps proved exact", f"{maps} 张图中 {count['exact']} 张已精确核验")]
-    if count["stated"]:
-        parts.append(Text(f"{count['stated']} stated, not proved", f"{count['stated']} 张为用户声明，未证明"))
-    if count["refused"]:
-        parts.append(Text(f"{count['refused']} refused", f"拒绝 {count['refused']} 张"))
-    if count["none"]:
-        parts.append(Text(f"{count['none']} named as no attention", f"另有 {count['none']} 个模块不是注意力"))
-    identical, unchanged = _yes(found.identical), _yes(found.unchanged)
-    parts.append(Text(f"output identical to the last bit: {identical}", f"输出逐位相同：{identical}"))
-    parts.append(Text(f"model unchanged: {unchanged}", f"模型未被改动：{unchanged}"))
-    return str(Text("; ", "；")).join(map(str, parts))
-
-
-def _yes(true: bool) -> Text:
-    return Text("yes", "是") if true else Text("NO", "否")
 
 
 def main() -> None:

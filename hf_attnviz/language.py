@@ -32,6 +32,15 @@ class Text:
         return self.zh if language() == "zh" else self.en
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts, in English.
+
+    >>> counted(1, "layer"), counted(12, "head")
+    ('1 layer', '12 heads')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def set_language(name: str) -> None:
     """Choose the language of views, reports and command line: ``"en"`` or ``"zh"``.
 

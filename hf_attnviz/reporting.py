@@ -27,7 +27,15 @@ def report(trace: Trace, *, title: Text | str | None = None, layer: int | None =
         trace: a trace with whole maps (``keep="maps"``).
         title: the page's heading; default: the model's name.
         layer: the layer that the head view shows first; default: the first.
+
+    Raises:
+        ArgumentError: something else than one trace.
     """
+    if not isinstance(trace, Trace):
+        raise ArgumentError(
+            f"a report is about one trace, got {type(trace).__name__}: call it for each, "
+            "report(recording.traces[0]); head_statistics and head_correlation pool several, compare takes two"
+        )
     sections: list[tuple[Text | str, View]] = [
         (Text("Head view: who looks at whom", "头视图：谁在看谁"), views.head_view(trace, layer=layer))
     ]
@@ -164,6 +172,15 @@ def _alignment_scores(trace: Trace, stack: str) -> View | None:
     return views.heatmap(analysis.alignment_scores(trace, stack=stack)) if _two_texts(trace, stack) else None
 
 
+def _word_times(trace: Trace, stack: str) -> View | None:
+    one = trace.stacks[stack].maps[0]
+    if one.kind != "cross" or one.produced is None or set(one.keys.kinds) != {"frame"}:
+        return None
+    if not target_side(trace, one, "output").text_only().places:
+        return None
+    return views.heatmap(analysis.word_times(trace, stack=stack))
+
+
 _PARTS: tuple[tuple[Text, Callable[[Trace, str], View | None]], ...] = (
     (Text("Head statistics", "注意力头统计"), _statistics),
     (Text("Head roles", "注意力头的角色"), _roles),
@@ -183,6 +200,7 @@ _PARTS: tuple[tuple[Text, Callable[[Trace, str], View | None]], ...] = (
     (Text("The key each head looks at most, step by step", "各头逐步最关注的键"), _paths),
     (Text("Alignment: which source each word looks at", "对齐：每个词看向哪个源"), _alignment),
     (Text("How far each head keeps the order of the source", "各头在多大程度上保持源的次序"), _alignment_scores),
+    (Text("When each word was spoken", "每个词的发声时间"), _word_times),
 )
 
 

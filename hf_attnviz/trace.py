@@ -319,14 +319,13 @@ class Trace:
 
 
 def _lacking(found: AttentionMap, stack: str) -> str:
-    """Why a map is not whole, and what to do."""
     name = found.module or repr(stack)
     if found.kind == "cross":
         return f"{name} is cross-attention, whose rows and keys are different tokens: choose a self-attention stack"
     if found.positions is None:
         return f"it is not known on which keys the rows of {name} stand: choose another stack"
-    rows = f"{name} holds {len(found.queries)} of {len(found.keys)} rows"
-    return f'{rows}: capture the whole run, from its first token on, with keep="maps" and without queries='
+    held = f"{len(found.queries)} of {len(found.keys)} rows"
+    return f'{name} holds {held}: capture the whole run from its first token, with keep="maps" and without queries='
 
 
 def _entered(labels: Labels, tables: list[dict[str, Any]]) -> int:

@@ -1,6 +1,6 @@
 """Alignment: on the embedded translator, whose right links are known, and on tiny models against plain loops."""
 
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def test_scores_of_tiny_models_by_counting(name: str) -> None:
                 found = scores.select(statistic=f"error_rate_{read}").values[layer, head].item()
                 assert found == pytest.approx(counted(chosen, sure, possible), abs=1e-6)
                 places = [row.index(max(row)) for row in chosen]
-                forward = [float(b >= a) for a, b in zip(places, places[1:], strict=False)]
+                forward = [float(b >= a) for a, b in pairwise(places)]
                 monotone = scores.select(statistic=f"monotone_{read}").values[layer, head].item()
                 assert monotone == pytest.approx(sum(forward) / len(forward), abs=1e-6)
 
@@ -146,7 +146,7 @@ def test_means_over_heads_and_all_heads(duck: av.Trace) -> None:
 def test_the_path_never_goes_back(duck: av.Trace) -> None:
     found = av.links(av.alignment(duck, layer=1, head=1, method="dtw"))
     assert found[0] == (0, 0) and found[-1] == (4, 3)
-    assert all(s <= s2 and t <= t2 for (s, t), (s2, t2) in zip(found, found[1:], strict=False))
+    assert all(s <= s2 and t <= t2 for (s, t), (s2, t2) in pairwise(found))
 
 
 def test_words_of_pieces() -> None:
@@ -170,7 +170,7 @@ def test_words_of_pieces() -> None:
     torch.testing.assert_close(found.values[1], torch.tensor([[0.55, 0.35], [0.1, 0.8]]))
     assert av.pharaoh(found) == "0-0 1-1\n"
     assert av.links(av.alignment(trace, layer=0, head=0)) == ((1, 1), (2, 0), (2, 2))
-    assert any(note.en.startswith("Words:") for note in found.notes)  # fmt: skip
+    assert any(note.en.startswith("Words:") for note in found.notes)
 
 
 def test_text_is_written_whole_or_not_at_all(duck: av.Trace, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_rows_that_see_nothing_have_no_link(duck: av.Trace) -> None:
     assert any("no link" in note.en for note in found.notes)
     assert av.alignment_scores(trace).values.isnan().sum() == 2 * 2 * 2  # both orders, both rows, both heads
     with pytest.raises(av.errors.ArgumentError, match="NaN"):
-        av.alignment(trace, method="dtw")  # fmt: skip
+        av.alignment(trace, method="dtw")
 
 
 def test_errors(duck: av.Trace) -> None:
@@ -240,6 +240,14 @@ def test_rows_that_were_not_kept_are_missed() -> None:
         model(input_ids=ids(1, 6), decoder_input_ids=ids(1, 5, seed=1))
     with pytest.raises(av.errors.NotKeptError, match=r'keep="maps"'):
         av.alignment(recording.trace)
+
+
+def test_the_rows_that_put_out_tokens_are_enough(loaded: av.Loaded, duck: av.Trace) -> None:
+    with av.capture(loaded.model, loaded.processor, queries=[-1]) as recording:
+        loaded.model.generate(**loaded.processor(DUCK, return_tensors="pt"))
+    for read in ("output", "reading"):
+        found, whole = (av.alignment(trace, read=read) for trace in (recording.trace, duck))
+        assert torch.equal(found.values, whole.values) and found.axes == whole.axes
 
 
 def test_one_token_was_never_read() -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,12 +19,12 @@ GREEDY = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
 
 def marian() -> Any:
     both = {"layers": 2, "attention_heads": 4, "ffn_dim": 37}
+    sides = {f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in both.items()}
     config = transformers.MarianConfig(
         vocab_size=97, d_model=32, max_position_embeddings=64, pad_token_id=0, eos_token_id=2, decoder_start_token_id=0,
-        forced_eos_token_id=None, **{f"{side}_{name}": n for side in ("encoder", "decoder") for name, n in both.items()},
+        forced_eos_token_id=None, **sides,
     )  # fmt: skip
-    model = transformers.MarianMTModel._from_config(config)
-    model = redrawn(model)
+    model = redrawn(transformers.MarianMTModel._from_config(config))
     model.generation_config.bad_words_ids = None
     return model
 
@@ -102,12 +103,7 @@ def test_keys_behind_a_window_are_told() -> None:
     first = trace.decoder.maps[0]
     cut = first.weights.clone()
     cut[:, -1, :3] = 0
-    windowed = av.Trace(
-        tuple(
-            av.AttentionMap(cut, m.queries, m.keys, m.stack, m.layer, steps=m.steps, positions=m.positions, produced=m.produced)
-            for m in trace.maps
-        )
-    )  # fmt: skip
+    windowed = av.Trace(tuple(replace(m, weights=cut) for m in trace.maps))
     assert any("window" in note.en for note in av.evolution(windowed).notes)
 
 
@@ -163,10 +159,7 @@ def test_uniform_attention_drifts_by_growth_alone(llama: list[av.Trace]) -> None
     first = llama[0].decoder.maps[0]
     rows = torch.tril(torch.ones(first.weights.shape[1:]))
     flat = (rows / rows.sum(-1, keepdim=True)).expand_as(first.weights)
-    trace = av.Trace(
-        (av.AttentionMap(flat, first.queries, first.keys, "decoder", 0, steps=first.steps, positions=first.positions, produced=first.produced),)
-    )  # fmt: skip
-    result = av.evolution(trace)
+    result = av.evolution(av.Trace((replace(first, weights=flat),)))
     drift, growth = (result.select(statistic=name).values for name in ("drift", "uniform_drift"))
     torch.testing.assert_close(drift, growth, equal_nan=True)
     assert (growth[1:] > 0).all()

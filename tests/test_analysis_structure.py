@@ -202,7 +202,9 @@ def test_heads_that_look_alike_stand_together(repeats: list[av.Trace]) -> None:
     assert flat[4:, 4:].max() < flat[4:, :4].min()  # the induction heads among themselves
 
 
-@pytest.mark.parametrize("options", [{}, {"discard": 0.3, "start_layer": 1}, {"residual": 0.2, "normalise": "before"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"start_layer": 1}, {"discard": 0.7}, {"residual": 0.2, "normalise": "before", "discard": 0.7}]
+)
 def test_drift_follows_every_option(decoder: av.Trace, options: dict[str, float]) -> None:
     result = av.rollout(decoder, head_fusion="max", **options)
     uniform = torch.ones(9, 9).tril() / torch.arange(1, 10)[:, None]
@@ -252,6 +254,16 @@ def test_flow_of_many_tokens_is_that_of_the_telling_row() -> None:
         result = av.flow(recording.trace)
         assert result.axes[0].labels == (recording.trace.stack().queries.texts[row],)
         assert "1 of 20 rows" in str(result.notes[-1].en)
+
+
+def test_the_cost_of_flow_and_its_baseline_is_told_as_one(
+    decoder: av.Trace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is long is made short here: two problems a key."""
+    av.set_language("en")
+    monkeypatch.setattr("hf_attnviz.progress.LONG", 1e-9)
+    av.flow(decoder, queries=[-1])
+    assert "attention flow: 18 steps, about" in capsys.readouterr().err
 
 
 def test_what_cannot_be_rolled_out_says_what_to_do(decoder: av.Trace) -> None:

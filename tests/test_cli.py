@@ -5,6 +5,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 
 import hf_attnviz as av
@@ -87,6 +88,108 @@ def test_zoo_list_names_models_and_examples(attnviz, capsys: pytest.CaptureFixtu
     assert "    我爱吃北京烤鸭" in said
 
 
+def test_every_analysis_of_one_trace_has_a_name(attnviz, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attnviz("analyse", "mind_reading", "induction", "sun") == 1
+    said = capsys.readouterr().err
+    assert all(name in said for name in ("rollout", "head_statistics", "head_correlation", "evolution"))
+    assert "compare" not in said
+    assert set(av.analyses()) <= set(av.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(av.analyses()))
+def test_analyse_prints_and_writes_the_numbers(attnviz, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model = "translator" if name.startswith("alignment") else "induction"
+    ended = attnviz("analyse", name, model, "sun moon sun", "--max-new-tokens", "4", "-o", "x.json")
+    said, complained = capsys.readouterr()
+    analysis = av.analyses()[name]
+    trace = av.trace_text(
+        av.load_model(model),
+        "sun moon sun",
+        max_new_tokens=4,
+        keep=list(analysis.keep),
+        generate=False if analysis.plain else None,
+    )
+    if name in ("image_distance", "word_times"):  # of pictures and of sound
+        with pytest.raises(av.errors.AttnvizError) as told:
+            analysis(trace)
+        assert (ended, complained) == (1, f"attnviz: {told.value}\n")
+        return
+    wanted, found = analysis(trace), json.loads(Path("x.json").read_text(encoding="utf-8"))
+    assert ended == 0
+    assert wanted.method in said
+    assert [axis["name"] for axis in found["axes"]] == [axis.name for axis in wanted.axes]
+    values = torch.tensor(_nan(found["values"]), dtype=torch.float64)
+    torch.testing.assert_close(values, wanted.values.double(), atol=1e-12, rtol=0, equal_nan=True)
+    assert all(note.en in said for note in wanted.notes)
+
+
+def _nan(value):
+    return [_nan(one) for one in value] if isinstance(value, list) else float("nan" if value is None else value)
+
+
+def test_the_short_table_names_the_least_and_the_largest(attnviz, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attnviz("analyse", "head_statistics", "induction", "sun moon sun", "--max-new-tokens", "4") == 0
+    trace = av.trace_text(av.load_model("induction"), "sun moon sun", max_new_tokens=4)
+    values = av.head_statistics(trace).select(statistic="entropy").values
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("entropy"))
+    ends = [f"{end.item():.4g}  L{int(place) // 4}H{int(place) % 4}" for end, place in (
+        (values.min(), values.argmin()), (values.max(), values.argmax())
+    )]  # fmt: skip
+    assert [part for part in line.split("   ") if part.strip()][1].strip() == f"{values.mean().item():.4g}"
+    assert all(end in line for end in ends)
+
+
+def test_analyse_takes_arguments_and_writes_tables_and_pictures(attnviz) -> None:
+    words = ("analyse", "head_correlation", "translator", "我爱吃北京烤鸭", "--stack", "cross", "--set", "method=js")
+    for ending, start in (("csv", b"head,other_head"), ("png", b"\x89PNG"), ("html", b"<!doctype html>")):
+        assert attnviz(*words, "-o", f"x.{ending}") == 0
+        assert Path(f"x.{ending}").read_bytes().startswith(start)
+    rows = Path("x.csv").read_text(encoding="utf-8").splitlines()
+    trace = av.trace_text(av.load_model("translator"), "我爱吃北京烤鸭")
+    wanted = av.head_correlation(trace, stack="cross", method="js").values
+    assert float(rows[2].split(",")[-1]) == pytest.approx(wanted[0, 1].item(), abs=1e-6)
+
+
+def test_compare_two_texts_around_a_word(attnviz, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("compare", "induction", "sun moon star", "star moon", "--word", "moon", "--others", "apart")
+    assert attnviz(*words, "-o", "x.html") == 0
+    said = capsys.readouterr().out
+    loaded = av.load_model("induction")
+    traces = [av.trace_text(loaded, text, generate=False) for text in ("sun moon star", "star moon")]
+    means = av.compare(*traces, by="word", word="moon", others="apart").values.double().nanmean((1, 2))
+    line = next(line for line in said.splitlines() if line.strip().startswith("moon")).split()
+    assert line == ["moon", *(f"{value:.4g}" for value in means[:, 1].tolist())]
+    assert next(line for line in said.splitlines() if line.strip().startswith("sun")).split()[2:] == ["–", "–"]
+    assert "What “moon” looks at" in Path("x.html").read_text(encoding="utf-8")
+
+
+def test_compare_two_models_on_one_text_and_occurrences(attnviz, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attnviz("compare", "induction", "sun moon", "--other-model", "induction") == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines() if " js " in line] == [
+        ["js", "0", "0", "L0H0", "0", "L0H0"]
+    ]
+    words = ("compare", "induction", "sun moon sun", "moon sun", "--word", "sun")
+    assert attnviz(*words) == 1
+    assert "choose with occurrence=…" in capsys.readouterr().err
+    assert attnviz(*words, "--occurrence", "1", "--occurrence", "0") == 0
+    assert attnviz(*words, "--occurrence", "0", "--direction", "to", "--by", "head") == 0
+    assert "change_in_received" in capsys.readouterr().out
+
+
+def test_trust_says_its_verdicts(attnviz, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attnviz("trust", "induction", "sun moon star sun", "--method", "attention", "-o", "x.html") == 0
+    said = capsys.readouterr().out
+    found = av.trust(av.load_model("induction"), "sun moon star sun", methods=["attention"])
+    assert f"attention: {found.verdicts['attention']}" in said
+    assert found.sentences["attention"].en in said
+    assert Path("x.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_the_version(attnviz, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attnviz("--version") == 0
+    assert capsys.readouterr().out == f"attnviz {av.__version__}\n"
+
+
 BAD = {
     "unknown model": (["view", "no-such-model", "x"], "induction, translator"),
     "unknown view": (["view", "induction", "sun", "--view", "brain"], "head, model, neuron"),
@@ -97,6 +200,18 @@ BAD = {
     "over-long text": (["view", "induction", "sun " * 500], "reads at most"),
     "missing folder": (["view", "induction", "sun", "-o", "no/such/folder/page.html"], "nothing was changed"),
     "unknown format": (["view", "induction", "sun", "-o", "page.gif"], "formats it has: html"),
+    "unknown format of a report": (["report", "no-such-model", "sun", "-o", "page.gif"], "formats it has: html"),
+    "unknown format of numbers": (["analyse", "rollout", "no-such-model", "x", "-o", "x.gif"], "pdf, csv, json"),
+    "no ending": (["compare", "no-such-model", "x", "y", "-o", "page"], "a file without ending"),
+    "a trace is no pickle": (
+        ["view", "no-such-model", "x", "--save-trace", "t.pt"],
+        "ends in .safetensors, not 't.pt'",
+    ),
+    "unknown argument": (["analyse", "rollout", "induction", "x", "--set", "no=1"], "takes: stack, residual"),
+    "wrong kind": (["analyse", "rollout", "induction", "x", "--set", "residual=much"], "expected a float"),
+    "one text": (["compare", "induction", "sun"], "--other-model"),
+    "no such word": (["compare", "induction", "sun", "moon", "--word", "moon"], "no word 'moon'; it has: <s>, sun"),
+    "three occurrences": (["compare", "induction", "sun", "sun", *["--occurrence", "0"] * 3], "once or twice"),
     "markup in a name": (["view", "[/red][bold]x", "sun"], "[/red][bold]x"),
     "unknown recipe": (["zoo", "train", "nothing", "-o", "new"], "induction, translator"),
 }

@@ -115,11 +115,35 @@ def test_hostile_and_empty_texts_are_answered_in_words(demo: Any) -> None:
     assert not dialogs
 
 
+@pytest.mark.browser
+def test_any_analysis_and_two_texts(demo: Any) -> None:
+    page = demo(locale="zh-CN")
+    page.locator("#show").click()
+    page.get_by_role("tab", name="任选分析").click()
+    page.frame_locator("#frame-analysis iframe").get_by_role("heading", name="角色").first.wait_for(timeout=30_000)
+    choose(page, "analysis", "注意力头统计")
+    page.frame_locator("#frame-analysis iframe").get_by_role("heading", name="注意力头统计").wait_for(timeout=30_000)
+    page.get_by_role("tab", name="比较两段文本").click()
+    page.locator("#text textarea").fill("sun moon star")
+    page.locator("#second textarea").fill("moon star sun")
+    page.locator("#word textarea").fill("moon")
+    page.locator("#compare-now").click()
+    frame = page.frame_locator("#frame-compare iframe")
+    frame.get_by_role("heading", name="“moon”在两段文本中看向什么").wait_for(timeout=30_000)
+    assert frame.locator("#bars tbody th").all_inner_texts() == ["<s>", "sun", "moon", "star"]
+    page.locator("#word textarea").fill("rain")
+    page.locator("#compare-now").click()
+    page.locator("#frame-compare [role=alert]").wait_for(timeout=30_000)
+    assert "no word 'rain'; it has: <s>, sun, moon, star" in page.locator("#frame-compare").inner_text()
+
+
 def test_the_typed_interface(address: str) -> None:
     client = gradio_client.Client(address, verbose=False)
     status, stack, head, *_ = client.predict(
-        "translator", "我爱吃北京烤鸭", "", None, "pearson", 8, api_name="/attention"
+        "translator", "我爱吃北京烤鸭", "", None, "pearson", 8, "head_correlation", api_name="/attention"
     )
+    compared = client.predict("induction", "sun moon", "moon sun", "", None, False, api_name="/compare")
+    assert "Two traces, head by head" in compared
     assert "I love Peking duck" in status
     assert "烤鸭" in head
     assert stack["choices"] == [["encoder", "encoder"], ["decoder", "decoder"], ["cross", "cross"]]
@@ -147,8 +171,9 @@ def test_markup_in_an_error_and_in_what_the_model_wrote_is_text(hostile: str, ch
     page = serve((hostile, HOSTILE), port=port, block=False)
     client = gradio_client.Client(f"http://127.0.0.1:{port}/", verbose=False)
     try:
-        failed, *_ = client.predict(HOSTILE, "我爱吃北京烤鸭", "", None, "pearson", 8, api_name="/attention")
-        said, *_ = client.predict(hostile, "我爱吃北京烤鸭", "", None, "pearson", 8, api_name="/attention")
+        asked = ("我爱吃北京烤鸭", "", None, "pearson", 8, "rollout")
+        failed, *_ = client.predict(HOSTILE, *asked, api_name="/attention")
+        said, *_ = client.predict(hostile, *asked, api_name="/attention")
     finally:
         client.close()
         page.close()
@@ -169,7 +194,15 @@ def test_only_what_the_operator_allows() -> None:
         service.answer("/etc", "sun")
     with pytest.raises(av.errors.ArgumentError, match="command line"):
         service.answer("induction", "sun " * LONGEST_TEXT)
-    assert service.answer("induction", "sun moon sun").stack == "decoder"
+    with pytest.raises(av.errors.UnknownNameError, match="unknown analysis 'mind reading'; known: .*rollout"):
+        service.answer("induction", "sun moon sun", analysis="mind reading")
+    answer = service.answer("induction", "sun moon sun", analysis="norms")
+    assert answer.stack == "decoder"
+    assert "<iframe" in answer.tabs["analysis"]
+    assert "several" not in answer.tabs["analysis"]
+    why = service.answer("induction", "sun moon sun", analysis="word_times").tabs
+    assert "no stack &#x27;cross&#x27;" in why["analysis"] or "cross-attention" in why["analysis"]
+    assert "<iframe" in why["statistics"]
     assert Service(("some/model",)).models == ("induction", "translator", "some/model")
 
 
@@ -183,6 +216,15 @@ def test_the_command_serves_this_machine_only_at_the_port_of_the_environment() -
     finally:
         server.terminate()
         server.wait(timeout=20)
+
+
+def test_a_port_that_is_taken_is_told_in_words() -> None:
+    with closing(socket.socket()) as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(av.errors.ArgumentError, match=rf"port {port} of this machine is taken.*--port"):
+            serve(port=port, block=False)
 
 
 def listens(host: str, port: int, *, seconds: float) -> bool:

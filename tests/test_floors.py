@@ -23,7 +23,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "zoo": GROUND | TRAVELS,
     "explaining": GROUND | TRAVELS | {"capturing", "functional", "analysis", "views"},
     "reporting": GROUND | TRAVELS | {"analysis", "views"},
-    "cli": {"__init__"},
+    "cli": {"__init__", "asked", "printing"},
+    "asked": {"__init__"},
+    "printing": {"__init__"},
     "__main__": {"cli"},
     "__init__": {"*"},
 }

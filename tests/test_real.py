@@ -48,6 +48,20 @@ def test_what_is_known_of_minilm(minilm: av.Loaded) -> None:
     assert max(m.error for m in stack) < 1e-4
 
 
+def test_the_roles_of_minilm_stand_clear_of_uniform_attention(minilm: av.Loaded) -> None:
+    more = ["She said that the train, which was late, had left.", "Birds sing; dogs bark."]
+    roles = av.head_roles([av.trace_text(minilm, sentence) for sentence in SENTENCES + more])
+    for role, layer, number, floor in (("previous_token", 0, 2, 0.99), ("next_token", 1, 8, 0.55)):
+        score = roles.select(statistic=role, layer=str(layer), head=str(number))
+        assert score.low is not None and score.baseline is not None
+        assert floor < score.low <= score.values and score.baseline < 0.15
+        verdict = roles.select(statistic=role).verdict
+        assert verdict is not None and verdict.nonzero().tolist() == [[layer, number]]
+    positional = roles.select(statistic="positional").verdict
+    assert positional is not None and positional.nonzero().tolist() == [[0, 2]]
+    assert roles.parameters["delimiters"] == (",", ".", ";", "[SEP]")
+
+
 def test_the_output_is_the_same_in_every_bit(minilm: av.Loaded) -> None:
     inputs = minilm.processor(SENTENCES, return_tensors="pt", padding=True)
     with torch.no_grad():
@@ -78,3 +92,20 @@ def test_over_long_and_empty_texts_are_refused_in_words(minilm: av.Loaded) -> No
 def test_a_pair_of_sentences_has_two_text_segments(minilm: av.Loaded) -> None:
     labels = av.trace_text(minilm, "A cat sleeps.", pair="A dog runs.").encoder.keys
     assert [segment.kind for segment in labels.segments] == ["special", "text", "special", "text", "special"]
+
+
+def test_apple_the_fruit_and_apple_the_firm(minilm: av.Loaded) -> None:
+    """A head that looks at the token before: at what is sweet in one text, at the beginning of the other."""
+    fruit = av.trace_text(minilm, "I ate a sweet apple after lunch")
+    firm = av.trace_text(minilm, "apple released a new phone")
+    found = av.compare(fruit, firm, by="word", word="apple", others="apart")
+    words = found.axis("key").labels
+    assert float(found.select(statistic="first", key="sweet").values[0, 2]) >= 0.99
+    assert float(found.select(statistic="second", key="[CLS]").values[0, 2]) >= 0.99
+    assert float(found.select(statistic="change", key="[CLS]").values[0, 2]) >= 0.9
+    assert words == ("[CLS]", "a", "apple", "[SEP]", "i", "ate", "sweet", "after", "lunch", "released", "new", "phone")
+    parked = found.values[:2, ..., [0, 3]].sum(-1).mean((1, 2))
+    assert parked.tolist() == pytest.approx([0.67, 0.72], abs=0.02)
+    rest = av.compare(fruit, firm, by="word", word="apple", without_special=True, others="apart")
+    sweet = rest.select(statistic="first", key="sweet").values
+    assert float(sweet.nanmean()) > 1 / 7  # what uniform attention would give it

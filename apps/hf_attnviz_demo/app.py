@@ -6,6 +6,8 @@ Every answer is a self-contained page in a sandboxed frame; nothing is asked of 
 import html
 import logging
 import os
+import socket
+from contextlib import closing
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -13,11 +15,11 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 
 import hf_attnviz as av
-from hf_attnviz_demo.service import Answer, Service
+from hf_attnviz_demo.service import TABS, Answer, Service
 from hf_attnviz_demo.words import CHINESE, ENGLISH
 
+ANALYSIS = "head_roles"  # shown before another is chosen
 METHODS = ["pearson", "spearman", "cosine", "js", "hellinger"]
-TABS = ("head", "correlation", "rollout", "evolution", "statistics")
 CSS = """
 .gradio-container {max-width: 1500px !important}
 #title p {font-size: 1.4em; font-weight: 600}
@@ -50,36 +52,59 @@ def build(service: Service) -> tuple[gr.Blocks, gr.I18n]:
                 with gr.Tabs():
                     for name in TABS:
                         with gr.Tab(words(name), id=name, elem_id=f"tab-{name}"):
+                            if name == "analysis":
+                                names = list(av.analyses())
+                                analysis = gr.Dropdown(names, value=ANALYSIS, label=words("which"), elem_id="analysis")
                             frames.append(gr.HTML("", elem_id=f"frame-{name}"))
+                    with gr.Tab(words("compare"), id="compare", elem_id="tab-compare"):
+                        with gr.Row():
+                            second = gr.Textbox("", label=words("second"), elem_id="second", scale=3)
+                            word = gr.Textbox("", label=words("word"), elem_id="word", scale=2)
+                        special = gr.Checkbox(False, label=words("special"), elem_id="special")
+                        compare_now = gr.Button(words("compare_now"), variant="primary", elem_id="compare-now")
+                        compared = gr.HTML("", elem_id="frame-compare")
 
         def attention(
-            model: str, text: str, pair: str, stack: str | None, method: str, new_tokens: float, request: gr.Request
-        ) -> tuple[Any, ...]:
+            model: str, text: str, pair: str, stack: str | None, method: str, new_tokens: float, analysis: str,
+            request: gr.Request,
+        ) -> tuple[Any, ...]:  # fmt: skip
             """Capture the attention of one of the offered models on a text and draw it."""
             language = _language(request)
             try:
                 answer = service.answer(
-                    model, text, pair or "", stack or "", method, int(new_tokens), language=language
+                    model, text, pair or "", stack or "", method, int(new_tokens), analysis, language=language
                 )
-            except av.errors.AttnvizError as error:
-                return _failed(str(error), language)
-            except Exception:
-                _log.exception("the demo could not answer")
-                return _failed(_words(language)["unexpected"], language)
+            except Exception as error:
+                return _failed(error, language)
             return _shown(answer)
+
+        def compare(
+            model: str, text: str, second: str, word: str, stack: str | None, without_special: bool, request: gr.Request
+        ) -> str:
+            """Compare what one of the offered models does with two texts."""
+            language = _language(request)
+            try:
+                return service.compare(model, text, second, word or "", stack or "", without_special, language=language)
+            except Exception as error:
+                return _alert(error, language)
 
         def another(model: str) -> tuple[Any, ...]:
             """A model's examples; the first one is put into the text box."""
             found = service.examples(model)
             return found[0] if found else "", gr.Dropdown(found, value=None), gr.Dropdown([], value=None)
 
-        inputs = [model, text, pair, stack, method, new]
+        inputs = [model, text, pair, stack, method, new, analysis]
         outputs = [status, stack, *frames]
         shared: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
         show.click(attention, inputs, outputs, api_name="attention", **shared)
         text.submit(attention, inputs, outputs, api_name=False, **shared)
         stack.input(attention, inputs, outputs, api_name=False, **shared)
         method.input(attention, inputs, outputs, api_name=False, **shared)
+        analysis.input(attention, inputs, outputs, api_name=False, **shared)
+        both = [model, text, second, word, stack, special]
+        compare_now.click(compare, both, [compared], api_name="compare", **shared)
+        second.submit(compare, both, [compared], api_name=False, **shared)
+        word.submit(compare, both, [compared], api_name=False, **shared)
         model.input(another, [model], [text, examples, stack], api_name="examples", **shared)
         examples.input(lambda chosen: chosen or "", [examples], [text], api_name=False)
     page.queue(max_size=16)
@@ -93,7 +118,13 @@ def serve(allow: tuple[str, ...] = (), port: int | None = None, *, block: bool =
         allow: further models that visitors may load: local folders or hub ids.
         port: the port.
         block: wait until the server is stopped.
+
+    Raises:
+        ArgumentError: the port is taken.
     """
+    asked = port or os.environ.get("GRADIO_SERVER_PORT")
+    if asked:
+        _refuse_taken(int(asked))
     page, words = build(Service(allow))
     page.launch(
         server_name="127.0.0.1",
@@ -108,6 +139,18 @@ def serve(allow: tuple[str, ...] = (), port: int | None = None, *, block: bool =
     return page
 
 
+def _refuse_taken(port: int) -> None:
+    with closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was just left is free
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise av.errors.ArgumentError(
+                f"port {port} of this machine is taken, by an earlier demo perhaps ({error.strerror}); choose another "
+                "with --port or GRADIO_SERVER_PORT, or leave both out for the next free one"
+            ) from error
+
+
 def _first(service: Service, model: str) -> str:
     examples = service.examples(model)
     return examples[0] if examples else ""
@@ -115,12 +158,20 @@ def _first(service: Service, model: str) -> str:
 
 def _shown(answer: Answer) -> tuple[Any, ...]:
     stack = gr.Dropdown(list(answer.stacks), value=answer.stack)
-    return (answer.status, stack, *(getattr(answer, name) for name in TABS))
+    return (answer.status, stack, *(answer.tabs[name] for name in TABS))
 
 
-def _failed(message: str, language: str) -> tuple[Any, ...]:
-    status = f'<p role="alert"><b>{html.escape(_words(language)["failed"])}</b> {html.escape(message)}</p>'
-    return (status, gr.skip(), *([""] * len(TABS)))
+def _failed(error: Exception, language: str) -> tuple[Any, ...]:
+    return (_alert(error, language), gr.skip(), *([""] * len(TABS)))
+
+
+def _alert(error: Exception, language: str) -> str:
+    """What went wrong, in words for the visitor; what we did not foresee goes to the log."""
+    message = str(error)
+    if not isinstance(error, av.errors.AttnvizError):
+        _log.error("the demo could not answer", exc_info=error)
+        message = _words(language)["unexpected"]
+    return f'<p role="alert"><b>{html.escape(_words(language)["failed"])}</b> {html.escape(message)}</p>'
 
 
 def _words(language: str) -> dict[str, str]:

@@ -3,28 +3,65 @@
 import html
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import hf_attnviz as av
 from hf_attnviz_demo.words import CHINESE, ENGLISH
 
 KEPT_TRACES = 16
+READ_ONLY = 0  # tokens to generate: none, the text is only read
 LONGEST_TEXT = 4_000  # characters; a page of weights grows with the square of the tokens
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a visitor wants to see of one run; ``kept`` runs it again where the analysis needs more than maps."""
+
+    trace: av.Trace
+    stack: str
+    layer: int | None
+    method: str
+    analysis: Callable[..., av.Result]
+    kept: Callable[[], av.Trace]
+    words: Mapping[str, str]
+
+    @property
+    def first_map(self) -> av.AttentionMap:
+        return self.trace.stacks[self.stack].maps[0]
+
+
+@dataclass(frozen=True)
 class Answer:
-    """One run, drawn: HTML for each tab, and the stacks to choose from."""
+    """One run, drawn: HTML for each tab by name, and the stacks to choose from."""
 
     status: str
     stacks: tuple[str, ...]
     stack: str
-    head: str
-    correlation: str
-    rollout: str
-    evolution: str
-    statistics: str
+    tabs: Mapping[str, str]
+
+
+def _rollout(asked: Asked) -> av.View | str:
+    if not asked.first_map.whole:
+        return asked.words["self_only"]
+    return av.picture(av.rollout(asked.trace, stack=asked.stack))
+
+
+def _evolution(asked: Asked) -> av.View | str:
+    if asked.first_map.produced is None:
+        return asked.words["no_generation"]
+    return av.picture(av.evolution(asked.trace, stack=asked.stack))
+
+
+TABS: Mapping[str, Callable[[Asked], av.View | str]] = {  # a tab's name -> its picture, or why there is none
+    "head": lambda asked: av.head_view(asked.trace, stack=asked.stack, layer=asked.layer),
+    "correlation": lambda asked: av.picture(av.head_correlation(asked.trace, stack=asked.stack, method=asked.method)),
+    "rollout": _rollout,
+    "evolution": _evolution,
+    "statistics": lambda asked: av.picture(av.head_statistics(asked.trace, stack=asked.stack)),
+    "analysis": lambda asked: av.picture(asked.analysis(asked.kept(), stack=asked.stack)),
+}
 
 
 class Service:
@@ -33,7 +70,7 @@ class Service:
     def __init__(self, allow: tuple[str, ...] = ()) -> None:
         self.models = (*av.zoo.names(), *dict.fromkeys(allow))
         self._loaded: dict[str, av.Loaded] = {}
-        self._traces: OrderedDict[tuple[str, str, str, int], av.Trace] = OrderedDict()
+        self._traces: OrderedDict[tuple[str, str, str, int, tuple[str, ...]], av.Trace] = OrderedDict()
         self._lock = threading.Lock()
 
     def examples(self, model: str) -> list[str]:
@@ -45,7 +82,7 @@ class Service:
 
     def answer(
         self, model: str, text: str, pair: str = "", stack: str = "", method: str = "pearson", new_tokens: int = 16,
-        *, language: str = "en",
+        analysis: str = "head_roles", *, language: str = "en",
     ) -> Answer:  # fmt: skip
         """Run the model on the text (or find the run again) and draw it.
 
@@ -53,29 +90,39 @@ class Service:
             AttnvizError: in words for the person who typed.
         """
         words = CHINESE if language == "zh" else ENGLISH
-        with self._lock:
-            trace = self._trace(model, text, pair, int(new_tokens))
+        known = av.analyses()
+        if analysis not in known:
+            raise av.errors.UnknownNameError(f"unknown analysis {analysis!r}; known: {', '.join(known)}")
+
+        def kept(keep: tuple[str, ...] = known[analysis].keep, plain: bool = known[analysis].plain) -> av.Trace:
+            with self._lock:
+                return self._trace(model, text, pair, READ_ONLY if plain else int(new_tokens), keep)
+
+        trace = kept(("maps",), plain=False)
         stacks = tuple(trace.stacks)
         chosen = stack if stack in stacks else stacks[-1]  # cross-attention where there is one, else the only stack
+        asked = Asked(trace, chosen, self._loaded[model].telling_layer, method, known[analysis], kept, words)
         with av.language.speaking(language):
-            return Answer(
-                self._status(trace, words),
-                stacks,
-                chosen,
-                av.head_view(trace, stack=chosen, layer=self._loaded[model].telling_layer).frame(),
-                av.correlation_view(av.head_correlation(trace, stack=chosen, method=method)).frame(),
-                _unless(
-                    words["self_only"],
-                    trace.stacks[chosen].maps[0].whole,
-                    lambda: av.heatmap(av.rollout(trace, stack=chosen)),
-                ),
-                _unless(
-                    words["no_generation"],
-                    trace.stacks[chosen].maps[0].produced is not None,
-                    lambda: av.evolution_view(av.evolution(trace, stack=chosen)),
-                ),
-                av.heatmap(av.head_statistics(trace, stack=chosen)).frame(),
-            )
+            tabs = {name: _drawn(draw, asked) for name, draw in TABS.items()}
+        return Answer(self._status(trace, words), stacks, chosen, tabs)
+
+    def compare(
+        self, model: str, text: str, second: str, word: str = "", stack: str = "", without_special: bool = False,
+        *, language: str = "en",
+    ) -> str:  # fmt: skip
+        """What differs when the model reads two texts: around a word that both have, or head by head.
+
+        Raises:
+            AttnvizError: in words for the person who typed.
+        """
+        with self._lock:
+            first, other = (self._trace(model, one, "", READ_ONLY) for one in (text, second))
+        own = [name for name, found in first.stacks.items() if found.maps[0].kind == "self"]
+        chosen = stack if stack in own else own[0]  # nothing is generated, so cross-attention has one row only
+        around: dict[str, Any] = {"by": "word", "word": word.strip(), "others": "apart"} if word.strip() else {}
+        with av.language.speaking(language):
+            result = av.compare(first, other, stack=chosen, without_special=without_special, **around)
+            return av.compare_view(result).frame()
 
     def _model(self, name: str) -> av.Loaded:
         if name not in self.models:
@@ -87,16 +134,17 @@ class Service:
             self._loaded[name] = av.load_model(name)
         return self._loaded[name]
 
-    def _trace(self, model: str, text: str, pair: str, new_tokens: int) -> av.Trace:
+    def _trace(self, model: str, text: str, pair: str, new_tokens: int, keep: tuple[str, ...] = ("maps",)) -> av.Trace:
         if len(text) + len(pair) > LONGEST_TEXT:
             raise av.errors.ArgumentError(
                 f"the text has {len(text) + len(pair):,} characters, the demo takes {LONGEST_TEXT:,}; "
                 "for longer ones use the command line: attnviz view"
             )
-        key = (model, text, pair, new_tokens)
+        key = (model, text, pair, new_tokens, keep)
         if key not in self._traces:
             loaded = self._model(model)
-            self._traces[key] = av.trace_text(loaded, text, pair=pair.strip() or None, max_new_tokens=new_tokens)
+            more: dict[str, Any] = {"generate": False} if new_tokens == READ_ONLY else {"max_new_tokens": new_tokens}
+            self._traces[key] = av.trace_text(loaded, text, pair=pair.strip() or None, keep=list(keep), **more)
             while len(self._traces) > KEPT_TRACES:
                 self._traces.popitem(last=False)
         self._traces.move_to_end(key)
@@ -110,5 +158,10 @@ class Service:
         return f"{written}<p>{html.escape(line)}</p>"
 
 
-def _unless(why_not: str, possible: bool, draw: Callable[[], av.View]) -> str:
-    return draw().frame() if possible else f"<p>{html.escape(why_not)}</p>"
+def _drawn(draw: Callable[[Asked], av.View | str], asked: Asked) -> str:
+    """A picture as HTML; or why this one cannot be drawn, while the others can."""
+    try:
+        found = draw(asked)
+    except av.errors.AttnvizError as error:
+        found = str(error)
+    return f"<p>{html.escape(found)}</p>" if isinstance(found, str) else found.frame()

@@ -18,10 +18,10 @@ from hf_attnviz.trace import Trace
 _KINDS: Final = [f"{kind}_{read}" for kind in ("error_rate", "monotone", "kendall_tau") for read in READS]
 _ORDER: Final = Text(
     "Monotone: the share of steps from a target to the next whose link does not go back. Kendall's τ: agreement of "
-    "both orders over all pairs. A head that always looks at one place is fully monotone with τ = 0: it aligns nothing.",
+    "both orders over all pairs. A head that always looks at one place is fully monotone, with τ = 0: it aligns "
+    "nothing.",
     "单调：相邻目标间链接不后退的比例。Kendall τ：所有词对上两种次序的一致程度。"
-    "始终看同一处的头"
-    "完全单调而 τ = 0：它什么也没有对齐。",
+    "始终看同一处的头完全单调而 τ = 0：它什么也没有对齐。",
 )
 
 

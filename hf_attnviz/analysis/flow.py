@@ -1,6 +1,7 @@
 """Attention flow of chosen rows, labelled, beside that of uniform attention."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from hf_attnviz import functional
 from hf_attnviz.axes import KEY, QUERY
@@ -49,9 +50,8 @@ def flow(
     rows = list(queries) if queries is not None else _telling(chosen)
     maps = chosen.stacked()
     uniform = functional.uniform_like(maps[:, None])[:, 0]
-    values, baseline = (
-        functional.flow(one, residual=residual, normalise=normalise, queries=rows) for one in (maps, uniform)
-    )
+    options: dict[str, Any] = {"residual": residual, "normalise": normalise, "queries": rows}
+    values, baseline = functional.flows([maps, uniform], **options)
     tokens = len(chosen.queries)
     left_out = Text(
         f"{len(rows)} of {tokens} rows; queries=range({tokens}) gives all.",
@@ -61,7 +61,7 @@ def flow(
         values,
         (Axis(QUERY, tuple(chosen.queries.texts[row] for row in rows)), Axis(KEY, chosen.keys.texts)),
         "attention flow",
-        {"stack": chosen.name, "residual": residual, "normalise": normalise, "queries": tuple(rows)},
+        {"stack": chosen.name, **options, "queries": tuple(rows)},
         "Abnar & Zuidema 2020",
         "share" if normalise else "capacity, 0 to 1",
         (*_NOTES, left_out) if len(rows) < tokens else _NOTES,

@@ -38,6 +38,11 @@ class Side:
         """Without the special tokens."""
         return self._at([n for n, special in enumerate(self.special) if not special])
 
+    def from_text_on(self) -> "Side":
+        """Without the special tokens before the text."""
+        begins = self.special.index(False) if False in self.special else 0
+        return self._at(range(begins, len(self.special)))
+
     def _at(self, kept: Sequence[int]) -> "Side":
         return Side(
             tuple(self.places[n] for n in kept),
@@ -63,10 +68,11 @@ class Side:
         """The text of each word, its tokens joined; a character that was split over tokens stands there once."""
         numbers = self.word_numbers
         whole = [_BEGUN.sub("", _GOES_ON.sub("", text)) for text in self.texts]
-        return tuple(
+        words = [
             "".join(text for text, number in zip(whole, numbers, strict=True) if number == word)
             for word in range(len(set(numbers)))
-        )
+        ]
+        return tuple(word.strip("␣") or word for word in words)  # a space that is a token of its own
 
 
 def target_side(trace: Trace, one: AttentionMap, read: str) -> Side:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from hf_attnviz import functional
-from hf_attnviz.analysis.sides import target_side
+from hf_attnviz.analysis.sides import Side, target_side
 from hf_attnviz.axes import QUERY, STATISTIC
 from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
 from hf_attnviz.labels import Labels
@@ -33,7 +33,9 @@ def word_times(
     given to the capture, else 0.02 s a frame from 0.
 
     Args:
-        trace: a transcript that was generated.
+        trace: of a transcript that was generated, or of a plain pass over sound and transcript. Whisper's generate()
+            strips the end mark off, and with it the row that takes up the sound after the last word, unless it is
+            called with ``return_dict_in_generate=True``: do so.
         heads: (layer, head) of those that align, ``model.generation_config.alignment_heads`` where the model says so;
             default: all heads of the upper half of the layers, as Whisper's code does for a model that does not say.
         read: "output", the row that put out a token, as in Whisper's own code; "reading", the row that read it, as
@@ -56,22 +58,19 @@ def word_times(
             f"{listed(sorted(set(one.keys.kinds)))}; for two texts use alignment(trace)"
         )
     side = target_side(trace, one, read)
+    if one.produced is None:
+        side = side.from_text_on()  # of a generation these rows were the prompt's
+    if all(side.special):
+        raise ArgumentError("expected at least one token that is text, got special tokens only")
     begins, ends = _frame_times(one.keys, seconds)
     picked = _picked(chosen, heads)
     weights = torch.stack([chosen.head(layer, head)[list(side.places), : len(begins)] for layer, head in picked])
     frames = functional.spoken_frames(weights, median_width=median_width).tolist()
     starts = [begins[frame] for frame in frames]
     stops = [*starts[1:], ends[-1]]
-    told = side.text_only()
-    if not told.places:
-        raise ArgumentError("expected at least one token that is text, got special tokens only")
-    kept = [n for n, special in enumerate(side.special) if not special]
-    numbers, texts = (told.word_numbers, told.word_texts) if words else (list(range(len(kept))), told.texts)
-    first = [kept[numbers.index(word)] for word in range(len(texts))]
-    last = [kept[len(kept) - 1 - numbers[::-1].index(word)] for word in range(len(texts))]
-    values = torch.tensor([[starts[n] for n in first], [stops[n] for n in last]], dtype=torch.float64)
+    texts, first, last = _spans(side, words)
     return Result(
-        values,
+        torch.tensor([[starts[n] for n in first], [stops[n] for n in last]], dtype=torch.float64),
         (Axis(STATISTIC, ("start", "end")), Axis(QUERY, texts)),
         "word times",
         {
@@ -80,7 +79,12 @@ def word_times(
         },
         "Radford et al. 2022 (the code released with it)",
         "seconds",
-        (_RULE, _GUESS if heads is None else _GIVEN, *([] if seconds is not None else [_SILENCE])),
+        (
+            _RULE,
+            _GUESS if heads is None else _GIVEN,
+            *([] if seconds is not None else [_SILENCE]),
+            *([] if target_side(trace, one, "output").special[-1] else [_NO_END]),
+        ),
     )  # fmt: skip
 
 
@@ -95,10 +99,26 @@ _GUESS = Text(
     "No heads were given: all of the upper half of the layers were used, which is a guess; give those that align.",
     "未指定头：使用了上半部分各层的全部头，这只是猜测；请给出会对齐的头。",
 )
+_NO_END = Text(
+    "The row that put out the end is not in this trace, so the last word takes up all the sound that is left, and "
+    "words before it may shift: call Whisper's generate() with return_dict_in_generate=True, which keeps it.",
+    "此 trace 中没有产出结束标记的那一行，因此最后一个词占去其余全部声音，前面的词也可能移位："
+    "请以 return_dict_in_generate=True 调用 Whisper 的 generate()，它会保留该行。",
+)
 _SILENCE = Text(
     "All frames were used, the silence that fills the sound up too; give seconds=… to leave it out.",
     "使用了全部帧，包括补足长度的静音；可用 seconds=… 略去。",
 )
+
+
+def _spans(side: Side, words: bool) -> tuple[tuple[str, ...], list[int], list[int]]:
+    """The texts of words, or of tokens, and the first and last token of each among those of the side."""
+    told = side.text_only()
+    kept = [n for n, special in enumerate(side.special) if not special]
+    numbers, texts = (told.word_numbers, told.word_texts) if words else (list(range(len(kept))), told.texts)
+    first = [kept[numbers.index(word)] for word in range(len(texts))]
+    last = [kept[len(kept) - 1 - numbers[::-1].index(word)] for word in range(len(texts))]
+    return texts, first, last
 
 
 def _picked(stack: AttentionStack, heads: Sequence[tuple[int, int]] | None) -> list[tuple[int, int]]:

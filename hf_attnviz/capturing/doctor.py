@@ -1,6 +1,7 @@
 """The doctor: runs a model plain and captured, demands the exact proof of every map, and says what it found."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any
@@ -76,6 +77,13 @@ class Diagnosis:
     unchanged: bool
     reason: str = ""
     given: str = ""
+
+    def __repr__(self) -> str:
+        grades = Counter(finding.grade for finding in self.findings)
+        count = ", ".join(f"{number} {grade}" for grade, number in grades.items()) or "nothing found"
+        bits = "identical output" if self.identical else "OUTPUT DIFFERS"
+        left = "nothing left behind" if self.unchanged else "MODEL CHANGED"
+        return f"Diagnosis({self.model}: {'ok' if self.ok else 'NOT OK'}; {count}; {bits}, {left})"
 
     @property
     def ok(self) -> bool:

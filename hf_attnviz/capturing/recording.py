@@ -25,7 +25,7 @@ from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.capturing.steering import Mixed
 from hf_attnviz.capturing.wrappers import refuse_compiled, unwrapped
 from hf_attnviz.errors import ArgumentError, CaptureError, NothingCapturedError, UnknownNameError, listed
-from hf_attnviz.language import Text
+from hf_attnviz.language import Text, counted
 from hf_attnviz.trace import Trace
 
 Keep = str | Reducer[Any] | Sequence[str | Reducer[Any]]
@@ -72,6 +72,11 @@ class Recording:
         self._outside: dict[str, None] = {}
         self._lock = threading.Lock()
         self.in_block = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._listener is None else "open"
+        counts = ", ".join((counted(len(self.runs), "run"), counted(len(self.calls), "attention call")))
+        return f"Recording({model_name(self.model)}: {state}, {counts})"
 
     # ---- what it gives
 

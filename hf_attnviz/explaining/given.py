@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 import torch
 from torch import Tensor, nn
 
-from hf_attnviz.capturing.text import decoder_start, encode, on_device
+from hf_attnviz.capturing.text import can_generate, decoder_start, encode, on_device
 from hf_attnviz.errors import ArgumentError, listed
 
 _READ: Final = ("input_ids", "pixel_values")
@@ -48,8 +48,8 @@ def one_example(model: Any, processor: Any, inputs: str | Mapping[str, Any]) -> 
     if any(size != 1 for size in sizes.values()):
         raise ArgumentError(f"expected one example, got batches of {sizes}; explain one at a time")
     given = {name: value.clone() if isinstance(value, Tensor) else value for name, value in given.items()}
-    if "decoder_input_ids" not in given and "input_ids" in given:
-        given |= decoder_start(model)
+    if "input_ids" in given and can_generate(model) and not {"decoder_input_ids", "decoder_inputs_embeds"} & set(given):
+        given |= decoder_start(model)  # a classifier with a decoder makes what that reads of the text itself
     return _without_padding(given)
 
 
@@ -62,15 +62,23 @@ def _without_padding(given: dict[str, Any]) -> dict[str, Any]:
 
 def shortened(given: Mapping[str, Any], kept: Tensor) -> dict[str, Any]:
     """The inputs of a text of which only the positions ``kept`` are left; what counts positions counts them anew."""
-    shape = given["input_ids"].shape
-    follow = {
-        name: value
-        for name, value in given.items()
-        if isinstance(value, Tensor) and value.shape[:2] == shape and not name.startswith("decoder_")
-    }
     kept = kept.to(given["input_ids"].device)
     count = torch.arange(len(kept), device=kept.device)
-    return {**given} | {name: value[:, count if name == "position_ids" else kept] for name, value in follow.items()}
+    follow = of_positions(given)
+    return {**given} | {name: given[name][:, count if name == "position_ids" else kept] for name in follow}
+
+
+def of_positions(given: Mapping[str, Any]) -> tuple[str, ...]:
+    """The inputs that have an entry for each position of the text: those that follow when a token goes."""
+    shape = given["input_ids"].shape
+    return tuple(
+        name
+        for name, value in given.items()
+        if isinstance(value, Tensor)
+        and value.shape[:2] == shape
+        and not name.startswith("decoder_")
+        and (not value.is_floating_point() or name == "attention_mask")  # a picture may have as many channels
+    )
 
 
 def copies(inputs: Mapping[str, Any], rows: int) -> dict[str, Any]:

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from hf_attnviz.capturing.pipeline import model_of, processor_of
 from hf_attnviz.capturing.recording import Recording
-from hf_attnviz.capturing.text import can_generate, decoder_start, encode, on_device, tokenizer_of
+from hf_attnviz.capturing.text import can_generate, tokenizer_of
 from hf_attnviz.capturing.wrappers import unwrapped
-from hf_attnviz.errors import ArgumentError, CaptureError
+from hf_attnviz.errors import ArgumentError, CaptureError, listed
+from hf_attnviz.explaining.given import one_example, refuse_training
 from hf_attnviz.explaining.target import Target, TargetLike, labels_of, logits_of, resolved
-from hf_attnviz.labels import Labels
+from hf_attnviz.labels import Labels, label_tokens
 from hf_attnviz.trace import Trace
 
 
@@ -28,8 +28,8 @@ class Prediction:
         probability: its probability; for a function of the user's own, the scalar itself.
         trace: the attention of this very pass; None where it could not be captured.
         unseen: why it could not.
-        row: the position of the text at which the prediction is read off; None where it is read off all of them, or
-            off a decoder's side.
+        rows: the rows of the last layer (of cross-attention, in an encoder-decoder) at which the prediction is read
+            off; empty: all of them.
         causal: whether positions after ``row`` cannot matter.
     """
 
@@ -40,7 +40,7 @@ class Prediction:
     probability: float
     trace: Trace | None
     unseen: str
-    row: int | None
+    rows: tuple[int, ...]
     causal: bool
 
     @property
@@ -50,18 +50,18 @@ class Prediction:
         return found
 
     @property
+    def row(self) -> int | None:
+        """The position of the text at which the prediction is read; None where it is read off several, or beyond it."""
+        return self.rows[0] if len(self.rows) == 1 and not self.two_sided else None
+
+    @property
     def two_sided(self) -> bool:
         """Whether the text is read by an encoder and the prediction made by a decoder."""
         return is_two_sided(self.model)
 
     def labels(self) -> Labels:
         """What stands at each position of the text."""
-        stacks = () if self.trace is None else self.trace.stacks.values()
-        for stack in stacks:
-            if len(stack.keys) == len(self.ids) and (stack.name == "cross" or not self.two_sided):
-                return stack.keys
-        tokenizer, ids = tokenizer_of(self.processor), self.ids.tolist()
-        return Labels.plain([str(i) if tokenizer is None else str(tokenizer.decode([i])) for i in ids])
+        return label_tokens(self.ids.tolist(), tokenizer_of(self.processor))
 
 
 def predicted(model: Any, inputs: str | Mapping[str, Any], *, target: TargetLike, processor: Any = None) -> Prediction:
@@ -79,14 +79,14 @@ def predicted(model: Any, inputs: str | Mapping[str, Any], *, target: TargetLike
     module = unwrapped(model_of(model))
     reads = processor if processor is not None else processor_of(model)
     refuse_training(module)
-    given = one_text(module, reads, inputs)
+    given = _one_text(module, reads, inputs)
     outputs, trace, unseen = _run(module, reads, given)
     causal = _is_causal(module, trace)
     found = _found(target, outputs, module, reads, given)
     with torch.no_grad():
         probability = float(found.probability(outputs)[0])
-    row = _row(found, module, reads, given["input_ids"][0], causal)
-    return Prediction(module, reads, given, found, probability, trace, unseen, row, causal)
+    rows = _rows(found, module, reads, given["input_ids"][0], causal)
+    return Prediction(module, reads, given, found, probability, trace, unseen, rows, causal)
 
 
 def is_two_sided(model: Any) -> bool:
@@ -94,68 +94,23 @@ def is_two_sided(model: Any) -> bool:
     return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
 
 
-def refuse_training(model: nn.Module) -> None:
-    """Raise where dropout would make every answer another."""
-    if model.training:
-        raise ArgumentError(
-            f"{type(model).__name__} is in training mode, where dropout makes every answer another; call model.eval()"
-        )
-
-
-def one_text(model: Any, processor: Any, inputs: str | Mapping[str, Any]) -> dict[str, Any]:
-    """The model's inputs for one text, on its device, padding left out, the start of a decoder added.
-
-    Raises:
-        ArgumentError: no token ids, several texts, or inputs of which no token can be taken away.
-    """
-    if isinstance(inputs, str):
-        given = dict(encode(model, processor, inputs))
-    elif isinstance(inputs, Mapping):
-        given = {name: value for name, value in inputs.items() if value is not None and name != "labels"}
-    else:
-        raise ArgumentError(f"expected a text or the model's inputs (a dict of tensors), got {type(inputs).__name__}")
-    ids = given.get("input_ids")
+def _one_text(model: Any, processor: Any, inputs: str | Mapping[str, Any]) -> dict[str, Any]:
+    """The model's inputs for one text, of which tokens can be taken out."""
+    given = one_example(model, processor, inputs)
+    ids, mask = given.get("input_ids"), given.get("attention_mask")
     if not isinstance(ids, torch.Tensor) or ids.dim() != 2 or not ids.shape[1]:
         raise ArgumentError(
             "expected input_ids [1, position] among the inputs: tokens are taken out of a text, and of nothing else; "
-            f"got {', '.join(given) or 'nothing'}"
+            f"got {listed(given)}"
         )
-    if len(ids) != 1:
-        raise ArgumentError(f"expected one text, got a batch of {len(ids)}; explain one at a time")
     if "past_key_values" in given or "encoder_outputs" in given:
         raise ArgumentError("what was read before is in a cache, where nothing can be taken out; give the whole text")
-    given = _without_padding(on_device(given, model))
-    if can_generate(model) and not {"decoder_input_ids", "decoder_inputs_embeds"} & set(given):
-        given |= decoder_start(model)
-    return given
-
-
-def of_positions(inputs: Mapping[str, Any]) -> tuple[str, ...]:
-    """The inputs that have an entry for each position of the text: those that follow when a token goes."""
-    shape = tuple(inputs["input_ids"].shape)
-    return tuple(
-        name
-        for name, value in inputs.items()
-        if isinstance(value, torch.Tensor)
-        and tuple(value.shape[:2]) == shape
-        and not name.startswith("decoder_")
-        and (not value.is_floating_point() or name == "attention_mask")
-    )
-
-
-def _without_padding(given: dict[str, Any]) -> dict[str, Any]:
-    mask = given.get("attention_mask")
-    if not isinstance(mask, torch.Tensor):
-        return given
-    if mask.shape != given["input_ids"].shape:
+    if isinstance(mask, torch.Tensor) and mask.shape != ids.shape:
         raise ArgumentError(
-            f"expected an attention_mask {tuple(given['input_ids'].shape)}, got {tuple(mask.shape)}: of a mask from "
-            "each position to each, no token can be taken out"
+            f"expected an attention_mask {tuple(ids.shape)}, got {tuple(mask.shape)}: of a mask from each position to "
+            "each, no token can be taken out"
         )
-    real = mask[0].bool()
-    if bool(real.all()):
-        return given
-    return given | {name: given[name][:, real] for name in of_positions(given)}
+    return given
 
 
 def _run(model: Any, processor: Any, given: Mapping[str, Any]) -> tuple[Any, Trace | None, str]:
@@ -195,13 +150,14 @@ def _is_causal(model: Any, trace: Trace | None) -> bool:
     return not is_two_sided(model) and all(m.causal for m in trace.maps if m.kind == "self")
 
 
-def _row(target: Target, model: Any, processor: Any, ids: torch.Tensor, causal: bool) -> int | None:
-    if is_two_sided(model):
-        return None
+def _rows(target: Target, model: Any, processor: Any, ids: torch.Tensor, causal: bool) -> tuple[int, ...]:
+    """Where such models are read as a rule; they are measured in :mod:`~hf_attnviz.explaining.rankings`."""
     if target.position is not None:
-        return target.position
+        return (target.position,)
+    if is_two_sided(model):
+        return ()
     if causal:
-        return len(ids) - 1
+        return (len(ids) - 1,)
     summary = getattr(tokenizer_of(processor), "cls_token_id", None)
     places = [] if summary is None else (ids == summary).nonzero().flatten().tolist()
-    return int(places[0]) if places else None
+    return tuple(places[:1])

@@ -1,13 +1,19 @@
 """The rankings that are put to the test: for each method a score for every token of the text."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
 
 from hf_attnviz import functional
+from hf_attnviz.analysis.norms import layer_norms
+from hf_attnviz.capturing.recording import Recording
 from hf_attnviz.errors import ArgumentError, AttnvizError, NotKeptError, ShapeError, UnknownNameError, listed
+from hf_attnviz.explaining.given import with_gradients
+from hf_attnviz.explaining.methods import METHODS
 from hf_attnviz.explaining.prediction import Prediction
+from hf_attnviz.explaining.subject import Settings, Subject
 from hf_attnviz.language import Text
 from hf_attnviz.trace import AttentionStack, Trace
 
@@ -17,8 +23,8 @@ Scores = Callable[[Prediction], torch.Tensor]
 def attention_of(prediction: Prediction) -> torch.Tensor:
     """Raw attention ``[key]``: last layer, mean over heads, the row at which the prediction is read.
 
-    In an encoder-decoder the row of the decoder's cross-attention; where the prediction is read off all positions,
-    the mean of all rows.
+    In an encoder-decoder the row of the decoder's cross-attention; where the prediction is read off several positions,
+    the mean of their rows.
     """
     last = looking(prediction).maps[-1].plain().weights
     return rows_of((last if last.dtype == torch.float64 else last.float()).mean(0), prediction)
@@ -36,7 +42,29 @@ def rollout_of(prediction: Prediction) -> torch.Tensor:
     return attention_of(prediction) @ functional.rollout(encoder.stacked()[:, None])[-1, 0]
 
 
-OWN: Final[Mapping[str, Scores]] = {"attention": attention_of, "rollout": rollout_of}
+def norms_of(prediction: Prediction) -> torch.Tensor:
+    """The same row of the norms ``‖Σ_h α f_h(x)‖`` of the last layer ``[key]``: how much of each token is moved.
+
+    Raises:
+        NotKeptError: the layer cannot be taken apart; the message says why.
+    """
+    recording = Recording(prediction.model, prediction.processor, keep=["maps", "contributions"])
+    with recording, torch.no_grad():
+        prediction.model(**_with_two_rows(prediction.inputs))
+    stack = looking(replace(prediction, trace=recording.trace))
+    return rows_of(layer_norms(stack.maps[-1])["summed"], prediction)
+
+
+def _with_two_rows(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs, a decoder's single token twice: one row alone cannot be told from the residual stream, and what a
+    decoder reads later changes no row before."""
+    read = inputs.get("decoder_input_ids")
+    single = isinstance(read, torch.Tensor) and read.shape[1] == 1 and "decoder_attention_mask" not in inputs
+    return {**inputs, "decoder_input_ids": read.repeat(1, 2)} if single and read is not None else {**inputs}
+
+
+OWN: Final[Mapping[str, Scores]] = {"attention": attention_of, "rollout": rollout_of, "norms": norms_of}
+DEFAULT: Final = ("attention", "rollout", "norms", "relevance", "integrated_gradients")
 
 
 def looking(prediction: Prediction) -> AttentionStack:
@@ -61,16 +89,28 @@ def looking(prediction: Prediction) -> AttentionStack:
 
 
 def rows_of(weights: torch.Tensor, prediction: Prediction) -> torch.Tensor:
-    """The row of ``[query, key]`` at which the prediction is read; the mean row where it is read off all of them."""
-    if prediction.two_sided:
-        return weights[-1 if prediction.target.position is None else prediction.target.position]
-    return weights.mean(0) if prediction.row is None else weights[prediction.row]
+    """The row of ``[query, key]`` at which the prediction is read; the mean row where it is read off several or all."""
+    return weights[list(prediction.rows)].mean(0) if prediction.rows else weights.mean(0)
 
 
+@with_gradients
+def read_off(prediction: Prediction) -> Prediction:
+    """The same prediction, with the rows at which it is read off as its gradient tells, where there is one."""
+    try:
+        rows = _subject(prediction).rows.tolist()
+        every = 1 < len(rows) == len(looking(prediction).queries)
+        return replace(prediction, rows=() if every else tuple(rows))
+    except (AttnvizError, NotImplementedError):
+        return prediction
+
+
+@with_gradients
 def rankings_of(
     prediction: Prediction,
     methods: Sequence[str] | None = None,
     given: Mapping[str, Any] | None = None,
+    *,
+    seed: int = 0,
 ) -> tuple[dict[str, torch.Tensor], dict[str, Text]]:
     """The scores ``[key]`` of each method and of each ranking of the user's own; and why a method has none.
 
@@ -79,21 +119,40 @@ def rankings_of(
         ShapeError: a ranking of the user's own that does not have a score for each token.
         ArgumentError: one that bears a method's name, or no ranking at all.
     """
-    wanted = list(OWN) if methods is None else list(methods)
-    unknown = [name for name in wanted if name not in OWN]
+    wanted = DEFAULT if methods is None else tuple(dict.fromkeys(methods))
+    unknown = [name for name in wanted if name not in OWN and name not in METHODS]
     if unknown:
-        raise UnknownNameError(f"unknown method {listed(unknown)}; known: {listed(OWN)}")
+        raise UnknownNameError(f"unknown method {listed(unknown)}; known: {listed(dict.fromkeys([*OWN, *METHODS]))}")
     scores, missing = {}, {}
+    subjects: list[Subject] = []  # one for all methods that need gradients
     for name in wanted:
         try:
-            scores[name] = OWN[name](prediction).detach().double().cpu()
-        except (AttnvizError, NotImplementedError) as problem:
+            scores[name] = _scores(name, prediction, subjects, seed).detach().double().cpu()
+        except (AttnvizError, NotImplementedError, ValueError) as problem:  # of the model's own, too
             scores[name] = torch.full((len(prediction.ids),), torch.nan, dtype=torch.float64)
-            missing[name] = Text(f"it could not be computed: {problem}", f"无法计算：{problem}")
+            missing[name] = Text(f"it could not be computed ({problem})", f"无法计算（{problem}）")
     scores |= {name: _checked(name, value, prediction, wanted) for name, value in (given or {}).items()}
     if not scores:
         raise ArgumentError("there is no ranking to test; name methods, or give rankings={'mine': scores}")
     return scores, missing
+
+
+def _scores(name: str, prediction: Prediction, subjects: list[Subject], seed: int) -> torch.Tensor:
+    if name in OWN:
+        return OWN[name](prediction)
+    if not subjects:
+        subjects.append(_subject(prediction, seed))
+    return METHODS[name].function(subjects[0]).values
+
+
+def _subject(prediction: Prediction, seed: int = 0) -> Subject:
+    return Subject(
+        prediction.model,
+        prediction.inputs,
+        target=prediction.target,
+        processor=prediction.processor,
+        settings=Settings(seed=seed),
+    )
 
 
 def _checked(name: str, value: Any, prediction: Prediction, taken: Sequence[str]) -> torch.Tensor:

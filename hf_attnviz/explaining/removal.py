@@ -14,12 +14,14 @@ import torch
 from hf_attnviz import progress
 from hf_attnviz.capturing.text import tokenizer_of
 from hf_attnviz.errors import ArgumentError, ShapeError
-from hf_attnviz.explaining.prediction import Prediction, of_positions
+from hf_attnviz.explaining.given import copies, shortened
+from hf_attnviz.explaining.prediction import Prediction
 from hf_attnviz.language import Text
 
 WAYS: Final = ("deletion", "replacement")
 _ROWS: Final = 64
 _NUMBERS: Final = 2**26  # of activations and logits that one batch may take: 256 MB in float32
+COUNT: Final = "Give target=(position, id), which moves along, or a function that counts from the end"
 _RUNNING: Final = Text("running the text without some of its tokens", "正在移除部分词元后重新运行")
 
 
@@ -42,7 +44,6 @@ class Removal:
         self.positions = torch.tensor(list(positions), dtype=torch.long)
         self.known: dict[bytes, float] = {self._key(torch.ones(len(self.positions), dtype=torch.bool)): float("nan")}
         self.known[next(iter(self.known))] = prediction.probability
-        self._follow = of_positions(prediction.inputs)
 
     def __call__(self, keep: torch.Tensor) -> torch.Tensor:
         """The probability with only those candidates kept that are True in ``keep`` `[candidate]`; float64."""
@@ -65,12 +66,20 @@ class Removal:
     def run(self, keeps: torch.Tensor) -> None:
         """Run one batch from :meth:`batches` and remember what it gives."""
         inputs, read = self.inputs(keeps)
-        if not inputs["input_ids"].shape[1]:
-            found = [float("nan")] * len(keeps)  # nothing is left to read
-        else:
-            with torch.no_grad():
-                found = self.prediction.target.probability(self.prediction.model(**inputs), read).tolist()
+        left = inputs["input_ids"].shape[1]
+        found = self._probabilities(inputs, read) if left else [float("nan")] * len(keeps)
         self.known.update(zip(map(self._key, keeps), found, strict=True))
+
+    def _probabilities(self, inputs: dict[str, Any], read: torch.Tensor | None) -> list[float]:
+        target = self.prediction.target
+        try:
+            with torch.no_grad():
+                found: list[float] = target.probability(self.prediction.model(**inputs), read).tolist()
+        except IndexError as problem:
+            if target.function is None:
+                raise
+            raise ArgumentError(f"{target.name} reads a position that a shorter text lacks. {COUNT}") from problem
+        return found
 
     def inputs(self, keeps: torch.Tensor) -> tuple[dict[str, Any], torch.Tensor | None]:
         """The inputs of a batch ``[row, candidate]``, and where its prediction is read, row by row.
@@ -82,17 +91,14 @@ class Removal:
         kept = torch.ones(rows, len(self.prediction.ids), dtype=torch.bool)
         kept[:, self.positions] = keeps.cpu()
         if self.way == "replacement":
-            spread = {name: _spread(value, rows) for name, value in given.items()}
+            spread = copies(given, rows)
             gone = ~kept.to(given["input_ids"].device)
             return spread | {"input_ids": spread["input_ids"].masked_fill(gone, self.replacement)}, None
         lengths = kept.sum(-1)
         if bool((lengths != lengths[0]).any()):
             raise ShapeError("texts of different lengths cannot run in one batch without padding")
-        places = kept.nonzero()[:, 1].view(rows, -1).to(given["input_ids"].device)
-        followed = {name: given[name][0][places] for name in self._follow}
-        if "position_ids" in followed:  # counted anew, as in a text that never had the others
-            followed["position_ids"] = given["position_ids"][:, : places.shape[1]].expand(rows, -1)
-        return {name: followed.get(name, _spread(value, rows)) for name, value in given.items()}, self._read(kept)
+        shorter = [shortened(given, row.nonzero().flatten()) for row in kept]
+        return {name: _joined([one[name] for one in shorter]) for name in given}, self._read(kept)
 
     def _read(self, kept: torch.Tensor) -> torch.Tensor | None:
         position = self.prediction.target.position
@@ -193,8 +199,6 @@ def _told(tokenizer: Any, token: int, role: str) -> Text:
     )
 
 
-def _spread(value: Any, rows: int) -> Any:
-    """The same input for each row of a batch."""
-    if isinstance(value, torch.Tensor) and value.dim() and len(value) == 1:
-        return value.expand(rows, *value.shape[1:])
-    return value
+def _joined(values: list[Any]) -> Any:
+    """The same input of several texts as one batch."""
+    return torch.cat(values) if isinstance(values[0], torch.Tensor) and values[0].dim() else values[0]

@@ -15,7 +15,8 @@ from hf_attnviz import functional
 from hf_attnviz.capturing.recording import Recording
 from hf_attnviz.capturing.text import longest, tokenizer_of
 from hf_attnviz.errors import CaptureError, NotKeptError
-from hf_attnviz.explaining.prediction import Prediction, of_positions
+from hf_attnviz.explaining.given import copies, of_positions
+from hf_attnviz.explaining.prediction import Prediction
 from hf_attnviz.explaining.rankings import OWN
 from hf_attnviz.explaining.removal import runs_alone
 
@@ -76,11 +77,7 @@ def _accompanied(prediction: Prediction, positions: Sequence[int]) -> tuple[dict
     given, places = prediction.inputs, list(positions)
     other = prediction.ids.clone()
     other[places] = prediction.ids[places[::-1]]
-    several = {
-        name: torch.cat([value, value]) if isinstance(value, torch.Tensor) and value.dim() else value
-        for name, value in given.items()
-    }
-    return several | {"input_ids": torch.stack([prediction.ids, other])}, 0
+    return copies(given, 2) | {"input_ids": torch.stack([prediction.ids, other])}, 0
 
 
 PERTURBATIONS: Final[Mapping[str, Callable[[Prediction, Sequence[int]], tuple[dict[str, Any], int] | None]]] = {

@@ -300,7 +300,8 @@ class Subject:
         position = None
         if self.name == "input_ids" and not self.two_sided and not callable(target):
             position = self._masked(target)
-        return resolved(target, outputs, processor=self.processor, position=position)
+        config = getattr(self.model, "config", None)
+        return resolved(target, outputs, processor=self.processor, position=position, config=config)
 
     def _masked(self, target: TargetLike) -> int | None:
         """Where the only mask stands: what a masked language model predicts is read there."""

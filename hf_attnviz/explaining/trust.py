@@ -13,13 +13,13 @@ import torch
 
 from hf_attnviz import functional
 from hf_attnviz.axes import KEY, METHOD, OTHER_METHOD, REMOVAL, SHARE, STATISTIC
-from hf_attnviz.errors import AttnvizError
+from hf_attnviz.errors import ArgumentError, AttnvizError
 from hf_attnviz.explaining.candidates import Candidates, candidates_of, special_ids
 from hf_attnviz.explaining.heads import heads_effect
 from hf_attnviz.explaining.judged import Trust
 from hf_attnviz.explaining.prediction import Prediction, predicted
-from hf_attnviz.explaining.rankings import attention_of, rankings_of
-from hf_attnviz.explaining.removal import WAYS, replacement_of
+from hf_attnviz.explaining.rankings import attention_of, rankings_of, read_off
+from hf_attnviz.explaining.removal import COUNT, WAYS, replacement_of
 from hf_attnviz.explaining.sentences import sentence
 from hf_attnviz.explaining.stability import OF_TRACE, PERTURBATIONS, perturbed
 from hf_attnviz.explaining.target import TargetLike
@@ -57,7 +57,8 @@ def trust(
         target: what is explained: None (what the model predicts), a class or token by id or name, ``(position, id)``,
             or a function from the outputs to a scalar tensor. Positions count without padding.
         processor: the tokenizer; default: the one that ``model`` brings.
-        methods: which methods rank the tokens; default: all there are.
+        methods: which methods rank the tokens: names of :data:`hf_attnviz.explaining.methods.METHODS`, and ``"norms"``;
+            default: attention, rollout, norms, relevance and integrated gradients (these need captum).
         rankings: more rankings by name: a score for each token of the text, the evidence highest.
         candidates: the positions that are ranked and removed; default: all but special tokens and the one at which
             the prediction is read.
@@ -72,12 +73,23 @@ def trust(
         UnknownNameError: a method or a class that is not there.
     """
     chosen = Rule() if rule is None else rule
-    prediction = predicted(model, inputs, target=target, processor=processor)
+    prediction = read_off(predicted(model, inputs, target=target, processor=processor))
+    _refuse_fixed(prediction)
     ranked = candidates_of(prediction, candidates)
     instead, told = replacement_of(prediction, replacement)
-    scores, missing = rankings_of(prediction, methods, rankings)
+    scores, missing = rankings_of(prediction, methods, rankings, seed=seed)
     found = measured(prediction, ranked.positions, scores, chosen, replacement=instead, seed=seed, missing=missing)
     return _judged(prediction, ranked, scores, found, chosen, seed, told)
+
+
+def _refuse_fixed(prediction: Prediction) -> None:
+    """Raise where a function of the user's own reads a position that moves when tokens before it go."""
+    row, last = prediction.row, len(prediction.ids) - 1
+    if prediction.target.function is not None and row not in (None, 0, last):
+        raise ArgumentError(
+            f"{prediction.target.name} is read at position {row} of the text, which moves when tokens before it are "
+            f"deleted, and a function cannot know. {COUNT}"
+        )
 
 
 def _judged(
@@ -191,7 +203,7 @@ def _about_length(tokens: int, rule: Rule) -> list[Text]:
         return []
     return [
         Text(
-            f"The text is short: every {tokens}th random ranking has the same token first. Where one token carries the "
+            f"The text is short: one random ranking in {tokens} has the same token first. Where one token carries the "
             "evidence, no ranking stands out from these; “undecided” may then mean only that.",
             f"文本较短：每 {tokens} 个随机排序就有一个首位词元相同。若证据只在一个词元上，"
             "任何排序都难以胜出；此时“无法判定”可能仅因如此。",

@@ -8,6 +8,7 @@ from hf_attnviz.functional.alignment import alignment_error_rate, dtw, joined, l
 from hf_attnviz.functional.alti import alti, alti_rollout
 from hf_attnviz.functional.bootstrap import Tally
 from hf_attnviz.functional.cka import cka
+from hf_attnviz.functional.comparison import compare_maps
 from hf_attnviz.functional.divergence import jensen_shannon
 from hf_attnviz.functional.entropy import entropy
 from hf_attnviz.functional.evolution import evolution
@@ -20,7 +21,7 @@ from hf_attnviz.functional.faithfulness import (
     top_counts,
     top_shares,
 )
-from hf_attnviz.functional.flow import flow
+from hf_attnviz.functional.flow import flow, flows
 from hf_attnviz.functional.image_distance import image_distance
 from hf_attnviz.functional.induction import duplicate_token_score, induction_score
 from hf_attnviz.functional.order import classical_mds, linkage_order
@@ -34,6 +35,7 @@ from hf_attnviz.functional.speech import median_filter, spoken_frames
 from hf_attnviz.functional.statistics import head_statistics, statistics_by_example
 from hf_attnviz.functional.uniform import uniform_attention, uniform_like
 from hf_attnviz.functional.value_norms import value_norms
+from hf_attnviz.functional.words import pool_words, renormalised, row_statistics, word_groups
 
 __all__ = [
     "Tally",
@@ -44,12 +46,14 @@ __all__ = [
     "attention_gradient",
     "cka",
     "classical_mds",
+    "compare_maps",
     "comprehensiveness",
     "dtw",
     "duplicate_token_score",
     "entropy",
     "evolution",
     "flow",
+    "flows",
     "from_pharaoh",
     "head_importance",
     "head_roles",
@@ -65,11 +69,14 @@ __all__ = [
     "median_filter",
     "monotonicity",
     "outcomes",
+    "pool_words",
     "relevance",
     "relevance_encoder_decoder",
+    "renormalised",
     "role_verdicts",
     "roles_by_example",
     "rollout",
+    "row_statistics",
     "sink_fraction",
     "sink_mass",
     "spoken_frames",
@@ -81,4 +88,5 @@ __all__ = [
     "uniform_attention",
     "uniform_like",
     "value_norms",
+    "word_groups",
 ]

@@ -44,24 +44,45 @@ def flow(
     tensor([[1.0000, 0.0000],
             [0.3500, 0.7500]])
     """
+    return flows([attention], residual=residual, normalise=normalise, queries=queries)[0]
+
+
+def flows(
+    several: Sequence[Tensor],
+    *,
+    residual: float = 0.5,
+    normalise: bool = False,
+    queries: Sequence[int] | None = None,
+) -> list[Tensor]:
+    """`flow` of several stacks of one size as one piece of work, so that its length is told as a whole."""
+    check_share(residual, "residual")
+    capacities, units = zip(*(_capacities(attention, residual) for attention in several), strict=True)
+    tokens = capacities[0].shape[-1]
+    rows = [_row(row, tokens) for row in (range(tokens) if queries is None else queries)]
+    found = np.zeros((len(several), len(rows), tokens))
+    causal = not any(np.triu(one, 1).any() for one in capacities)
+    pairs = [pair for pair in np.ndindex(*found.shape) if not causal or pair[2] <= rows[pair[1]]]
+    np.random.default_rng(0).shuffle(pairs)  # some are quicker than others: an estimate should meet both
+    for which, n, key in shown(pairs, len(pairs), _WHAT):
+        query, ways = rows[n], slice(None)
+        if causal:  # all ways lie between the two
+            query, ways = rows[n] - key, slice(key, rows[n] + 1)
+        found[which, n, key] = _largest(capacities[which][:, ways, ways], query, 0 if causal else key) / units[which]
+    results = [torch.from_numpy(one).to(upcast(given[:0])) for one, given in zip(found, several, strict=True)]
+    return [one / one.sum(-1, keepdim=True) if normalise else one for one in results]
+
+
+def _capacities(attention: Tensor, residual: float) -> tuple[NDArray[np.int32], float]:
+    """Â of every layer in whole numbers, `[layer, query, key]`, and what a capacity of one is in them."""
     check_axes(attention, "layer head query key")
     check_square(attention, "flow")
-    check_share(residual, "residual")
-    tokens = attention.shape[-1]
-    rows = [_row(row, tokens) for row in (range(tokens) if queries is None else queries)]
     fused = upcast(attention).mean(1)
     if not bool((fused >= 0).all()):
         raise ArgumentError("expected weights from 0 up, got NaN or less than 0; leave padding out before flow")
-    identity = torch.eye(tokens, dtype=fused.dtype, device=fused.device)
+    identity = torch.eye(fused.shape[-1], dtype=fused.dtype, device=fused.device)
     mixing = ((1 - residual) * fused + residual * identity).detach().cpu().double().numpy()
     unit = UNIT / max(1.0, mixing.sum(-1).max())
-    capacities = np.rint(mixing * unit).astype(np.int32)
-    found = np.zeros((len(rows), tokens))
-    pairs = [(n, key) for n in range(len(rows)) for key in range(tokens)]
-    for n, key in shown(pairs, len(pairs), _WHAT):
-        found[n, key] = _largest(capacities, rows[n], key) / unit
-    flows = torch.from_numpy(found).to(fused)
-    return flows / flows.sum(-1, keepdim=True) if normalise else flows
+    return np.rint(mixing * unit).astype(np.int32), unit
 
 
 def _row(row: int, tokens: int) -> int:

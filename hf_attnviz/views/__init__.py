@@ -1,6 +1,8 @@
 """Pictures of traces and results: each a self-contained page, with files for papers where the picture has them."""
 
 from hf_attnviz.views.bertviz import head_view, model_view, neuron_view, to_bertviz
+from hf_attnviz.views.choosing import picture
+from hf_attnviz.views.comparison import compare_view
 from hf_attnviz.views.evolution import evolution_view
 from hf_attnviz.views.head_map import head_map_view
 from hf_attnviz.views.heatmap import correlation_view, heatmap
@@ -9,6 +11,7 @@ from hf_attnviz.views.roles import roles_view
 from hf_attnviz.views.trust import trust_view
 
 __all__ = [
+    "compare_view",
     "compose",
     "correlation_view",
     "evolution_view",
@@ -18,6 +21,7 @@ __all__ = [
     "model_view",
     "neuron_view",
     "page",
+    "picture",
     "roles_view",
     "to_bertviz",
     "trust_view",

@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 
 from hf_attnviz.errors import ArgumentError, NotKeptError, UnknownNameError
-from hf_attnviz.language import Text
+from hf_attnviz.language import Text, counted
 from hf_attnviz.optional import require
 from hf_attnviz.trace import AttentionMap, Trace
 from hf_attnviz.view import View
@@ -106,7 +106,8 @@ def model_view(trace: Trace, *, stack: str | None = None) -> View:
         tokens = max(len(group.maps[0].queries), len(group.maps[0].keys))
         height = max(height, int(len(group.maps) * (tokens * 84 / group.heads + 10)) + 60, tokens * 18 + 100)
     payloads = [group.payload() for group in found]
-    return _bertviz_page("model_view", title, _MODEL_READING, trace, found, payloads, 0, {}, height)
+    start, _ = starting_place(found, None)
+    return _bertviz_page("model_view", title, _MODEL_READING, trace, found, payloads, start, {}, height)
 
 
 def neuron_view(trace: Trace, *, stack: str | None = None, layer: int | None = None, head: int = 0) -> View:
@@ -236,7 +237,7 @@ def _title(english: str, chinese: str, trace: Trace) -> Text:
 
 
 def _about(trace: Trace, found: Sequence[Group]) -> list[Text]:
-    english = "; ".join(f"{g.name.en}: {len(g.maps)} layers × {g.heads} heads" for g in found)
+    english = "; ".join(f"{g.name.en}: {counted(len(g.maps), 'layer')} × {counted(g.heads, 'head')}" for g in found)
     chinese = "；".join(f"{g.name.zh}：{len(g.maps)} 层 × {g.heads} 头" for g in found)
     lines = [Text(f"{english}. Layer numbers are the model's block indices.", f"{chinese}。层号为模型的块序号。")]
     if trace.model:

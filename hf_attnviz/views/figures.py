@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_attnviz.legible import visible
+from hf_attnviz.views.scales import Scale
 
 FORMATS: Final = ("svg", "png", "pdf")
 _FAMILIES: Final = (
@@ -98,14 +99,16 @@ def readable(text: str) -> str:
     return "".join(c if not known or ord(c) in known else f"<U+{ord(c):04X}>" for c in shown)
 
 
-def limits(values: npt.NDArray[Any]) -> tuple[float, float, bool]:
-    """Where the colours begin and end, and whether they diverge from zero."""
+def limits(values: npt.NDArray[Any], scale: Scale = None) -> tuple[float, float, bool]:
+    """Where the colours begin and end, and whether they diverge from zero; ``scale`` says so, else the numbers do."""
+    if isinstance(scale, tuple):
+        return *scale, scale[0] < 0
     finite = values[np.isfinite(values)]
     if not finite.size:
         return 0.0, 1.0, False
     low, high = float(finite.min()), float(finite.max())
-    if low < 0:
-        bound = max(-low, high)
+    if low < 0 or scale == "centred":
+        bound = max(-low, high) or 1.0
         return -bound, bound, True
     low = 0.0 if low <= high / 2 else low
     return low, high if high > low else low + 1.0, False

@@ -15,18 +15,30 @@ from hf_attnviz.errors import ArgumentError, listed
 from hf_attnviz.language import Text
 from hf_attnviz.legible import visible
 from hf_attnviz.result import Axis, Result
-from hf_attnviz.trace import AttentionMap
+from hf_attnviz.trace import AttentionMap, AttentionStack, Trace
 from hf_attnviz.view import View
 from hf_attnviz.views import figures
 from hf_attnviz.views.encoding import packed
 from hf_attnviz.views.page import fragment, in_both, own, page
-from hf_attnviz.views.words import axis_word, beside_words, method_word, statistic_words, unit_line, unit_word
+from hf_attnviz.views.scales import WHOLE, Scale, colour_scale
+from hf_attnviz.views.words import (
+    axis_word,
+    beside_words,
+    method_word,
+    statistic_words,
+    unit_line,
+    unit_word,
+)
 
 _MOST_PANELS: Final = 64
 _COLOURS: Final = Text(
     "Colour is the number; the bar beneath says which. The bar is set anew for each picture, so compare numbers, not "
     "colours, between pictures.",
     "颜色即数值，对应关系见下方色条。每幅图各自定标：不同图之间请比较数值，而非颜色。",
+)
+_FIXED: Final = Text(
+    "Colour is the number; the bar beneath says which. It runs from −1 to 1 in every picture.",
+    "颜色即数值，对应关系见下方色条；每幅图的色条都从 −1 到 1。",
 )
 _DIVERGING: Final = Text(
     "Numbers below zero are one hue, above zero the other; zero is in the middle.",
@@ -50,6 +62,8 @@ def heatmap(data: Result | AttentionMap, *, title: Text | str | None = None) -> 
     Raises:
         ArgumentError: fewer than two axes, an empty one, or neither a result nor a map.
     """
+    if isinstance(data, Trace | AttentionStack):
+        raise ArgumentError(_of_which(data))
     if not isinstance(data, Result | AttentionMap):
         raise ArgumentError(f"expected a Result or an AttentionMap (trace.encoder.layer(0)), got {type(data).__name__}")
     result = _of_map(data) if isinstance(data, AttentionMap) else data
@@ -83,6 +97,17 @@ def correlation_view(result: Result, *, title: Text | str | None = None) -> View
     return _draw(result, title or method_word(result.method), reading)
 
 
+def _of_which(data: Trace | AttentionStack) -> str:
+    """What to draw of a trace or of a stack, since it holds more than one picture."""
+    stacks = data.stacks.values() if isinstance(data, Trace) else [data]
+    maps = listed(f"trace.{one.name}.layer({one.layers[0]})" for one in stacks)
+    whole = "trace" if isinstance(data, Trace) else "stack"
+    return (
+        f"expected one layer's map or a Result, got a whole {whole}: pass one of its layers ({maps}) or an analysis "
+        "(head_statistics(trace)), or draw all with model_view(trace)"
+    )
+
+
 def _of_map(found: AttentionMap) -> Result:
     heads = Axis(HEAD, tuple(str(h) for h in range(found.heads)))
     method = f"{found.group} {found.layer}" if not found.module else f"{found.module}"
@@ -104,6 +129,7 @@ def _draw(result: Result, title: Text | str, reading: Sequence[Text]) -> View:
         "square": [a.name for a in result.axes[-2:]] in ([QUERY, KEY], [HEAD, OTHER_HEAD]),
         "unit": in_both(unit_word(result.unit if _brief(result.unit) else "")),
         "start": _start(result),
+        "scales": _scales(result),
         "values": packed(values),
         "beside": [
             {"name": in_both(beside_words(name)[0]), "values": packed(numbers.numpy())}
@@ -116,7 +142,7 @@ def _draw(result: Result, title: Text | str, reading: Sequence[Text]) -> View:
         title,
         fragment("heatmap.html", unit=None if _brief(result.unit) or several else unit_line(result.unit)),
         how_to_read=reading,
-        footer=_about(result),
+        footer=about(result),
         data=data,
         scripts=[own("heatmap.js")],
         style=own("heatmap.css"),
@@ -143,6 +169,13 @@ def _start(result: Result) -> list[int]:
     """Where the menus stand at first: what is followed through the layers is whole at the last one."""
     last = [a.name for a in result.axes[-2:]]
     return [len(a.labels) - 1 if a.name == LAYER and last == [QUERY, KEY] else 0 for a in result.axes[:-2]]
+
+
+def _scales(result: Result) -> list[Scale]:
+    """Where the colours of each picture begin and end, in the order of the menus' positions."""
+    *leading, _, _ = result.axes
+    kinds = [axis.labels if axis.name == STATISTIC else [""] * len(axis.labels) for axis in leading]
+    return [colour_scale("".join(labels), result.unit) for labels in product(*kinds)]
 
 
 def _arranged(result: Result) -> Result:
@@ -183,8 +216,9 @@ def _reading(result: Result) -> list[Text]:
             "每行是一层（0 层最靠近输入），每列是一个头。",
         )
     finite = result.values.isfinite()
-    told = [meaning, _COLOURS]
-    if bool((result.values[finite] < 0).any()):
+    scales = set(_scales(result)) if len(result.axes) > 1 else {None}
+    told = [meaning, _FIXED if scales == {WHOLE} else _COLOURS]
+    if bool((result.values[finite] < 0).any()) or scales != {None}:
         told.append(_DIVERGING)
     if not bool(finite.all()):
         told.append(_UNDEFINED)
@@ -206,7 +240,8 @@ def _rows_sum_to_one(result: Result) -> bool:
     return bool(finite.numel()) and bool(((finite - 1).abs() < 0.02).all())
 
 
-def _about(result: Result) -> list[Text]:
+def about(result: Result) -> list[Text]:
+    """The small print of a result: source, parameters, precision."""
     lines = []
     if result.source:
         lines.append(Text(f"Source: {result.source}", f"出处：{result.source}"))
@@ -230,30 +265,40 @@ def _figure(values: npt.NDArray[Any], result: Result, title: str) -> Any:
             f"{len(picks)} pictures in one file are too many (at most {_MOST_PANELS}); pick with "
             f"result.select({', '.join(f'{axis.name}=…' for axis in leading)})"
         )
+    scales, unit = _scales(result), str(unit_word(result.unit)) if _brief(result.unit) else ""
     across = math.ceil(math.sqrt(len(picks)))
     down = math.ceil(len(picks) / across)
     width = min(max(3.2, 1.8 + 0.17 * len(columns.labels)), 9)
     height = min(max(2.4, 1.4 + 0.17 * len(rows.labels)), 9)
     figure = figures.new_figure(width * across, height * down + 0.3)
     words = [title, *rows.labels, *columns.labels, *(text for axis in leading for text in axis.labels)]
-    words += [str(axis_word(name)) for name in names.NAMES] + [str(unit_word(result.unit))]
+    words += [str(axis_word(name)) for name in names.NAMES] + [str(unit_line(result.unit))]
+    words += [str(statistic_words(text)[0]) for axis in leading if axis.name == STATISTIC for text in axis.labels]
     fonts = figures.fonts_for(words)
     figures.write(figure.suptitle("", fontsize=11), title, fonts)
+    if not unit and result.unit and not any(axis.name == STATISTIC for axis in leading):  # a statistic says its own
+        figures.write(figure.supxlabel("", fontsize=8), str(unit_line(result.unit)), fonts)
     for number, pick in enumerate(picks):
         panel = figure.add_subplot(down, across, number + 1)
         matrix = values[pick]
-        low, high, diverging = figures.limits(matrix)
+        low, high, diverging = figures.limits(matrix, scales[number])
         image = figures.heat(panel, matrix, diverging=diverging, low=low, high=high)
         figures.label_ticks(panel.xaxis, columns.labels, fonts, rotation=90 if _long(columns) else 0)
         figures.label_ticks(panel.yaxis, rows.labels, fonts)
         figures.write(panel.xaxis.label, str(axis_word(columns.name)), fonts)
         figures.write(panel.yaxis.label, str(axis_word(rows.name)), fonts)
-        chosen = ", ".join(f"{axis_word(axis.name)} {axis.labels[i]}" for axis, i in zip(leading, pick, strict=True))
+        chosen = ", ".join(_picked(axis, i) for axis, i in zip(leading, pick, strict=True))
         figures.write(panel.set_title("", fontsize=9), chosen, fonts)
         bar = figure.colorbar(image, ax=panel, shrink=0.9)
         bar.ax.tick_params(labelsize=8)
-        figures.write(bar.ax.yaxis.label, str(unit_word(result.unit)), fonts)
+        figures.write(bar.ax.yaxis.label, unit, fonts)
     return figure
+
+
+def _picked(axis: Axis, place: int) -> str:
+    """Where a menu stands, in words."""
+    text = axis.labels[place]
+    return str(statistic_words(text)[0]) if axis.name == STATISTIC else f"{axis_word(axis.name)} {text}"
 
 
 def _long(axis: Axis) -> bool:

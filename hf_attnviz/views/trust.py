@@ -175,9 +175,9 @@ def _reading(trust: Judged) -> list[Text]:
     rule = trust.curves.parameters["percentile"]
     return [
         Text(
-            "Each method puts the tokens in an order; the small number is the rank, darker is higher. Dashed tokens "
-            "are not ranked and never removed.",
-            "每种方法给词元排出次序：小号数字为名次，颜色越深名次越高。虚线框的词元不参与排序，也从不移除。",
+            "Each method puts the tokens in an order; the small number is the rank, a fuller colour is higher. Dashed "
+            "tokens are not ranked and never removed.",
+            "每种方法给词元排出次序：小号数字为名次，颜色越浓名次越高。虚线框的词元不参与排序，也从不移除。",
         ),
         Text(
             "Each chart: from left to right the share of tokens that is taken, upward by how much the prediction "

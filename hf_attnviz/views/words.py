@@ -59,6 +59,8 @@ _METHODS: Final = {
     "token replacement": Text("Token replacement", "词元替换"),
     "layer attributions": Text("Layer attributions", "逐层归因"),
     "evolution over decoding steps": Text("Attention while decoding", "解码过程中的注意力"),
+    "comparison by head": Text("Two traces, head by head", "两个 trace：逐头比较"),
+    "comparison by word": Text("Two traces, word by word", "两个 trace：逐词比较"),
     "agreement of rankings": Text("Agreement of rankings (Kendall τ-b)", "排序的一致性（Kendall τ-b）"),
     "ablation of the heads shown": Text("Ablation of the heads shown", "关闭所显示的头"),
     "alignment": Text("Alignment", "对齐"),
@@ -288,6 +290,12 @@ _STATISTICS: Final = {
         Text("Probability of the prediction.", "该预测的概率。"),
     ),
     "left": (Text("tokens left", "剩余词元数"), Text("How many tokens are left.", "还剩多少个词元。")),
+    "norms": (
+        Text("norms", "范数"),
+        Text(
+            "How much of each token the last layer moves, all heads together.", "最后一层各头合计从每个词元搬运的量。"
+        ),
+    ),
     "comprehensiveness": (
         Text("comprehensiveness", "完备性"),
         Text("Fall of the prediction without the top tokens: high is better.", "去掉前列词元后预测的下降：越高越好。"),
@@ -329,7 +337,28 @@ _STATISTICS: Final = {
     ),
     "padding": (Text("padding", "填充"), Text("The same text beside padding tokens.", "同一文本旁加上填充词元。")),
     "batch": (Text("batch", "成批"), Text("The same text in a batch with another one.", "同一文本与另一文本同批。")),
+    "js": (
+        Text("divergence (nats)", "散度（奈特）"),
+        Text(
+            "Jensen–Shannon divergence of the two, mean over rows: 0 is equal, 0.69 shares no key.",
+            "两者的 Jensen–Shannon 散度，各行平均：0 为相同，0.69 为没有共同的键。",
+        ),
+    ),
+    "pearson": (
+        Text("correlation", "相关系数"),
+        Text("Pearson's r of the two maps over the allowed pairs.", "两张图在允许的格子上的皮尔逊 r。"),
+    ),
+    "first_word": (Text("first word", "首词"), Text("Weight on the first word.", "落在第一个词上的权重。")),
+    "own_word": (Text("own word", "自身"), Text("Weight on the word itself.", "落在该词自身上的权重。")),
+    "received": (
+        Text("received", "受到的注意"),
+        Text("Weight that the other words give to it, on average.", "其他词平均给予它的权重。"),
+    ),
+    "first": (Text("first", "第一个"), Text("The first trace.", "第一个 trace。")),
+    "second": (Text("second", "第二个"), Text("The second trace.", "第二个 trace。")),
+    "change": (Text("change", "变化"), Text("The second minus the first.", "第二个减去第一个。")),
 }
+CHANGE_IN: Final = "change_in_"  # such a statistic is the second trace's number minus the first's
 _REMOVALS: Final = {"deletion": Text("deletion", "删除"), "replacement": Text("replacement", "替换")}
 _VERDICTS: Final = {
     "trust": Text("trust", "可信"),
@@ -357,6 +386,9 @@ def method_word(method: str) -> Text:
 
 def statistic_words(name: str) -> tuple[Text, Text]:
     """A statistic's name and what it means."""
+    if name.startswith(CHANGE_IN):
+        of, meaning = statistic_words(name.removeprefix(CHANGE_IN))
+        return Text(f"change: {of.en}", f"变化：{of.zh}"), meaning
     return _STATISTICS.get(name, (Text(name, name), Text("", "")))
 
 

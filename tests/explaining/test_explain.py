@@ -11,6 +11,8 @@ import transformers
 
 import hf_attnviz as av
 from hf_attnviz.explaining.methods import METHODS
+from hf_attnviz.explaining.prediction import predicted
+from hf_attnviz.explaining.rankings import OWN
 from tests.capturing.test_undo import marks
 from tests.explaining.subjects import NAMES, STEPS, built, eager, given, linear, scalar, target, vectors
 from tests.functional import reference
@@ -21,7 +23,6 @@ OF_ATTENTION = ["attention", "rollout", "attention_gradient", "relevance"]
 BY_CAPTUM = ["saliency", "smoothgrad", "input_x_gradient", "integrated_gradients"]
 SETTINGS = av.Settings(steps=STEPS, samples=8, rows=4, baseline=9)
 CLOSE = {"atol": 1e-9, "rtol": 1e-9}
-EAGER = {"atol": 2e-7, "rtol": 2e-7}  # the softmax of transformers' eager attention is float32, whatever the model
 
 
 def explained(name: str, methods: list[str]) -> av.Result:
@@ -61,9 +62,9 @@ def test_attention_its_rollout_and_its_gradients_are_those_of_an_eager_copy(name
         last,
         torch.tensor(last.numpy() @ rolled if crossed else rolled[row]),
         (attention[-1] * gradient[-1]).sum((0, 1)),
-        torch.tensor(relevance),
+        torch.tensor(relevance, dtype=torch.float64),
     ]
-    torch.testing.assert_close(result.values, torch.stack(expected), **EAGER)
+    torch.testing.assert_close(result.values, torch.stack(expected), **CLOSE)
     assert float(result.values.abs().amax(1).min()) > 1e-4
     assert result.axis("key").labels == tuple(str(token) for token in given(name)["input_ids"][0].tolist())
 
@@ -212,7 +213,7 @@ def test_the_number_is_told_and_what_is_rounded() -> None:
     out = tiny("gpt2")(**given("gpt2")).logits[0, 2, 7].item()
     assert result.parameters["score"] == pytest.approx(out, abs=1e-6)
     assert result.parameters["captured_score"] == pytest.approx(out, abs=1e-4)
-    assert "logit of token 7 at 2" in result.notes[0].en
+    assert "logit of token 7 at position 2" in result.notes[0].en
     told = " ".join(note.en for note in result.notes)
     assert "captured with gradients" in told and "convergence delta" in told and "Left out" not in told
     assert result.parameters["relevance.rows"] == (2,)
@@ -314,6 +315,18 @@ def test_the_table_gives_the_same_scores_one_by_one(method: Any) -> None:
     assert torch.equal(scores, whole.values[0])
     assert method.source and method.text.zh and method.meaning.en.endswith(".")
     assert method.signed == bool((scores < 0).any())
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama", "bart", "t5"])
+def test_what_is_put_to_the_test_is_what_is_explained(name: str) -> None:
+    """The table takes a prediction of av.trust as it is, and reads attention at the same row."""
+    prediction = predicted(built(name), given(name), target=7)
+    for method in ("attention", "rollout", "relevance", "integrated_gradients"):
+        found = METHODS[method].scores(prediction.model, prediction.inputs, prediction.target, settings=SETTINGS)
+        assert found.shape == prediction.ids.shape
+        if method in OWN:
+            # with gradients the model's own eager softmax runs, in float32 whatever the model
+            torch.testing.assert_close(found, OWN[method](prediction), atol=2e-7, rtol=0)
 
 
 def test_a_text_and_the_embedded_translator() -> None:

@@ -89,8 +89,13 @@ def crossed(draw):
     return Stack(attention, valid, valid_queries, positions, cached)
 
 
+noting = []  # functions that are told of each comparison: `python -m tests.deviations` prints the largest deviations
+
+
 def close(got, wanted, tolerance=1e-9):
     """Assert equal within `tolerance`, absolute or of the larger values, NaN and infinity in the same places."""
+    for note in noting:
+        note(got, wanted)
     got = got.double().numpy() if isinstance(got, torch.Tensor) else np.asarray(got, dtype=float)
     wanted = wanted.double().numpy() if isinstance(wanted, torch.Tensor) else np.asarray(wanted, dtype=float)
     assert got.shape == wanted.shape

@@ -26,6 +26,14 @@ def test_matches_the_reference(dtype, stack, residual):
     close(got, reference.flow(attention.numpy(), residual), FLOWS[dtype])
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_deep_stacks_keep_the_order_of_their_layers(seed):
+    """Sharp maps without residual: what a layer in the middle lets through depends on which stands above it."""
+    scores = torch.randn(5, 2, 5, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    attention = (6 * scores).softmax(-1)
+    close(flow(attention, residual=0.05), reference.flow(attention.numpy(), 0.05), 1e-7)
+
+
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(stacks(min_tokens=3, max_tokens=3, max_layers=3))
 def test_the_largest_flow_is_the_smallest_cut(stack):

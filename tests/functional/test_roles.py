@@ -110,6 +110,17 @@ def test_one_number_has_one_definition(stack, seed):
         close(roles["induction_mul"], share.nanmean(1))
 
 
+def test_rows_that_are_left_out_by_name_do_not_count():
+    attention = torch.rand(1, 1, 2, 6, 6, dtype=torch.float64).softmax(-1)
+    tokens, rows = torch.tensor([[1, 2, 1, 2, 1, 2]]), torch.tensor([[True, True, True, False, True, False]])
+    got = head_roles(attention, tokens=tokens, delimiters=tokens == 2, valid_queries=rows)
+    wanted = reference.head_roles(
+        attention.numpy(), tokens.tolist(), (tokens == 2).tolist(), [[True] * 6], rows.tolist(), list(range(6)), False
+    )
+    for name, values in got.items():
+        close(values, wanted[name])
+
+
 def planted():
     """Six heads over `a b , a b , a b`, each with one role, and one without preferences; causal."""
     heads = torch.zeros(7, 8, 8, dtype=torch.float64)

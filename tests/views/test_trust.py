@@ -25,7 +25,9 @@ def judged() -> av.Trust:
     """Induction on a text long enough; a ranking with a hostile name; one without any order."""
     text = "the cat sat on my red hat the cat sat on my"
     rankings = {HOSTILE: torch.arange(13), "flat": torch.zeros(13)}
-    return av.trust(av.load_model("induction"), text, rankings=rankings, rule=av.Rule(draws=40))
+    return av.trust(
+        av.load_model("induction"), text, methods=["attention", "rollout"], rankings=rankings, rule=av.Rule(draws=40)
+    )
 
 
 @browser
@@ -126,7 +128,7 @@ def test_files_for_papers(tmp_path, judged, name, tongue):
 
 @browser
 def test_what_could_not_be_measured_is_drawn_empty(open_page):
-    result = av.trust(tiny("gpt2"), {"input_ids": ids(1, 1)}, replacement=3)
+    result = av.trust(tiny("gpt2"), {"input_ids": ids(1, 1)}, methods=["attention", "rollout"], replacement=3)
     page = open_page(result.view)
     assert page.locator(".charts svg").count() == 8
     assert page.locator(".dot").count() == 0

@@ -15,6 +15,7 @@
   const beside = await Promise.all(attnviz.data.beside.map(
     async (one) => ({name: one.name, values: new Float32Array(await attnviz.unpack(one.values))})));
   let matrix = values;
+  let wanted = null;
   let page = 0;
   let scale = null;
   let cell = null;
@@ -48,9 +49,10 @@
       if (value < low) low = value;
       if (value > high) high = value;
     }
+    if (Array.isArray(wanted)) return {low: wanted[0], high: wanted[1], diverging: wanted[0] < 0, undefinedCells};
     if (low > high) return {low: 0, high: 1, diverging: false, undefinedCells};
-    if (low < 0) {
-      const bound = Math.max(-low, high);
+    if (low < 0 || wanted === "centred") {
+      const bound = Math.max(-low, high) || 1;
       return {low: -bound, high: bound, diverging: true, undefinedCells};
     }
     if (low <= high / 2) low = 0;
@@ -221,6 +223,7 @@
   function draw() {
     page = leading.reduce((place, axis, i) => place * axis.labels.length + chosen[i], 0);
     matrix = values.subarray(page * rows * columns, (page + 1) * rows * columns);
+    wanted = attnviz.data.scales[page];
     scale = limits();
     paint();
     point(...(at || [null]));

@@ -1,0 +1,110 @@
+"""The words of a text: which positions make up each, how it reads, and where the one that is asked for stands."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hf_attnviz.errors import UnknownNameError, listed
+from hf_attnviz.functional import word_groups
+from hf_attnviz.labels import Labels
+
+_TAIL = re.compile(r"^.{1,32}?⟨(?:[2-9]|\d\d+)/\d+⟩", re.DOTALL)  # a character that began in the piece before
+_HEAD = re.compile(r"⟨1/\d+⟩$")
+
+
+@dataclass(frozen=True)
+class Words:
+    """The words of one side of a map; a special token, a patch or a frame is one by itself.
+
+    Attributes:
+        groups: the positions of each word, in order.
+        texts: how each word reads, its pieces joined.
+        special: True for a special token.
+    """
+
+    groups: tuple[tuple[int, ...], ...]
+    texts: tuple[str, ...]
+    special: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, labels: Labels) -> "Words":
+        """The words of these labels, as :attr:`Labels.words` numbers them."""
+        groups = tuple(map(tuple, word_groups(labels.words)))
+        texts = tuple("".join(_piece(labels.texts[i]) for i in group) for group in groups)
+        return cls(groups, texts, tuple(all(labels.special[i] for i in group) for group in groups))
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    @property
+    def numbers(self) -> list[int]:
+        """The number of the word at each position."""
+        return [n for _, n in sorted((place, n) for n, group in enumerate(self.groups) for place in group)]
+
+    def named(self, chosen: int | None = None) -> list[tuple[str, int]]:
+        """Each word as its text and how many of the same text stand before it; the chosen one is ``("", 0)``."""
+        seen: Counter[str] = Counter()
+        names = []
+        for number, text in enumerate(self.texts):
+            names.append(("", 0) if number == chosen else (text, seen[text]))
+            seen[names[-1][0]] += 1
+        return names
+
+    def find(self, wanted: str, occurrence: int | None, where: str) -> tuple[int, int]:
+        """Where a word begins and ends among the words; it may span several (each Han character is its own word).
+
+        Case counts, unless the word stands nowhere in the case given.
+
+        Args:
+            wanted: the word; white space in it is ignored.
+            occurrence: which of several, from 0; None where there is only one.
+            where: the text's name, for the message.
+
+        Raises:
+            UnknownNameError: it stands nowhere, or several times and no occurrence was named.
+        """
+        joined = "".join(wanted.split())
+        runs = self._runs(joined, self.texts) or self._runs(joined.casefold(), [t.casefold() for t in self.texts])
+        if not runs:
+            raise UnknownNameError(f"{where} has no word {wanted!r}; it has: {listed(self.texts)}")
+        if occurrence is None and len(runs) == 1:
+            return runs[0]
+        if occurrence is not None and 0 <= occurrence < len(runs):
+            return runs[occurrence]
+        places = listed(f"{n}: {self._around(*run)}" for n, run in enumerate(runs))
+        asked = "" if occurrence is None else f", no occurrence {occurrence}"
+        raise UnknownNameError(
+            f"{where} has {wanted!r} {len(runs)} {'time' if len(runs) == 1 else 'times'}{asked}; choose with "
+            f"occurrence=… (a pair for the first and the second text): {places}"
+        )
+
+    def merged(self, start: int, stop: int) -> "Words":
+        """The words ``start <= n < stop`` as one."""
+        middle = slice(start, stop)
+        together = tuple(place for group in self.groups[middle] for place in group)
+        return Words(
+            (*self.groups[:start], together, *self.groups[stop:]),
+            (*self.texts[:start], "".join(self.texts[middle]), *self.texts[stop:]),
+            (*self.special[:start], all(self.special[middle]), *self.special[stop:]),
+        )
+
+    def _runs(self, wanted: str, texts: Sequence[str]) -> list[tuple[int, int]]:
+        runs = []
+        for start in range(len(texts)):
+            read, stop = "", start
+            while stop < len(texts) and len(read) < len(wanted) and wanted.startswith(read):
+                read += texts[stop]
+                stop += 1
+            if wanted and read == wanted:
+                runs.append((start, stop))
+        return runs
+
+    def _around(self, start: int, stop: int) -> str:
+        before, after = self.texts[max(0, start - 2) : start], self.texts[stop : stop + 2]
+        return " ".join([*before, f"»{''.join(self.texts[start:stop])}«", *after])
+
+
+def _piece(text: str) -> str:
+    """A piece without the marks of a character that is split over several; its first piece keeps the character."""
+    return _HEAD.sub("", _TAIL.sub("", text))

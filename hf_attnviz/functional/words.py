@@ -1,0 +1,93 @@
+"""Attention between words instead of pieces, and without the keys on which it is merely parked.
+
+Source: Clark et al., "What Does BERT Look At?" (2019), section 4.1: weight *to* a split word is the sum over its
+pieces, weight *from* it the mean over its pieces, so that rows that summed to one still do.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hf_attnviz.errors import ShapeError
+from hf_attnviz.functional.checks import check_floating, upcast
+from hf_attnviz.functional.entropy import entropy
+
+Words = Sequence[int | None]
+
+
+def word_groups(words: Words) -> list[list[int]]:
+    """The positions of each word, in the order in which words begin; a position of no word (None) stands alone.
+
+    >>> word_groups([None, 0, 0, 1, None])
+    [[0], [1, 2], [3], [4]]
+    """
+    groups: dict[tuple[str, int], list[int]] = {}
+    for place, word in enumerate(words):
+        groups.setdefault(("no word", place) if word is None else ("word", word), []).append(place)
+    return list(groups.values())
+
+
+def pool_words(attention: Tensor, words: Words, *, query_words: Words | None = None) -> Tensor:
+    """Pieces pooled into words, `[..., query, key]` → `[..., query word, key word]`: keys summed, queries averaged.
+
+    Args:
+        words: the number of the word of each key, None for a position that is a unit by itself (special tokens).
+        query_words: the same for the queries; default: `words`, for maps with the same tokens at both ends.
+
+    Raises:
+        ShapeError: not one entry a key (a query).
+
+    >>> pool_words(torch.tensor([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.0, 1.0, 0.0]]), [0, 0, 1])
+    tensor([[0.7500, 0.2500],
+            [1.0000, 0.0000]])
+    """
+    check_floating(attention, "attention")
+    query_words = words if query_words is None else query_words
+    for name, given, axis in (("words", words, -1), ("query_words", query_words, -2)):
+        if attention.ndim < 2 or len(given) != attention.shape[axis]:
+            raise ShapeError(
+                f"expected one entry of {name} a {'key' if axis == -1 else 'query'} of attention [..., query, key], "
+                f"got {len(given)} entries for sizes {tuple(attention.shape)}; None marks a token of no word"
+            )
+    weights = upcast(attention)
+    summed = torch.stack([weights[..., group].sum(-1) for group in word_groups(words)], -1)
+    return torch.stack([summed[..., group, :].mean(-2) for group in word_groups(query_words)], -2)
+
+
+def renormalised(attention: Tensor, left_out: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows without some keys, made to sum to one again: (`[..., key]` with zeros there, the share left out `[...]`).
+
+    left_out: Bool `[key]`. NaN: a row that had nothing elsewhere.
+
+    >>> renormalised(torch.tensor([0.5, 0.125, 0.375]), torch.tensor([True, False, False]))
+    (tensor([0.0000, 0.2500, 0.7500]), tensor(0.5000))
+    """
+    check_floating(attention, "attention")
+    if left_out.dtype != torch.bool or tuple(left_out.shape) != (attention.shape[-1],):
+        raise ShapeError(
+            f"expected left_out of dtype torch.bool and shape {(attention.shape[-1],)}, one entry a key, got "
+            f"{left_out.dtype} of shape {tuple(left_out.shape)}"
+        )
+    weights = upcast(attention)
+    kept = weights.masked_fill(left_out, 0)
+    return kept / kept.sum(-1, keepdim=True), weights[..., left_out].sum(-1)
+
+
+def row_statistics(row: Tensor, *, own: int, special: Tensor, choices: int) -> dict[str, Tensor]:
+    """What one word's row does, `row` `[..., word]` → `[...]` each.
+
+    entropy (nats, over words), normalised_entropy (÷ ln choices), first_word (share on word 0), special_tokens (share),
+    own_word (share on word `own`), confidence (the largest share). special: Bool `[word]`. choices: how many words the
+    row may look at; with one alone normalised_entropy is NaN.
+    """
+    nats = entropy(row)
+    return {
+        "entropy": nats,
+        "normalised_entropy": nats / math.log(choices) if choices > 1 else nats * math.nan,
+        "first_word": row[..., 0],
+        "special_tokens": row[..., special].sum(-1),
+        "own_word": row[..., own],
+        "confidence": row.amax(-1),
+    }

@@ -1,0 +1,106 @@
+import pytest
+import torch
+
+from hf_attnviz.errors import ArgumentError
+from hf_attnviz.language import set_language
+from hf_attnviz.result import Axis, Result
+from hf_attnviz.views import head_map_view, heatmap, roles_view
+
+browser = pytest.mark.browser
+NAN = float("nan")
+
+
+@pytest.fixture(autouse=True)
+def english():
+    set_language("en")
+
+
+def roles(**beside):
+    axes = (Axis("statistic", ("induction", "broad")), Axis("layer", ("2", "3")), Axis("head", ("0", "1", "2")))
+    return Result(torch.arange(12.0).reshape(2, 2, 3) / 12, axes, "head roles", unit="share", **beside)
+
+
+def places(count=5, dimensions=2):
+    names = tuple(f"L{n // 3}H{n % 3}" for n in range(count))
+    values = torch.rand(count, dimensions, generator=torch.Generator().manual_seed(0))
+    axes = (Axis("head", names), Axis("statistic", tuple(f"dimension {n}" for n in range(dimensions))))
+    return Result(values, axes, "head map", source="Torgerson 1952")
+
+
+@browser
+def test_a_role_is_a_row_and_every_head_a_column(open_page):
+    low, high, baseline = (torch.full((2, 2, 3), number) for number in (0.25, 0.75, 0.125))
+    baseline[1, 1, 2] = 0.5
+    page = open_page(roles_view(roles(low=low, high=high, baseline=baseline, verdict=torch.zeros(2, 2, 3))))
+    columns = page.locator("#column-labels span").all_inner_texts()
+    assert columns == ["L2H0", "L2H1", "L2H2", "L3H0", "L3H1", "L3H2"]
+    page.focus("#heat")
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    assert page.inner_text("#readout") == (
+        "statistic broad (1) · head L3H2 (5) · 0.9167 share · from 0.25 · to 0.75 · uniform attention 0.5 · passes 0"
+    )
+    assert "what uniform attention under the same mask gets" in page.inner_text("aside")
+
+
+@browser
+def test_what_stands_beside_follows_menus_and_order(open_page):
+    values = torch.arange(8.0).reshape(2, 2, 2)
+    axes = (Axis("statistic", ("a", "b")), Axis("layer", ("0", "1")), Axis("head", ("0", "1"), order=(1, 0)))
+    page = open_page(heatmap(Result(values, axes, "m", baseline=values + 10, low=torch.full((2, 2, 2), NAN))))
+    page.select_option("#axis-0", "1")
+    page.focus("#heat")
+    page.keyboard.press("ArrowDown")
+    assert page.inner_text("#readout") == "layer 1 · head 1 (0) · 7 · uniform attention 17"
+
+
+@browser
+def test_every_head_is_a_point_with_its_name(open_page):
+    result = places()
+    page = open_page(head_map_view(result))
+    assert page.locator("#head-map text").all_text_contents() == list(result.axes[0].labels)
+    drawn = page.eval_on_selector_all(
+        "#head-map circle", "cs => cs.map(c => [+c.getAttribute('cx'), -c.getAttribute('cy')])"
+    )
+    apart = torch.cdist(torch.tensor(drawn), torch.tensor(drawn))
+    real = torch.cdist(result.values, result.values)
+    scale = float(apart[0, 1] / real[0, 1])
+    torch.testing.assert_close(apart, real * scale, atol=1.0, rtol=0)
+    colours = page.eval_on_selector_all("#head-map circle", "cs => cs.map(c => c.getAttribute('fill'))")
+    assert len(set(colours)) == 2 and len(set(colours[:3])) == 1
+    assert page.locator(".key").count() == 2
+    page.click("#switch-language")
+    assert "层 0" in page.inner_text("main")
+
+
+def test_heads_without_a_place_are_named_and_many_names_are_left_to_hovering():
+    result = places()
+    result.values[3] = NAN
+    assert "L1H0" in head_map_view(result).how_to_read
+    many = head_map_view(places(90)).html
+    assert many.count("<circle") == 90 and "<text" not in many
+
+
+def test_one_head_is_drawn(tmp_path):
+    assert head_map_view(places(1)).save(tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["svg", "png", "pdf"])
+def test_files_for_papers(tmp_path, name):
+    start = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}[name]
+    for view in (head_map_view(places(), title="$x_{$ 标题"), roles_view(roles())):
+        assert view.save(tmp_path / f"x.{name}").read_bytes().startswith(start)
+
+
+def test_other_results_are_refused():
+    with pytest.raises(ArgumentError, match="statistic, layer, head"):
+        roles_view(places())
+    with pytest.raises(ArgumentError, match="got head \\(5\\), statistic \\(1\\)"):
+        head_map_view(places(dimensions=1))
+    with pytest.raises(ArgumentError, match="head, statistic"):
+        head_map_view(roles())
+    nowhere = places()
+    nowhere.values[:] = NAN
+    with pytest.raises(ArgumentError, match="NaN alone"):
+        head_map_view(nowhere)
