@@ -35,7 +35,7 @@ _NOTHING: Final = Text("NaN: a row in which nothing is moved has no shares.", "N
 def norms(trace: Trace, *, stack: str | None = None, heads: bool = False, shares: bool = True) -> Result:
     """How much of each key is moved to each query, by layer: ``[statistic, layer, query, key]``.
 
-    Statistics: ``weight`` (mean over heads), ``summed`` (the norm of the sum over heads), ``with_residual`` (the same,
+    Statistics: ``mean_weight`` (over heads), ``summed`` (the norm of the sum over heads), ``with_residual`` (the same,
     the residual added to the query's own key), and, where a layer norms that sum, ``normalised``. Definitions:
     :func:`hf_attnviz.functional.value_norms`.
 
@@ -53,13 +53,14 @@ def norms(trace: Trace, *, stack: str | None = None, heads: bool = False, shares
     weights = chosen.stacked().to(found[0]["summed"].dtype)
     names = ("weighted",) if heads else _known(found, _OF_PAIRS)
     values = torch.stack([weights if heads else weights.mean(1), *(_stacked(found, name) for name in names)])
+    name = "weight" if heads else "mean_weight"
     notes = [_special(chosen, weights.mean(1), _stacked(found, "summed"))]
     notes += [_NO_NORM] if bool(values.isnan().any()) else []
     if shares:
         values = values / values.sum(-1, keepdim=True)
         notes += [_NOTHING] if bool((_stacked(found, "summed").sum(-1) == 0).any()) else []
     of_heads = [Axis(HEAD, tuple(map(str, range(weights.shape[1]))))] if heads else []
-    axes = [Axis(STATISTIC, ("weight", *names)), layer_axis(chosen), *of_heads, *pair_axes(chosen)]
+    axes = [Axis(STATISTIC, (name, *names)), layer_axis(chosen), *of_heads, *pair_axes(chosen)]
     about = {"stack": chosen.name, "shares": shares} | proof_of(chosen)
     unit = "share" if shares else "length of a vector (weights: share)"
     return Result(values, tuple(axes), "value norms", about, _SOURCE, unit, (*notes, _FREE, _NOT_USE))
@@ -93,8 +94,10 @@ def layer_norms(m: AttentionMap) -> dict[str, torch.Tensor]:
 
 
 def rows_of(m: AttentionMap) -> torch.Tensor:
-    """On which key each query stands; -1 for cross-attention."""
-    return torch.tensor(m.positions if m.positions is not None else [-1] * len(m.queries), device=m.weights.device)
+    """On which key each query stands; -1 where keys are something else than what reads them: cross-attention, pooled
+    patches."""
+    known = m.positions is not None and max(m.positions, default=-1) < len(m.keys)
+    return torch.tensor(m.positions if known else [-1] * len(m.queries), device=m.weights.device)
 
 
 def layer_axis(stack: AttentionStack) -> Axis:

@@ -7,15 +7,17 @@ the kernel's output, tells what the block makes of that output. Nothing is known
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Protocol
 
 import torch
 from torch import nn
 
 from hf_attnviz.capturing import scope, steering
 from hf_attnviz.capturing.doors import Ours, replayed
+from hf_attnviz.capturing.scope import Session
 from hf_attnviz.errors import CaptureError, ProofError
 
+END: Final = -1
 Instead = Callable[[torch.Tensor], "torch.Tensor | None"]
 
 
@@ -60,12 +62,16 @@ class Block:
         given = {name: _own(value) for name, value in kwargs.items()}
         return cls(module, tuple(map(_own, args)), given, torch.get_rng_state())
 
+    def output(self, edits: Mapping[int, Instead]) -> torch.Tensor:
+        """What the block puts out in a second run: its first tensor."""
+        return self.run(edits, END)[0].tensor
+
     def run(self, edits: Mapping[int, Instead], until: int | None = None) -> list[Event]:
         """What goes by in a second run.
 
         Args:
             edits: what is put in place of the kernels' outputs ``[batch, query, head, size]``, by the kernel's number.
-            until: the number of the event to stop at; only that one is given. None: all of them.
+            until: the number of the event to stop at; only that one is given. None: all of them; ``END``: the last.
         """
         events, counts = _Events(until), [0]
 
@@ -90,10 +96,11 @@ class Block:
             ProofError: it did not.
         """
         first = _first(output)
-        if first is None or not torch.equal(events[-1].tensor, first):
+        last = events[-1].tensor if events else None
+        if first is None or last is None or not torch.equal(last.flatten(), first.flatten()):
             raise ProofError(
-                f"{type(self.module).__name__} is run again to find out what it makes of attention, and it does not "
-                "repeat itself (dropout, a cache, hooks of your own, an intervention); run it plainly, in eval mode"
+                f"{type(self.module).__name__} is to run again, and does not repeat itself (a cache, hooks of your "
+                "own, an intervention, chance); run the model plainly"
             )
 
 
@@ -105,10 +112,12 @@ class _Events:
 
     def note(self, kind: str, module: nn.Module | None, value: Any) -> None:
         tensor = _first(value)
-        if tensor is None or tensor.dim() < 3 or not tensor.is_floating_point():
+        if tensor is None or tensor.dim() < 2 or not tensor.is_floating_point():
             return
+        tensor = tensor[None] if tensor.dim() == 2 else tensor  # pictures laid end to end, without a batch
         number, self.count = self.count, self.count + 1
-        if self.until is None or number == self.until:
+        last = self.until == END and kind == "out" and module is None
+        if self.until is None or number == self.until or last:
             self.found.append(Event(kind, module, tensor.detach().clone()))  # it may be changed in place later
         if number == self.until:
             raise _EnoughError
@@ -146,13 +155,90 @@ def put_first(rows: torch.Tensor, vectors: torch.Tensor | None, output: torch.Te
     return filled
 
 
-def refuse_training(module: nn.Module) -> None:
-    """Raise where dropout may change a second run."""
-    if module.training:
-        raise CaptureError(
-            f"{type(module).__name__} is run again to find out what it makes of attention, and dropout would change "
-            "it; call model.eval() first"
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """One kernel of a block that has run.
+
+    Attributes:
+        block: the block.
+        real: all that went by in it, as it was.
+        event: the number of the event that is the kernel.
+        number: which kernel of the block it is.
+    """
+
+    block: Block
+    real: Sequence[Event]
+    event: int
+    number: int
+
+    @property
+    def mixed(self) -> torch.Tensor:
+        """What was mixed, ``[batch, query, head, size]``."""
+        return self.real[self.event].tensor
+
+
+class ReadAtTheEnd(Protocol):
+    """What is kept of an attention call, and completed when the block ends in which the call ran."""
+
+    refusal: str
+
+    def read(self, kernel: Kernel, known: dict[Any, Any]) -> None:
+        """Complete it; ``known`` holds what was found in earlier calls. An error becomes the refusal."""
+        ...
+
+
+def until_its_block_ends(session: Session, module: nn.Module, kept: ReadAtTheEnd, cached: bool) -> None:
+    """Let the block in which an attention call runs complete, when it ends, what is kept of the call."""
+    if cached or (session.current is not None and session.current.prefix is not None):
+        kept.refusal = (
+            "layers are run again in plain passes, and this was a step of a generation; run the model once over the "
+            "whole sequence: model(input_ids=generated)"
         )
+        return
+    for context in reversed(session.contexts):
+        if context.block is not None:
+            context.kernels.append((module, kept))
+            return
+
+
+def at_the_end(
+    block: Block, output: Any, kernels: Sequence[tuple[nn.Module, ReadAtTheEnd]], known: dict[Any, Any]
+) -> None:
+    """Complete what is kept of the attention calls of a block that has just run; or say why that cannot be.
+
+    Args:
+        block: how it was called.
+        output: what it put out.
+        kernels: the attention calls that ran in it: their modules, and what is kept of them.
+        known: what was found in earlier calls.
+    """
+    try:
+        if block.module.training:
+            name = type(block.module).__name__
+            raise CaptureError(f"{name} is to run again, and dropout would change it; call model.eval() first")
+        real = block.run({})
+        block.same(real, output)
+    except Exception as problem:  # ours, and never the model's
+        for _, kept in kernels:
+            kept.refusal = _told(problem)
+        return
+    places = [n for n, event in enumerate(real) if event.kind == "kernel"]
+    turns: dict[int, int] = {}
+    for module, kept in kernels:
+        turn = turns[id(module)] = turns.get(id(module), -1) + 1
+        own = [n for n, place in enumerate(places) if real[place].module is module]
+        try:
+            if turn >= len(own):
+                raise CaptureError("it mixes in a way in which nothing can be put in place of what it mixed")
+            kept.read(Kernel(block, real, places[own[turn]], own[turn]), known)
+            kept.refusal = ""
+        except Exception as problem:
+            kept.refusal = _told(problem)
+
+
+def _told(problem: Exception) -> str:
+    """The reason in words; of what is none of ours, its kind too."""
+    return str(problem) if isinstance(problem, CaptureError) else f"{type(problem).__name__}: {problem}"
 
 
 def _first(value: Any) -> torch.Tensor | None:
@@ -167,7 +253,7 @@ def _own(value: Any) -> Any:
     """An argument for one run alone: streams are copied, caches left out."""
     if hasattr(value, "get_seq_length"):
         return None
-    streams = isinstance(value, torch.Tensor) and value.is_floating_point() and value.dim() == 3
+    streams = isinstance(value, torch.Tensor) and value.is_floating_point() and value.dim() in (2, 3)
     return value.detach().clone() if streams else value
 
 

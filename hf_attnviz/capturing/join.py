@@ -191,6 +191,7 @@ class _Sequence(Reading):
             error=call.error,
             layout=("piece", *call.layout[1:]) if len(rows) > 1 else call.layout[1:],
             gradient=None if gradient is None else gradient.weights[chosen],
+            undecomposed="its map is in a layout of its own" if "contributions" in call.kept else "",
         )
 
     def _piece(

@@ -53,6 +53,8 @@ def joint_of(real: Sequence[Event], zero: Sequence[Event], kernel: int, rows: to
         CaptureError: there is none that is understood; the message says why.
     """
     look = _Look(real, zero, kernel, rows)
+    if look.is_even():
+        raise CaptureError("all rows of what its block reads are alike, so no stream can be told from a constant")
     if not look.before:
         raise CaptureError(
             "what it mixed has positions of its own (windows, another order), or there are fewer than two of them: it "
@@ -75,8 +77,14 @@ class _Look:
         self.shape = real[kernel].tensor.shape[:2]
         unlike = (n for n, (one, other) in enumerate(zip(real, zero, strict=False)) if not one.like(other))
         self.alike = next(unlike, min(len(real), len(zero)))  # other experts may be asked, further on
-        self.before = [n for n in reversed(range(kernel)) if self._is_stream(n) and not _even(self._at(n))]
+        # The first one that fits: a stream that a norm leaves as it is comes by once more behind that norm.
+        self.before = [n for n in range(kernel) if self._is_stream(n) and not _even(self._at(n))]
         self.after = [n for n in range(kernel + 1, self.alike) if self._is_stream(n) and self._depends(n)]
+
+    def is_even(self) -> bool:
+        """Whether all rows of what the block itself reads are alike."""
+        first = next((n for n, one in enumerate(self.real) if one.module is None and self._is_stream(n)), None)
+        return first is not None and len(self.rows[0]) > 1 and _even(self._at(first))
 
     def sum_in_the_block(self) -> Joint | None:
         """Residual and attention, added up before anything else is."""
@@ -88,7 +96,7 @@ class _Look:
         addends = [n for n in self.after if n < stream and _add_up(*sums, self._at(n))]
         inner = self._inner(stream, addends)
         normed = any(_same(self.real[n], self.real[residual]) for n in self._norms(0, self.kernel))
-        outer = None if normed or inner else self._outer(stream)
+        outer = None if inner else self._outer(stream, normed)
         site = inner[0] if inner else addends[-1] if addends else stream
         form = "inner norm" if inner else "post-norm" if outer else "pre-norm" if normed else "no norm"
         return Joint(site, bool(inner or addends), residual, stream, form, inner, outer)
@@ -99,15 +107,15 @@ class _Look:
         if end.shape[:2] != self.shape or without.shape != end.shape:
             return None
         end, without = end[self.rows], without[self.rows]
+        beside = [n for n in range(self.alike) if self._is_stream(n) and n not in self.after]
         for site in reversed(self.after):
             own, constant = self._at(site), self._without(site)
-            if not (_even(constant) and _add_up(end, without, own, -constant)):
+            if not _even(constant):
                 continue
-            beside = [n for n in range(self.alike) if self._is_stream(n) and n not in self.after]
-            pairs = (r for r in self.before for n in beside if n != r and _add_up(end, own, self._at(r), self._at(n)))
-            residual = next(pairs, None)
-            if residual is not None:
-                return Joint(site, True, residual, None, "parallel")
+            for residual, other in ((r, n) for r in self.before for n in beside if not self._is_equal(n, r)):
+                rest = self._at(residual), self._at(other)
+                if _add_up(end, own, *rest) and _add_up(without, constant, *rest):
+                    return Joint(site, True, residual, None, "parallel")
         return None
 
     # ---- norms
@@ -125,11 +133,30 @@ class _Look:
             )
         return norms[0], out
 
-    def _outer(self, stream: int) -> tuple[int, int] | None:
-        """The norm that the sum goes through."""
+    def _outer(self, stream: int, normed: bool) -> tuple[int, int] | None:
+        """The norm that the sum goes through, when what comes of it is the stream from there on, and not the sum.
+
+        Args:
+            normed: whether the residual was normed before attention read it: told where neither is added to again.
+        """
         norms = self._norms(stream, len(self.real))
         first = next((n for n in norms if _same(self.real[n], self.real[stream])), None)
-        return None if first is None else (first, self._gives(first))
+        if first is None:
+            return None
+        out = self._gives(first)
+        sum_goes_on, normed_goes_on = self._goes_on(stream), self._goes_on(out)
+        stays = normed if sum_goes_on == normed_goes_on else sum_goes_on
+        return None if stays else (first, out)
+
+    def _goes_on(self, number: int) -> bool:
+        """Whether something later is the stream of event ``number`` plus something from behind it, or the end is it."""
+        stream, last = self.real[number].tensor[self.rows], self.real[-1]
+        later = [n for n in range(number + 1, len(self.real)) if self._is_stream(n) and not self._is_equal(n, number)]
+        pairs = ((total, part) for total in later for part in later if part < total)
+        return _same(last, self.real[number]) or any(_add_up(self._at(t), stream, self._at(p)) for t, p in pairs)
+
+    def _is_equal(self, one: int, other: int) -> bool:
+        return _same(self.real[one], self.real[other])
 
     def _norms(self, start: int, stop: int) -> list[int]:
         """The events at which a norm was given something."""

@@ -5,13 +5,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import torch
-from torch import nn
 
-from hf_attnviz.capturing.blocks import Block, Event, put_first, refuse_training
+from hf_attnviz.capturing.blocks import Event, Kernel, put_first
 from hf_attnviz.capturing.held import held
 from hf_attnviz.capturing.joints import Joint, joint_of
 from hf_attnviz.capturing.proof import tolerance
-from hf_attnviz.capturing.scope import Session
 from hf_attnviz.decomposition import Decomposition, HeldNorm
 from hf_attnviz.errors import CaptureError, ProofError
 
@@ -61,63 +59,17 @@ class KeptParts:
         inner, outer = _rows(whole.inner, chosen), _rows(whole.outer, chosen)
         return replace(whole, values=values, residual=residual, inner=inner, outer=outer)
 
-
-def until_its_block_ends(session: Session, module: nn.Module, kept: KeptParts, cached: bool) -> None:
-    """Let the block in which an attention call runs say, when it ends, of what its output is made."""
-    if cached or (session.current is not None and session.current.prefix is not None):
-        kept.refusal = (
-            "contributions are read in plain passes, and this was a step of a generation; run the model once over the "
-            "whole sequence: model(input_ids=generated)"
-        )
-        return
-    for context in reversed(session.contexts):
-        if context.block is not None:
-            context.kernels.append((module, kept))
-            return
-
-
-def read_parts(
-    block: Block,
-    output: Any,
-    kernels: Sequence[tuple[nn.Module, KeptParts]],
-    known: dict[tuple[int, int], Projection],
-) -> None:
-    """Fill in of what the output of each kernel of a block that has just run is made; or why that is not known.
-
-    Args:
-        block: how it was called.
-        output: what it put out.
-        kernels: the attention calls that ran in it: their modules, and what is kept of them.
-        known: what was found in earlier calls, by block and number of the kernel; new findings are entered.
-    """
-    try:
-        refuse_training(block.module)
-        real = block.run({})
-        block.same(real, output)
-    except Exception as problem:  # ours, and never the model's
-        for _, kept in kernels:
-            kept.refusal = _told(problem)
-        return
-    places = [n for n, event in enumerate(real) if event.kind == "kernel"]
-    turns: dict[int, int] = {}
-    for module, kept in kernels:
-        turn = turns[id(module)] = turns.get(id(module), -1) + 1
-        own = [n for n, place in enumerate(places) if real[place].module is module]
-        try:
-            if turn >= len(own):
-                raise CaptureError("it mixes in a way in which nothing can be put in place of what it mixed")
-            kept.parts = _Reading(block, real, places[own[turn]], own[turn], kept).parts(known)
-            kept.refusal = ""
-        except Exception as problem:
-            kept.refusal = _told(problem)
+    def read(self, kernel: Kernel, known: dict[Any, Any]) -> None:
+        """Fill in what is known once the block has ended; projections found in earlier calls are in ``known``."""
+        self.parts = _Reading(kernel, self).parts(known)
 
 
 class _Reading:
     """One kernel in a block."""
 
-    def __init__(self, block: Block, real: Sequence[Event], event: int, number: int, kept: KeptParts) -> None:
-        self.block, self.real, self.event, self.number, self.kept = block, real, event, number, kept
-        mixed = real[event].tensor
+    def __init__(self, kernel: Kernel, kept: KeptParts) -> None:
+        self.block, self.real, self.event, self.number = kernel.block, kernel.real, kernel.event, kernel.number
+        mixed = kernel.mixed
         values, weights = kept.values, kept.weights
         if values is None or weights.dim() != 4 or mixed.dim() != 4 or values.shape[-1] != mixed.shape[-1]:
             raise CaptureError("it computes its attention in a way that does not show its values")
@@ -129,14 +81,16 @@ class _Reading:
         self.rows = (kept.positions >= 0).nonzero()
         self.mask = (kept.positions >= 0).to(mixed.device)
 
-    def parts(self, known: dict[tuple[int, int], Projection]) -> list[Decomposition]:
+    def parts(self, known: dict[Any, Any]) -> list[Decomposition]:
         """The parts of each row of the batch, proved."""
-        key = id(self.block.module), self.number
+        module = self.block.module
+        state = tuple((one.data_ptr(), -1 if one.is_inference() else one._version) for one in module.parameters())
+        key = id(module), self.number, state
         if key in known:
             try:
                 return self._proved(known[key])
             except (ProofError, CaptureError, IndexError, StopIteration):
-                del known[key]  # its weights have changed, or it runs in another way now
+                del known[key]  # it runs in another way now
         found = self._projection()
         proved = self._proved(found)
         known[key] = found
@@ -175,7 +129,8 @@ class _Reading:
             target = self.real[joint.site].tensor.double() + residual.double()
         else:
             target = self.real[joint.outer[1] if joint.outer else joint.stream].tensor
-        bound = tolerance(target, residual.dtype)
+        kinds = (self.real[n].tensor.dtype for n in (self.event, joint.site, joint.residual))  # autocast mixes them
+        bound = tolerance(target, max(kinds, key=lambda kind: torch.finfo(kind).eps))
         parts, error = [], 0.0
         for row, weights in enumerate(self.weights):
             values, stream = self.values[row].double(), residual[row].double()
@@ -207,9 +162,3 @@ def _rows(norm: HeldNorm | None, chosen: int | list[int]) -> HeldNorm | None:
 
 def _single(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return tensor.to(torch.promote_types(dtype, torch.float32))
-
-
-def _told(problem: Exception) -> str:
-    """The reason in words; of what is none of ours, its kind too."""
-    ours = isinstance(problem, CaptureError)
-    return str(problem) if ours else f"{type(problem).__name__}: {problem}"

@@ -19,12 +19,11 @@ from torch import nn
 from hf_attnviz.capturing import interface, scope
 from hf_attnviz.capturing.address import blocks, named_arguments, of_transformers, parameters
 from hf_attnviz.capturing.apart import TORCH_ATTENTION, Apart
-from hf_attnviz.capturing.blocks import Block
+from hf_attnviz.capturing.blocks import Block, at_the_end
 from hf_attnviz.capturing.doors import Ours, stand_at
 from hf_attnviz.capturing.families import ASIDES, ATTENDS, ATTENTION_CLASS, PROBES, other_mixer
 from hf_attnviz.capturing.function import FunctionObserver
 from hf_attnviz.capturing.given import first_number, matrix, note_media, note_prompt, settings, side_of, spread
-from hf_attnviz.capturing.kept_parts import read_parts
 from hf_attnviz.capturing.pipeline import TextsRead
 from hf_attnviz.capturing.probe import Again, probed
 from hf_attnviz.capturing.registry import extract_of, stated
@@ -46,7 +45,7 @@ class Listener:
         self._named = _attending(self.model, ATTENDS)
         self._others = {id(m): text for m in self.model.modules() if (text := other_mixer(m)) is not None}
         self._probes = {id(m): PROBES[type(m).__name__] for m in self.model.modules() if type(m).__name__ in PROBES}
-        self._blocks = blocks(self.model) if recording.takes_apart else frozenset()
+        self._blocks = blocks(self.model) if recording.replays else frozenset()
         with contextlib.ExitStack() as undo:  # whatever fails half-way, everything already put on comes off
             self._open(undo)
             self._undo = undo.pop_all()
@@ -285,7 +284,7 @@ class Listener:
             see = functools.partial(probed, module, probe, context.again, output)
             self.recording.receive(session, module, see)
         if context.block is not None and context.kernels:
-            read_parts(context.block, output, context.kernels, self.recording.projections)
+            at_the_end(context.block, output, context.kernels, self.recording.known)
         extract, context.extract = context.extract, None
         if extract is not None and self.recording.wants(module):
             see = functools.partial(stated, extract, module, context.args, context.kwargs, output)

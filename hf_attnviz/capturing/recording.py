@@ -10,16 +10,16 @@ from torch import nn
 
 from hf_attnviz.capturing import scope
 from hf_attnviz.capturing.address import Address, addresses, is_cross, is_joint, model_name, of_users
+from hf_attnviz.capturing.blocks import until_its_block_ends
 from hf_attnviz.capturing.families import PROBES
 from hf_attnviz.capturing.gradients import FROZEN, Gradient
 from hf_attnviz.capturing.join import traces_of
-from hf_attnviz.capturing.kept_parts import Projection, until_its_block_ends
 from hf_attnviz.capturing.listener import Listener
 from hf_attnviz.capturing.loops import Loop, place_of, remember
 from hf_attnviz.capturing.pieces import Pieces
 from hf_attnviz.capturing.pipeline import model_of, processor_of, readers_of
 from hf_attnviz.capturing.probe import unpadded
-from hf_attnviz.capturing.reducers import Contributions, KeptRows, Maps, Reducer, Rows, Tile, reduced, reducers
+from hf_attnviz.capturing.reducers import KeptRows, Maps, Reducer, Rows, Tile, reduced, reducers
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Run, Side
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.capturing.steering import Mixed
@@ -60,8 +60,8 @@ class Recording:
         self.reducers = _reducers(keep, queries)
         self.runs: list[Run] = []
         self.exact, self.gradients = exact, gradients
-        self.takes_apart = any(isinstance(reducer, Contributions) for reducer in self.reducers)
-        self.projections: dict[tuple[int, int], Projection] = {}
+        self.replays = any("block" in reducer.needs for reducer in self.reducers)
+        self.known: dict[Any, Any] = {}
         self._last = last
         self._addresses: dict[int, Address] = addresses(self.model, whole)
         self._layers, self._shared = _checked_layers(self.model, self._addresses, layers)
@@ -220,8 +220,9 @@ class Recording:
                 before = before if before is not None and before.goes_on(seen.proved.weights) else None
                 one.calls.append(self._kept(seen, address, kind, layer, context.maps, one.step, side, before))
                 remember(one, place, one.calls[-1], seen.proved.weights, before)
-                if self.takes_apart:
-                    until_its_block_ends(session, module, one.calls[-1].kept["contributions"], bool(side.past))
+                for reducer in self.reducers:
+                    if "block" in reducer.needs:
+                        until_its_block_ends(session, module, one.calls[-1].kept[reducer.name], bool(side.past))
             context.maps += before is None
         except Exception as problem:
             self.blame(session, module, problem)

@@ -53,7 +53,7 @@ class Reducer(Protocol[State]):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What it reads of a tile: ``"weights"``, ``"vectors"``."""
+        """What it reads of a tile: ``"weights"``, ``"vectors"``; ``"block"``: it is completed when the block ends."""
         ...
 
     def update(self, state: State | None, tile: Tile) -> State:
@@ -174,7 +174,7 @@ class Contributions:
     """
 
     name: str = "contributions"
-    needs: frozenset[str] = frozenset({"vectors"})
+    needs: frozenset[str] = frozenset({"vectors", "block"})
 
     def update(self, state: KeptParts | None, tile: Tile) -> KeptParts:
         """Take the values and the weights of a call; its block fills in the rest when it ends."""

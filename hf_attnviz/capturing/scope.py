@@ -16,8 +16,7 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from hf_attnviz.capturing.blocks import Block
-    from hf_attnviz.capturing.kept_parts import KeptParts
+    from hf_attnviz.capturing.blocks import Block, ReadAtTheEnd
     from hf_attnviz.capturing.probe import Again
     from hf_attnviz.capturing.recording import Recording
     from hf_attnviz.capturing.runs import Pass, Run
@@ -34,7 +33,8 @@ class Context:
         mixed: whether anything ran in it that could have been attention: a product, a softmax.
         extract: what a user has registered for the module: it states the attention, and the observers are silent.
         again: for a module that is to run again: its arguments, and the state of the random numbers, as they were.
-        block: the same for a block of layers that is to be taken apart, and the kernels that ran in it.
+        block: the same for a block of layers, where something is to be read when it ends.
+        kernels: the attention calls in it that wait for that.
     """
 
     module: nn.Module
@@ -46,7 +46,7 @@ class Context:
     extract: Callable[..., Any] | None = None
     again: "Again | None" = None
     block: "Block | None" = None
-    kernels: "list[tuple[nn.Module, KeptParts]]" = field(default_factory=list)
+    kernels: "list[tuple[nn.Module, ReadAtTheEnd]]" = field(default_factory=list)
 
 
 @dataclass(eq=False)

@@ -38,6 +38,8 @@ _UNITS: Final = {
 }
 
 _METHODS: Final = {
+    "value zeroing": Text("Value zeroing", "值置零"),
+    "value zeroing, rolled out": Text("Value zeroing, followed down to the input", "值置零（逐层追溯至输入）"),
     "value norms": Text("Weights and norms of what is moved", "权重与所搬运内容的范数"),
     "mixing ratio": Text("Mixing ratio", "混合比"),
     "ALTI rollout": Text("ALTI, followed down to the input", "ALTI（逐层追溯至输入）"),
@@ -98,7 +100,11 @@ _STATISTICS: Final = {
         Text("The same, behind the norm that follows.", "同上，经过其后的归一化。"),
     ),
     "link": (Text("link", "链接"), Text("1 where the two are linked.", "两者相连处为 1。")),
-    "weight": (Text("weight", "权重"), Text("Attention weight, mean over heads.", "注意力权重，对各头取平均。")),
+    "weight": (Text("weight", "权重"), Text("The weight of attention between the two.", "两者之间的注意力权重。")),
+    "mean_weight": (
+        Text("mean weight", "平均权重"),
+        Text("Attention weight, mean over heads.", "注意力权重，对各头取平均。"),
+    ),
     "error_rate_output": (
         Text("error rate, row that puts out", "错误率（产出行）"),
         Text("Alignment error rate of the row that put out each target.", "以产出各目标的行计算的对齐错误率。"),

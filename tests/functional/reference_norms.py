@@ -52,8 +52,9 @@ def projected(hidden, w_v, b_v, w_o, heads):
     return found
 
 
-def layer(attention, hidden, w_v, b_v, w_o, *, b_o=None, residual=None, layer_norm=None, rms=False, positions=None):
-    """One example: attention [head][query][key]; gives the norms by name, and the parts of the last stage."""
+def layer(attention, hidden, w_v, b_v, w_o, *, b_o=None, residual=None, inner=None, layer_norm=None, rms=False,
+          positions=None):  # fmt: skip
+    """One example: attention [head][query][key]; gives the norms by name, and ALTI's shares."""
     heads, queries, keys = len(attention), len(attention[0]), len(attention[0][0])
     width = len(w_o[0])
     nothing = [0.0] * width
@@ -71,6 +72,12 @@ def layer(attention, hidden, w_v, b_v, w_o, *, b_o=None, residual=None, layer_no
         own = nothing
         stages = [("summed", "mixing", parts, own)]
         stream = add(*parts, b_o or nothing)
+        if inner is not None:
+            weight, bias, eps = inner
+            middle, scale = statistics(stream, eps, rms)
+            parts = [normed(part, scale, weight, rms) for part in parts]
+            stream = [(x - middle) / scale * g for x, g in zip(stream, weight, strict=True)]
+            stream = add(stream, bias or nothing)
         if residual is not None:
             parts, own = with_own(parts, positions[i], residual[i], nothing)
             stages.append(("with_residual", "mixing_with_residual", parts, own))
