@@ -434,6 +434,18 @@ def test_errors_of_the_replacement(classifier: Any) -> None:
         av.trust(nothing, given)
 
 
+def test_classes_have_names(classifier: Any) -> None:
+    options: dict[str, Any] = {"methods": ["attention"], "replacement": 3, "rule": av.Rule(draws=20)}
+    given = {"input_ids": ids(1, 8)}
+    named, numbered = (av.trust(classifier, given, target=target, **options) for target in ("YES", 1))
+    assert named.target.name == numbered.target.name == "logit of class 1 (yes)"
+    assert named.target.subject.zh == "类别 1（yes）"
+    assert torch.equal(named.curves.values, numbered.curves.values)
+    tagged = av.trust(tiny("bert_tagger"), given, target=(3, 1), **options)
+    assert tagged.target.name == "logit of class 1 at position 3"
+    assert 3 not in tagged.candidates
+
+
 # which tokens
 
 
