@@ -1,4 +1,4 @@
-"""Norms and ALTI of real layers: what the capture finds out by running blocks again, against the weights read by name."""
+"""Norms and ALTI of real layers: what capture finds out by running blocks again, against weights read by name."""
 
 from typing import Any
 

@@ -166,7 +166,7 @@ SPOKEN: dict[str, Any] = {
 RECIPES = {
     "carried": Recipe(
         title=Text(
-            "One head finds the fruit among other words and carries its name to the answer: attention shows the evidence.",
+            "One head finds the fruit among other words and carries its name to the answer: attention shows it.",
             "唯一的头在其他词中找到水果，并把它的名字带到答案处：注意力如实显示证据。",
         ),
         pieces=partial(tokenizer, speaks=False),
