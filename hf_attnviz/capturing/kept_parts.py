@@ -92,9 +92,23 @@ class _Reading:
             except (ProofError, CaptureError, IndexError, StopIteration):
                 del known[key]  # it runs in another way now
         found = self._projection()
-        proved = self._proved(found)
+        try:
+            proved = self._proved(found)
+        except ProofError as problem:
+            raise ProofError(f"{problem}{self._gated(found)}") from problem
         known[key] = found
         return proved
+
+    def _gated(self, found: Projection) -> str:
+        """Why parts may not add up: one and the same vector, in every row, comes out otherwise here and there."""
+        heads, size = self.real[self.event].tensor.shape[2:]
+        alike = torch.ones(len(self.rows), heads, size)
+        there, still = (self._run(vectors, found.joint.site)[0].tensor for vectors in (alike, None))
+        rows = self.rows.T.unbind()
+        made = there[rows].double() - still[rows].double()
+        if float((made - made[:1]).abs().max()) <= 1e-3 * float(made.abs().max()):
+            return ""
+        return "; what is made of a vector differs from row to row, as by a gate, and no one projection says that"
 
     def _projection(self) -> Projection:
         zero = self._run(None)
