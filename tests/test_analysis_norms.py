@@ -154,6 +154,7 @@ def test_alti_is_rolled_out_without_adding_the_identity() -> None:
     assert bool((rolled.values.triu(1) == 0).all())
     even = np.tril(np.ones((6, 6))) / np.arange(1, 7)[:, None]
     assert rolled.parameters["uniform_first_token"] == pytest.approx((even @ even)[-1, 0], abs=1e-6)
+    assert rolled.baseline is not None and far(rolled.baseline[1], (even @ even).tolist()) < 1e-6
 
 
 def test_cross_attention_leaves_the_residual_its_share_and_is_not_rolled_out() -> None:

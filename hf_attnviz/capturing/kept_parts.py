@@ -12,7 +12,10 @@ from hf_attnviz.capturing.joints import Joint, joint_of
 from hf_attnviz.capturing.proof import tolerance
 from hf_attnviz.decomposition import Decomposition, HeldNorm
 from hf_attnviz.errors import CaptureError, ProofError
+from hf_attnviz.language import Text
+from hf_attnviz.progress import shown
 
+_RUNNING: Final = Text("reading an output projection", "正在读取输出投影")
 _LARGE: Final = 256.0  # where the residual is in what is read, the projection must not drown in its rounding
 
 
@@ -112,7 +115,8 @@ class _Reading:
 
     def _projection(self) -> Projection:
         zero = self._run(None)
-        joint = joint_of(self.real, zero, self.event, self.rows)
+        with torch._C.DisableTorchFunction():  # nobody looks at this arithmetic
+            joint = joint_of(self.real, zero, self.event, self.rows)
         rows = self.rows.T.unbind()
         still = zero[joint.site].tensor[rows].double()
         constant = still.mean(0) if joint.bare else (still - self.real[joint.residual].tensor[rows].double()).mean(0)
@@ -120,7 +124,8 @@ class _Reading:
         scale = 1.0 if joint.bare else _LARGE
         basis = torch.eye(heads * size).reshape(-1, heads, size) * scale
         read = []
-        for start in range(0, len(basis), len(self.rows)):
+        starts = range(0, len(basis), len(self.rows))
+        for start in shown(starts, len(starts), _RUNNING):
             vectors = basis[start : start + len(self.rows)]
             there = self._run(vectors, joint.site)[0].tensor[rows].double()
             read.append((there - still)[: len(vectors)] / scale)
