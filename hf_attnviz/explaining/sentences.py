@@ -28,8 +28,8 @@ def sentence(
         target: what is explained.
         tokens: how many tokens are ranked.
     """
-    who = statistic_words(name)[0]
-    subject = who if name == who.en else Text(who.en[:1].upper() + who.en[1:], who.zh)  # a user's own name stays
+    who, meaning = statistic_words(name)
+    subject = Text(who.en[:1].upper() + who.en[1:], who.zh) if meaning.en else who  # a user's own name stays
     if reason is not None:
         return Text(f"{subject.en} is undecided: {reason.en}.", f"{subject.zh}：无法判定，因为{reason.zh}。")
     told = _verdict(subject, verdict, numbers["beats"].select(method=name))

@@ -148,10 +148,14 @@ def _rounding(prediction: Prediction) -> float:
 
 def beats(measured: Measured, rule: Rule) -> torch.Tensor:
     """Whether each ranking beats chance, Bool ``[measure, way, ranking]``: by more, where more is better
-    (comprehensiveness), by less, where less is (sufficiency)."""
+    (comprehensiveness), by less, where less is (sufficiency).
+
+    The percentile is the next result above it, not one between two: a shuffled ranking then beats 100 others' 95th
+    percentile in 5 of 101 cases; between two it would in 5.9 %.
+    """
     better = torch.tensor([1.0, -1.0], dtype=torch.float64)[:, None, None]
     own, random = functional.aopc(measured.curves) * better, functional.aopc(measured.random) * better
-    bar = random.quantile(rule.percentile / 100, dim=-1, keepdim=True)
+    bar = random.quantile(rule.percentile / 100, dim=-1, keepdim=True, interpolation="higher")
     return own > bar + measured.rounding
 
 

@@ -4,6 +4,7 @@ from typing import Final
 
 from hf_attnviz import axes
 from hf_attnviz.language import Text
+from hf_attnviz.views.comparison_words import OF_COMPARISONS
 
 _AXES: Final = {
     axes.LAYER: Text("layer", "层"),
@@ -69,6 +70,7 @@ _METHODS: Final = {
     "argmax paths": Text("The key each head looks at most", "每个头最关注的键"),
 }
 _STATISTICS: Final = {
+    **OF_COMPARISONS,
     "weighted": (
         Text("norm of a head's part", "单头部分的范数"),
         Text("Length of weight × projected value of one head.", "单头的 权重 × 投影后的值 的长度。"),
@@ -337,26 +339,6 @@ _STATISTICS: Final = {
     ),
     "padding": (Text("padding", "填充"), Text("The same text beside padding tokens.", "同一文本旁加上填充词元。")),
     "batch": (Text("batch", "成批"), Text("The same text in a batch with another one.", "同一文本与另一文本同批。")),
-    "js": (
-        Text("divergence (nats)", "散度（奈特）"),
-        Text(
-            "Jensen–Shannon divergence of the two, mean over rows: 0 is equal, 0.69 shares no key.",
-            "两者的 Jensen–Shannon 散度，各行平均：0 为相同，0.69 为没有共同的键。",
-        ),
-    ),
-    "pearson": (
-        Text("correlation", "相关系数"),
-        Text("Pearson's r of the two maps over the allowed pairs.", "两张图在允许的格子上的皮尔逊 r。"),
-    ),
-    "first_word": (Text("first word", "首词"), Text("Weight on the first word.", "落在第一个词上的权重。")),
-    "own_word": (Text("own word", "自身"), Text("Weight on the word itself.", "落在该词自身上的权重。")),
-    "received": (
-        Text("received", "受到的注意"),
-        Text("Weight that the other words give to it, on average.", "其他词平均给予它的权重。"),
-    ),
-    "first": (Text("first", "第一个"), Text("The first trace.", "第一个 trace。")),
-    "second": (Text("second", "第二个"), Text("The second trace.", "第二个 trace。")),
-    "change": (Text("change", "变化"), Text("The second minus the first.", "第二个减去第一个。")),
 }
 CHANGE_IN: Final = "change_in_"  # such a statistic is the second trace's number minus the first's
 _REMOVALS: Final = {"deletion": Text("deletion", "删除"), "replacement": Text("replacement", "替换")}

@@ -40,6 +40,10 @@ def test_a_thumbnail_for_each_head_and_a_click_shows_it_large(open_page):
 @browser
 def test_stacks_of_unequal_depth_in_the_model_view(open_page):
     page = open_page(model_view(translation()))
+    assert page.eval_on_selector("#stack", "menu => menu.selectedOptions[0].textContent") == "Cross: decoder to encoder"
+    assert page.locator("rect.attn_background").count() == 4
+    page.select_option("#stack", label="Encoder")
+    page.wait_for_selector("#stage[data-group='0']")
     assert page.locator("rect.attn_background").count() == 12
     page.select_option("#stack", label="Decoder")
     page.wait_for_selector("#stage[data-group='1']")
