@@ -31,7 +31,7 @@ EASY = 0.6
 """The share of right answers from which on texts become longer."""
 
 
-def exhibits() -> tuple[str, ...]:
+def exhibit_names() -> tuple[str, ...]:
     """The exhibits there are."""
     return tuple(HOMES)
 
