@@ -124,7 +124,13 @@ def main(names: Sequence[str], seeds: int, inputs: int) -> None:
             passed = time.monotonic() - began - seconds
             print(f"{name} {seed}: trained in {seconds:.0f} s, {inputs} verdicts in {passed:.0f} s", file=sys.stderr)
     print(f"## The exhibits\n\n{table(['exhibit', 'seed', *FIGURES.values(), 'stripe', 'steps', 's'], figures)}\n")
-    heading = ["exhibit", "ranking", *VERDICTS, "words before the evidence, median", "trust where the evidence is first"]
+    heading = [
+        "exhibit",
+        "ranking",
+        *VERDICTS,
+        "words before the evidence, median",
+        "trust where the evidence is first",
+    ]
     heading += ["trust where a tenth of the words or more stand before it", "right verdict on raw attention"]
     print(f"## Verdicts on {inputs} fresh inputs × {seeds} seeds\n\n{table(heading, verdict_rows(found))}\n")
     moved = ["exhibit", "seed", "without the head shown", "without its layer", "without another head"]

@@ -107,7 +107,7 @@ def four_heads(attention: str | None) -> Any:
 
 
 def by_place(attention: str | None) -> Any:
-    """A BLOOM of one layer and one head whose queries are zero: attention is ALiBi's, a little more for what is nearer."""
+    """A BLOOM of one layer and one head whose queries are zero: attention is ALiBi's, a little more for the nearer."""
     from transformers import BloomConfig, BloomForCausalLM
 
     config = BloomConfig(
@@ -166,8 +166,8 @@ SPOKEN: dict[str, Any] = {
 RECIPES = {
     "carried": Recipe(
         title=Text(
-            "One head finds the fruit among other words and carries its name to the answer: attention shows the evidence.",
-            "唯一的头在其他词中找到水果，并把它的名字带到答案处：注意力如实显示证据。",
+            "One head finds the fruit among other words and carries its name on: attention shows the evidence.",
+            "唯一的头在其他词中找到水果，并把它的名字传下去：注意力如实显示证据。",
         ),
         pieces=partial(tokenizer, speaks=False),
         build=one_head,

@@ -37,7 +37,7 @@ def exhibit_names() -> tuple[str, ...]:
 
 
 def exhibit(name: str, *, seed: int = 0, steps: int | None = None) -> Exhibit:
-    """Train the exhibit `name` from a seed: 3 to 20 seconds on one core. Keep it; nothing is stored.
+    """Train the exhibit `name` from a seed: some 2 to 30 seconds on one core. Keep it; nothing is stored.
 
     Raises:
         UnknownNameError: another name; the message lists them.
