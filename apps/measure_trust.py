@@ -109,7 +109,7 @@ def main(names: Sequence[str], seeds: int, inputs: int) -> None:
             began = time.monotonic()
             exhibit = av.zoo.exhibit(name, seed=seed)
             seconds = time.monotonic() - began
-            cases = exhibit.fresh(inputs)
+            cases = exhibit.fresh(inputs, seed=seed)
             score = f"{stripe(exhibit, cases):.4f}" if name == "elsewhere" else ""
             numbers = [f"{exhibit.figures[key]:.4f}" for key in FIGURES]
             figures.append([name, seed, *numbers, score, exhibit.steps, f"{seconds:.0f}"])

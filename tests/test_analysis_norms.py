@@ -1,4 +1,4 @@
-"""Norms and ALTI of real layers: what the capture finds out by running blocks again, against the weights read by name."""
+"""Norms and ALTI of real layers: what capture finds out by running blocks again, against weights read by name."""
 
 from typing import Any
 
@@ -154,6 +154,7 @@ def test_alti_is_rolled_out_without_adding_the_identity() -> None:
     assert bool((rolled.values.triu(1) == 0).all())
     even = np.tril(np.ones((6, 6))) / np.arange(1, 7)[:, None]
     assert rolled.parameters["uniform_first_token"] == pytest.approx((even @ even)[-1, 0], abs=1e-6)
+    assert rolled.baseline is not None and far(rolled.baseline[1], (even @ even).tolist()) < 1e-6
 
 
 def test_cross_attention_leaves_the_residual_its_share_and_is_not_rolled_out() -> None:
@@ -234,7 +235,7 @@ def test_a_gate_behind_the_mixing_is_refused_for_its_parts_do_not_add_up() -> No
 
         layer.self_attn.o_proj = Gated(own, gate, layer.input_layernorm)
     trace = captured(model.eval(), inputs("llama"))
-    with pytest.raises(av.errors.NotKeptError, match=r"model\.layers\.0\.self_attn.*do not add up.*off by"):
+    with pytest.raises(av.errors.NotKeptError, match=r"model\.layers\.0\.self_attn.*do not add up.*off by.*gate"):
         av.norms(trace)
 
 

@@ -15,7 +15,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 import hf_attnviz as av
-from hf_attnviz import cli
+from hf_attnviz import printing
 from tests import model_folders
 from tests.models import ids, tiny
 
@@ -230,7 +230,7 @@ def shown(found: av.Diagnosis, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     for name, value in (("FORCE_COLOR", "1"), ("TERM", "xterm"), ("COLUMNS", "160")):
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("NO_COLOR", raising=False)
-    cli._print_diagnosis(found)
+    printing.print_diagnosis(found)
     return capsys.readouterr().out
 
 

@@ -94,7 +94,7 @@ def test_what_came_after_it_by_plain_loops(words: int, lost: bool) -> None:
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_fresh_inputs_are_texts_with_their_truth(name: str) -> None:
     recipe = RECIPES[name]
-    untrained = av.zoo.Exhibit(name, 0, recipe.title, recipe.build(None).eval(), recipe.pieces(), {}, recipe=recipe)
+    untrained = av.zoo.Exhibit(name, 0, recipe.build(None).eval(), recipe.pieces(), {}, 0, recipe)
     cases = untrained.fresh(40, seed=3)
     again, other = untrained.fresh(40, seed=3), untrained.fresh(40, seed=4)
     assert [case.text for case in cases] == [case.text for case in again]

@@ -62,6 +62,20 @@ def test_the_roles_of_minilm_stand_clear_of_uniform_attention(minilm: av.Loaded)
     assert roles.parameters["delimiters"] == (",", ".", ";", "[SEP]")
 
 
+def test_special_tokens_take_most_of_the_weights_and_little_of_what_is_moved(minilm: av.Loaded) -> None:
+    """Kobayashi's finding on BERT, and what is measured here: [CLS] and [SEP], shares of a row, mean over rows."""
+    with torch.no_grad(), av.capture(minilm.model, minilm.processor, keep=["maps", "contributions"]) as recording:
+        for sentence in SENTENCES:
+            minilm.model(**minilm.processor(sentence, return_tensors="pt"))
+    shares = torch.stack([av.norms(trace).values[..., [0, -1]].sum(-1).mean(-1) for trace in recording.traces]).mean(0)
+    weight, summed = shares[0], shares[1]  # [layer]
+    assert bool((weight[1:5] > 0.5).all()) and bool((weight > 0.27).all())
+    assert bool((summed < 0.13).all()) and bool((summed < weight * 0.4).all())
+    for trace in recording.traces:
+        assert max(m.taken_apart().error for m in trace.maps) < 1e-5
+        assert {m.taken_apart().form for m in trace.maps} == {"post-norm"}
+
+
 def test_the_output_is_the_same_in_every_bit(minilm: av.Loaded) -> None:
     inputs = minilm.processor(SENTENCES, return_tensors="pt", padding=True)
     with torch.no_grad():

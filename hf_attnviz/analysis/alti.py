@@ -10,7 +10,7 @@ from hf_attnviz.errors import NotKeptError
 from hf_attnviz.functional.alti import contributions_of
 from hf_attnviz.language import Text
 from hf_attnviz.result import Result
-from hf_attnviz.trace import AttentionMap, AttentionStack, Trace
+from hf_attnviz.trace import AttentionMap, Trace
 
 _SOURCE: Final = "Ferrando et al. 2022"
 _NO_MLP: Final = Text(
@@ -29,6 +29,9 @@ _UNDEFINED: Final = Text(
 def alti(trace: Trace, *, stack: str | None = None, rolled: bool = True) -> Result:
     """How much of each key is in each query's vector, by layer: ``[layer, query, key]``.
 
+    Beside it stands, when rolled out, as ``baseline``, what it would be if every key that a layer's mask lets a row see
+    contributed alike.
+
     Args:
         trace: captured with ``keep=["maps", "contributions"]``.
         stack: which stack; default: the only one.
@@ -45,27 +48,23 @@ def alti(trace: Trace, *, stack: str | None = None, rolled: bool = True) -> Resu
     notes = [_apart(values)] if chosen.maps[0].kind == "cross" else []
     notes += [_UNDEFINED] if bool(values.isnan().any()) else []
     about = {"stack": chosen.name, "rolled": rolled} | proof_of(chosen)
+    baseline = None
     if rolled:
         values = functional.alti_rollout(values[:, None])[:, 0]
-        even = _even(chosen)
-        about |= {"uniform_first_token": even}
-        notes.append(_drift(even, float(values[-1, -1, 0])))
+        even = functional.uniform_like(chosen.stacked()[:, None])[:, :, 0]
+        baseline = functional.alti_rollout(even)[:, 0]
+        drift = float(baseline[-1, -1, 0])
+        about |= {"uniform_first_token": drift}
+        notes.append(_drift(drift, float(values[-1, -1, 0])))
     axes = (layer_axis(chosen), *pair_axes(chosen))
     method = "ALTI rollout" if rolled else "ALTI contributions"
     unit = "share of the input" if rolled else "share"
-    return Result(values, axes, method, about, _SOURCE, unit, (*notes, _NO_MLP, _NO_PROOF))
+    return Result(values, axes, method, about, _SOURCE, unit, (*notes, _NO_MLP, _NO_PROOF), baseline=baseline)
 
 
 def _of_layer(m: AttentionMap) -> torch.Tensor:
     parts = m.taken_apart()
     return contributions_of(m.plain().weights, parts, positions=rows_of(m))
-
-
-def _even(stack: AttentionStack) -> float:
-    """What the last row would put on the first token if every key that it may see contributed alike in all layers."""
-    length = len(stack.keys)
-    uniform = functional.uniform_attention(length, length, causal=all(m.causal for m in stack))
-    return float(functional.alti_rollout(torch.stack([uniform] * len(stack)))[-1, 0, -1, 0])
 
 
 def _drift(even: float, here: float) -> Text:

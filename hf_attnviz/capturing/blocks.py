@@ -238,7 +238,9 @@ def at_the_end(
 
 def _told(problem: Exception) -> str:
     """The reason in words; of what is none of ours, its kind too."""
-    return str(problem) if isinstance(problem, CaptureError) else f"{type(problem).__name__}: {problem}"
+    if isinstance(problem, CaptureError):
+        return str(problem)
+    return f"it cannot be run again on something else ({type(problem).__name__}: {problem})"
 
 
 def _first(value: Any) -> torch.Tensor | None:

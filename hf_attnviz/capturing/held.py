@@ -22,8 +22,10 @@ _NORM: Final = re.compile(r"Norm|(^|_)LN", re.IGNORECASE)
 
 
 def is_norm(module: nn.Module | None) -> bool:
-    """Whether a module says by its class that it is a norm."""
-    return module is not None and _NORM.search(type(module).__name__) is not None
+    """Whether a module says by its class that it is a norm; what has modules inside only names one."""
+    if module is None or any(True for _ in module.children()):
+        return False
+    return _NORM.search(type(module).__name__) is not None
 
 
 def held(module: nn.Module, given: torch.Tensor, put: torch.Tensor, real: torch.Tensor) -> HeldNorm:

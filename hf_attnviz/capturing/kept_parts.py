@@ -12,7 +12,10 @@ from hf_attnviz.capturing.joints import Joint, joint_of
 from hf_attnviz.capturing.proof import tolerance
 from hf_attnviz.decomposition import Decomposition, HeldNorm
 from hf_attnviz.errors import CaptureError, ProofError
+from hf_attnviz.language import Text
+from hf_attnviz.progress import shown
 
+_RUNNING: Final = Text("reading an output projection", "正在读取输出投影")
 _LARGE: Final = 256.0  # where the residual is in what is read, the projection must not drown in its rounding
 
 
@@ -92,13 +95,28 @@ class _Reading:
             except (ProofError, CaptureError, IndexError, StopIteration):
                 del known[key]  # it runs in another way now
         found = self._projection()
-        proved = self._proved(found)
+        try:
+            proved = self._proved(found)
+        except ProofError as problem:
+            raise ProofError(f"{problem}{self._gated(found)}") from problem
         known[key] = found
         return proved
 
+    def _gated(self, found: Projection) -> str:
+        """Why parts may not add up: one and the same vector, in every row, comes out otherwise here and there."""
+        heads, size = self.real[self.event].tensor.shape[2:]
+        alike = torch.ones(len(self.rows), heads, size)
+        there, still = (self._run(vectors, found.joint.site)[0].tensor for vectors in (alike, None))
+        rows = self.rows.T.unbind()
+        made = there[rows].double() - still[rows].double()
+        if float((made - made[:1]).abs().max()) <= 1e-3 * float(made.abs().max()):
+            return ""
+        return "; what is made of a vector differs from row to row, as by a gate, and no one projection says that"
+
     def _projection(self) -> Projection:
         zero = self._run(None)
-        joint = joint_of(self.real, zero, self.event, self.rows)
+        with torch._C.DisableTorchFunction():  # nobody looks at this arithmetic
+            joint = joint_of(self.real, zero, self.event, self.rows)
         rows = self.rows.T.unbind()
         still = zero[joint.site].tensor[rows].double()
         constant = still.mean(0) if joint.bare else (still - self.real[joint.residual].tensor[rows].double()).mean(0)
@@ -106,7 +124,8 @@ class _Reading:
         scale = 1.0 if joint.bare else _LARGE
         basis = torch.eye(heads * size).reshape(-1, heads, size) * scale
         read = []
-        for start in range(0, len(basis), len(self.rows)):
+        starts = range(0, len(basis), len(self.rows))
+        for start in shown(starts, len(starts), _RUNNING):
             vectors = basis[start : start + len(self.rows)]
             there = self._run(vectors, joint.site)[0].tensor[rows].double()
             read.append((there - still)[: len(vectors)] / scale)

@@ -27,6 +27,8 @@ def capture(
             pipeline of diffusers (the part that paints is captured, its text encoders tell what the keys are).
         processor: the tokenizer or processor that gives labels; default: the pipeline's. Without one labels are ids.
         keep: what to keep: ``"maps"``, ``"vectors"``, a reducer such as ``av.Rows([-1])``, or a list of them.
+            ``["maps", "contributions"]`` keeps of what each layer's output is made, for norms and ALTI, by running
+            blocks again.
         layers: block indices to keep; None keeps all. Others run without any cost.
         queries: short for ``keep=av.Rows(queries)``.
         gradients: give ``.gradient``, d(scalar)/d(weights), after your own ``backward()``. A kernel's weights are not

@@ -30,9 +30,12 @@ def sentence(
     """
     who, meaning = statistic_words(name)
     subject = Text(who.en[:1].upper() + who.en[1:], who.zh) if meaning.en else who  # a user's own name stays
-    if reason is not None:
-        return Text(f"{subject.en} is undecided: {reason.en}.", f"{subject.zh}：无法判定，因为{reason.zh}。")
-    told = _verdict(subject, verdict, numbers["beats"].select(method=name))
+    if reason is None:
+        told = _verdict(subject, verdict, numbers["beats"].select(method=name))
+    else:
+        told = Text(f"{subject.en} is undecided: {reason.en}.", f"{subject.zh}：无法判定，因为{reason.zh}。")
+    if not bool(numbers["curves"].select(method=name).values.isfinite().all()):
+        return told
     moved = _moved(name, numbers["curves"], numbers["random"], target, tokens)
     return Text(f"{told.en} {moved.en}", f"{told.zh}{moved.zh}")
 

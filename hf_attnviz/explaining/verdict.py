@@ -4,7 +4,9 @@ A ranking earns *trust* if and only if both its comprehensiveness and its suffic
 rankings, under deletion and under replacement: four tests. *Do not* trust it if it beats none of the four. Else it is
 *undecided*; so is what cannot be measured, with the reason.
 
-"Beat" is strict, and by more than rounding. Where removal changes nothing, nobody beats anybody.
+"Beat" is strict, and by more than rounding. A test that not even the best ranking can win proves nothing against one
+that does as well: in a short text chance hits the one telling token too often, and where removal changes nothing,
+nobody beats anybody. A ranking that wins no test, but does so well, is undecided, with that reason.
 """
 
 import math
@@ -35,17 +37,21 @@ class Rule:
         bins: the shares of the tokens that are taken (ERASER, DeYoung et al. 2020).
         draws: how many random rankings it is held against.
         percentile: which of their results it has to beat.
+        alike: the share of the prediction by which two results may differ and be as good as each other, when it is
+            asked whether a test can be won at all.
     """
 
     bins: tuple[float, ...] = BINS
     draws: int = 100
     percentile: float = 95.0
+    alike: float = 0.01
 
     def __post_init__(self) -> None:
         functional.top_counts(1, self.bins)
-        if not self.bins or self.draws < 20 or not 50 <= self.percentile < 100:
+        if not self.bins or self.draws < 20 or not 50 <= self.percentile < 100 or not 0 <= self.alike < 1:
             raise ArgumentError(
-                f"expected one share or more, 20 random rankings or more and a percentile from 50 up to 100, got {self}"
+                "expected one share or more, 20 random rankings or more, a percentile from 50 up to 100 and alike from "
+                f"0 up to 1, got {self}"
             )
 
 
@@ -57,12 +63,14 @@ class Measured:
         curves: ``[measure, way, ranking, bin]``, NaN where a ranking has no order.
         random: ``[measure, way, draw, bin]``.
         rounding: differences up to this are none.
+        size: how large the prediction is that they change.
         missing: why a ranking has no order.
     """
 
     curves: torch.Tensor
     random: torch.Tensor
     rounding: float
+    size: float
     missing: Mapping[str, Text]
 
 
@@ -95,7 +103,7 @@ def measured(
     for name, order in ranked.items():
         if order is None and name not in why:
             why[name] = _unordered(scores[name][places])
-    return Measured(curves[0], curves[1], _rounding(prediction), why)
+    return Measured(curves[0], curves[1], _rounding(prediction), abs(prediction.probability), why)
 
 
 def _ordered(scores: torch.Tensor, chance: torch.Tensor) -> torch.Tensor | None:
@@ -153,32 +161,61 @@ def beats(measured: Measured, rule: Rule) -> torch.Tensor:
     The percentile is the next result above it, not one between two: a shuffled ranking then beats 100 others' 95th
     percentile in 5 of 101 cases; between two it would in 5.9 %.
     """
+    own, random = _oriented(measured)
+    return own > _bar(random, rule) + measured.rounding
+
+
+def beyond_telling(measured: Measured, rule: Rule) -> torch.Tensor:
+    """Where a ranking does as well as the best, and even the best is no better than chance.
+
+    Bool ``[measure, way, ranking]``. The best is the best of all rankings, the random ones among them.
+    """
+    own, random = _oriented(measured)
+    best = torch.maximum(own.nan_to_num(-torch.inf).amax(-1, keepdim=True), random.amax(-1, keepdim=True))
+    margin = max(measured.rounding, rule.alike * measured.size)
+    return (best <= _bar(random, rule) + margin) & (own >= best - margin)
+
+
+def _oriented(measured: Measured) -> tuple[torch.Tensor, torch.Tensor]:
+    """The results of the rankings and of chance ``[measure, way, ranking]``, turned so that more is better."""
     better = torch.tensor([1.0, -1.0], dtype=torch.float64)[:, None, None]
-    own, random = functional.aopc(measured.curves) * better, functional.aopc(measured.random) * better
-    bar = random.quantile(rule.percentile / 100, dim=-1, keepdim=True, interpolation="higher")
-    return own > bar + measured.rounding
+    return functional.aopc(measured.curves) * better, functional.aopc(measured.random) * better
+
+
+def _bar(random: torch.Tensor, rule: Rule) -> torch.Tensor:
+    return random.quantile(rule.percentile / 100, dim=-1, keepdim=True, interpolation="higher")
 
 
 def percentiles(measured: Measured) -> torch.Tensor:
     """The share of random rankings that each ranking beats, ``[measure, way, ranking]``; NaN where it has no order."""
-    better = torch.tensor([1.0, -1.0], dtype=torch.float64)[:, None, None]
-    own, random = functional.aopc(measured.curves) * better, functional.aopc(measured.random) * better
+    own, random = _oriented(measured)
     share = (own[..., None] > random[..., None, :] + measured.rounding).double().mean(-1)
     return share.masked_fill(own.isnan(), torch.nan)
 
 
 def verdicts(names: Sequence[str], measured: Measured, rule: Rule, tokens: int) -> dict[str, tuple[str, Text | None]]:
     """For each ranking the verdict, and the reason where nothing could be decided for a reason of its own."""
-    won, found = beats(measured, rule), {}
+    won, untold, found = beats(measured, rule), beyond_telling(measured, rule), {}
     powerless = _powerless(tokens, rule)
     for n, name in enumerate(names):
         reason = measured.missing.get(name) or powerless
         if reason is None and not bool(measured.curves[:, :, n].isfinite().all() & measured.random.isfinite().all()):
             reason = Text("the model gave a probability that is no number", "模型给出的概率不是有限数值")
-        count = int(won[:, :, n].sum())
+        count, open_ = int(won[:, :, n].sum()), int(untold[:, :, n].sum())
+        if reason is None and count == 0 and open_:
+            reason = _untold(open_, won[:, :, n].numel(), tokens)
         earned = TRUST if count == won[:, :, n].numel() else DO_NOT if count == 0 else UNDECIDED
         found[name] = (UNDECIDED if reason is not None else earned, reason)
     return found
+
+
+def _untold(tests: int, of: int, tokens: int) -> Text:
+    return Text(
+        f"in {tests} of {of} tests it does as well as the best ranking, and so do too many random ones: with {tokens} "
+        "tokens to rank nothing stands out from chance",
+        f"{of} 项检验中有 {tests} 项与最好的排序不相上下，而过多的随机排序也是如此："
+        f"可排序的词元只有 {tokens} 个，难以与随机区分",
+    )
 
 
 def _powerless(tokens: int, rule: Rule) -> Text | None:

@@ -94,7 +94,7 @@ def trust_view(trust: Judged, *, title: Text | str | None = None) -> View:
         scripts=[own("trust.js")],
         style=own("trust.css"),
         wide=True,
-        height=260 + 330 * len(names) + 200,
+        height=570 + 400 * len(names),
         figures=figures.files(partial(_figure, trust, str(heading))),
     )
 

@@ -18,6 +18,7 @@ import torch
 
 import hf_attnviz as av
 from hf_attnviz import trace as trace_module
+from hf_attnviz.decomposition import Decomposition, HeldNorm
 from hf_attnviz.labels import Labels, Segment
 from hf_attnviz.storage import write_archive, write_atomically
 from hf_attnviz.trace import AttentionMap, Origin, Trace
@@ -48,11 +49,22 @@ def odd() -> Trace:
             (None,) * 7 + ("吃",), 1e-7, torch.rand(3, 8, 5, generator=generator),
             torch.rand(1, 2, 5, generator=generator),
         ),
-        AttentionMap(weights.half(), labels, keys, "encoder", 0),
+        AttentionMap(weights.half(), labels, keys, "encoder", 0, decomposition=taken_apart(3, 8, 2), undecomposed="吃"),
         AttentionMap(torch.rand(2, 2, 2, generator=generator).bfloat16(), keys, keys, "vision", 1, positions=(0, 1)),
         AttentionMap(weights.double()[:, ::2][:, :, :1], labels.at([0, 2, 4, 6]), keys[:1], "text", 2),
     )  # fmt: skip
     return Trace(maps, run=3, item=2, candidate=1, model='名字 "m"', origin=Origin(5, 2, '吃 "it"', 12.5))
+
+
+def taken_apart(heads: int, queries: int, keys: int, size: int = 2, width: int = 5) -> Decomposition:
+    def random(*shape: int) -> torch.Tensor:
+        return torch.rand(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+    norms = (HeldNorm(random(width), random(width), random(queries), centred) for centred in (False, True))
+    return Decomposition(
+        random(1, keys, size), random(heads, size, width), random(width), random(queries, width), *norms, "odd <b>",
+        1e-7, float("inf"),
+    )  # fmt: skip
 
 
 def check(one: Trace, other: Trace) -> None:
@@ -61,12 +73,18 @@ def check(one: Trace, other: Trace) -> None:
     assert len(one.maps) == len(other.maps)
     for a, b in zip(one.maps, other.maps, strict=True):
         for field in dataclasses.fields(AttentionMap):
-            x, y = getattr(a, field.name), getattr(b, field.name)
-            if isinstance(x, torch.Tensor):
-                assert x.dtype == y.dtype and torch.equal(x, y)
-            else:
-                assert type(x) is type(y)
-                assert x == y or (x != x and y != y)
+            same(getattr(a, field.name), getattr(b, field.name))
+
+
+def same(x: Any, y: Any) -> None:
+    assert type(x) is type(y)
+    if isinstance(x, torch.Tensor):
+        assert x.dtype == y.dtype and torch.equal(x, y)
+    elif isinstance(x, Decomposition | HeldNorm):
+        for field in dataclasses.fields(x):
+            same(getattr(x, field.name), getattr(y, field.name))
+    else:
+        assert x == y or (x != x and y != y)
 
 
 def test_every_field_comes_back(tmp_path: Path) -> None:
@@ -225,8 +243,11 @@ LIES: dict[str, list[Any]] = {  # what a map says of itself
     "layer": ["0", True, None, 1.0], "index": ["0", 0.5], "stack": [0, None, ["a"]], "module": [3, {}],
     "kind": ["sideways", "", 1, None, ["self"]], "steps": ["0", ["0"], [True], None, 0], "positions": [["0"], "0", 3],
     "produced": [[1], "abc", [["x"]]], "layout": ["abc", [1, 2, 3], None], "error": [0.5, 10**400, None, "nought"],
-    "queries": ["0", 99, False, None], "keys": [1.0, False, None],
+    "queries": ["0", 99, False, None], "keys": [1.0, False, None], "undecomposed": [3, None],
 }  # fmt: skip
+TAKEN_APART = {"inner": False, "outer": True, "form": "odd", "error": "0.1", "bound": "nan"}
+LIES["decomposition"] = [3, "x", {}, *(TAKEN_APART | lie for lie in (
+    {"inner": 1}, {"outer": "yes"}, {"form": None}, {"error": 0.5}, {"bound": "much"}))]  # fmt: skip
 TABLES: dict[str, list[Any]] = {  # what a table of labels says
     "texts": [[1], ["x", None], "x", [["<b>"]]], "ids": [["1"], [1.0], [True], "1"], "words": [["1"], [0.5], 1],
     "segments": [3, [SEGMENT | {"kind": 1}], [SEGMENT | {"kind": []}], [SEGMENT | {"start": "0"}],
@@ -244,10 +265,11 @@ WHOLE: dict[str, list[Any]] = {  # what the trace says
 
 def test_a_description_of_other_types_is_refused_though_its_checksum_fits(tmp_path: Path) -> None:
     labels = Labels.plain("x")
-    trace = Trace((AttentionMap(torch.ones(1, 1, 1), labels, labels, "encoder", 0),))
+    one = AttentionMap(torch.ones(1, 1, 1), labels, labels, "encoder", 0, decomposition=taken_apart(1, 1, 1))
+    trace = Trace((one,))
     path = trace.save(tmp_path / "t")
     with safetensors.safe_open(path, "pt") as file:
-        text, tensors = file.metadata()["hf_attnviz"], {"0.weights": file.get_tensor("0.weights")}
+        text, tensors = file.metadata()["hf_attnviz"], {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     good = json.loads(text)
     check(trace, av.load(write_archive(path, tensors, good)))  # so that this test can fail
     lies = [(good | {name: lie}) for name, said in WHOLE.items() for lie in said]
@@ -281,6 +303,26 @@ def test_a_file_of_the_first_version_is_still_read(tmp_path: Path) -> None:
     assert [m.keys.texts for m in old.maps] == [m.keys.texts for m in odd().maps]
     assert old.maps[0].queries.cells is None and old.maps[0].queries.parts == (None,) * 8
     assert old.maps[0].queries.segments[1] == Segment("patch", 2, 6, grid=(2, 2))
+
+
+def test_a_file_of_the_second_version_is_still_read(tmp_path: Path) -> None:
+    """It knows no decompositions."""
+    path = odd().save(tmp_path / "t")
+    with safetensors.safe_open(path, "pt") as file:
+        meta = json.loads(file.metadata()["hf_attnviz"])
+        tensors = {name: file.get_tensor(name) for name in file.keys() if "decomposition" not in name}  # noqa: SIM118
+    for about in meta["maps"]:
+        del about["decomposition"], about["undecomposed"]
+    old = av.load(write_archive(path, tensors, meta | {"version": 2}))
+    assert [m.decomposition for m in old.maps] == [None] * 4
+    assert old.origin == odd().origin and torch.equal(old.maps[0].weights, odd().maps[0].weights)
+
+
+def test_a_decomposition_of_other_sizes_is_refused(tmp_path: Path) -> None:
+    labels, keys = Labels.plain("abcdefgh"), Labels.plain("xy")
+    for sizes in ((2, 8, 2), (3, 7, 2), (3, 8, 3)):
+        with pytest.raises(av.errors.ShapeError, match="decomposition"):
+            AttentionMap(torch.rand(3, 8, 2), labels, keys, "encoder", 0, decomposition=taken_apart(*sizes))
 
 
 def test_missing_and_folders(tmp_path: Path) -> None:

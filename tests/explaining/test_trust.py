@@ -91,7 +91,7 @@ def test_the_percentile_is_one_that_a_shuffle_beats_in_five_of_a_hundred_and_one
         others = torch.cat([results[:own], results[own + 1 :]])
         curves = torch.stack([results[own], -results[own]])[:, None, None, None].expand(2, 2, 1, 1)
         random = torch.stack([others, -others])[:, None, :, None].expand(2, 2, 100, 1)
-        found = beats(Measured(curves, random, 1e-6, {}), av.Rule())
+        found = beats(Measured(curves, random, 1e-6, 1.0, {}), av.Rule())
         assert bool(found.all()) == bool(found.any())
         passed += bool(found.all())
     assert passed == 5
@@ -102,14 +102,29 @@ def test_where_removal_changes_nothing_nobody_beats_anybody() -> None:
     given = {"any": torch.arange(LENGTH)} | shuffles(20, LENGTH)
     result = judged(model, text, target=1, rankings=given, methods=[], replacement=MASK)
     assert not result.beats.values.any()
-    assert set(result.verdicts.values()) == {"do not"}
+    assert set(result.verdicts.values()) == {"undecided"}
+    assert "stands out from chance" in result.reasons["any"].en
 
 
 def test_rounding_is_no_victory() -> None:
     """Weights of a millionth of a millionth move the probability by less than it is computed with."""
     model, text = bag(1e-9), words(LENGTH)
     result = judged(model, text, target=1, rankings={"true": truth(model, text)}, methods=[], replacement=MASK)
-    assert result.verdicts["true"] == "do not"
+    assert not result.beats.values.any()
+    assert result.verdicts["true"] == "undecided"
+
+
+def test_what_chance_finds_too_often_is_undecided_and_what_misses_it_is_not_trusted() -> None:
+    """One telling token of eight: one random ranking in eight has it first, so not even the truth can stand out."""
+    text = words(8)
+    weights = torch.zeros(200)
+    weights[text[0, 3]] = 6.0
+    given = {"true": (torch.arange(8) == 3) * 8.0 - torch.arange(8) / 9, "last": (torch.arange(8) != 3) * 1.0}
+    result = judged(bag(weights=weights), text, target=1, rankings=given, methods=[], replacement=MASK)
+    assert not result.beats.values.any()
+    assert result.verdicts == {"true": "undecided", "last": "do not"}
+    assert "with 8 tokens" in result.sentences["true"].en
+    assert "random removal by" in result.sentences["true"].en
 
 
 def test_one_way_alone_is_undecided() -> None:
@@ -186,7 +201,7 @@ def inputs_of(name: str) -> dict[str, Any]:
 def test_every_kind_of_model_is_judged_by_every_method(name: str) -> None:
     result = av.trust(tiny(name), inputs_of(name), replacement=3, rule=av.Rule(draws=20))
     assert {"attention", "rollout"} <= set(result.verdicts)
-    assert not result.reasons
+    assert not any("could not" in reason.en for reason in result.reasons.values())
     assert result.curves.values.isfinite().all()
     assert result.heads is not None
     assert result.heads.values[:3].isfinite().all()
@@ -269,7 +284,8 @@ def test_a_model_without_a_padding_token_reads_one_text_at_a_time() -> None:
     model.config.pad_token_id = None
     alone = av.trust(model, {"input_ids": ids(1, 10)}, replacement=3, rule=av.Rule(draws=20))
     torch.testing.assert_close(several.curves.values[:, :, :4], alone.curves.values[:, :, :4], atol=1e-6, rtol=0)
-    assert list(alone.reasons) == ["integrated_gradients"]  # captum's steps run side by side
+    assert "batch sizes" in alone.reasons["integrated_gradients"].en  # captum's steps run side by side
+    assert "batch sizes" not in several.sentences["integrated_gradients"].en
     assert alone.shift is not None
     assert alone.shift.values.isnan().all()
 
@@ -432,6 +448,18 @@ def test_errors_of_the_replacement(classifier: Any) -> None:
     nothing.config.pad_token_id = nothing.config.eos_token_id = None
     with pytest.raises(ArgumentError, match="say which: replacement="):
         av.trust(nothing, given)
+
+
+def test_classes_have_names(classifier: Any) -> None:
+    options: dict[str, Any] = {"methods": ["attention"], "replacement": 3, "rule": av.Rule(draws=20)}
+    given = {"input_ids": ids(1, 8)}
+    named, numbered = (av.trust(classifier, given, target=target, **options) for target in ("YES", 1))
+    assert named.target.name == numbered.target.name == "logit of class 1 (yes)"
+    assert named.target.subject.zh == "类别 1（yes）"
+    assert torch.equal(named.curves.values, numbered.curves.values)
+    tagged = av.trust(tiny("bert_tagger"), given, target=(3, 1), **options)
+    assert tagged.target.name == "logit of class 1 at position 3"
+    assert 3 not in tagged.candidates
 
 
 # which tokens

@@ -53,7 +53,7 @@ def exhibit(name: str, *, seed: int = 0, steps: int | None = None) -> Exhibit:
         model = recipe.build(None).eval()
         model.load_state_dict(trained.state_dict())
     model.config.name_or_path = name
-    return Exhibit(name, seed, recipe.title, model, recipe.pieces(), figures, recipe.verdicts, taken, recipe)
+    return Exhibit(name, seed, model, recipe.pieces(), figures, taken, recipe)
 
 
 def _fit(name: str, recipe: Recipe, seed: int, steps: int) -> tuple[Any, int, dict[str, float]]:
