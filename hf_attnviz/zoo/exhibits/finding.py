@@ -166,13 +166,8 @@ SPOKEN: dict[str, Any] = {
 RECIPES = {
     "carried": Recipe(
         title=Text(
-<<<<<<< HEAD
-            "One head finds the fruit among other words and carries its name on: attention shows the evidence.",
-            "唯一的头在其他词中找到水果，并把它的名字传下去：注意力如实显示证据。",
-=======
             "One head finds the fruit among other words and carries its name to the answer: attention shows it.",
             "唯一的头在其他词中找到水果，并把它的名字带到答案处：注意力如实显示证据。",
->>>>>>> main
         ),
         pieces=partial(tokenizer, speaks=False),
         build=one_head,
