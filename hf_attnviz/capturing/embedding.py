@@ -20,7 +20,7 @@ Change = Callable[[torch.Tensor], torch.Tensor]
 def embedder(model: nn.Module, inputs: Mapping[str, Any], name: str) -> nn.Module | None:
     """The module that makes vectors ``[batch, position, width]`` of ``inputs[name]``; None where there is none.
 
-    The model runs once, unheard and without gradients.
+    The model runs once, without gradients.
     """
     given, found = inputs[name], list[nn.Module]()
 
@@ -28,7 +28,7 @@ def embedder(model: nn.Module, inputs: Mapping[str, Any], name: str) -> nn.Modul
         if not found and _is_given(given, args, kwargs) and _are_vectors(output, given):
             found.append(module)
 
-    with ExitStack() as undo, scope.deaf(), torch.no_grad():
+    with ExitStack() as undo, scope.alone(), torch.no_grad():
         for module in model.modules():
             undo.callback(module.register_forward_hook(look, with_kwargs=True).remove)
         model(**inputs)

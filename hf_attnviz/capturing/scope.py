@@ -96,6 +96,7 @@ class _Thread(threading.local):
         self.observer: AbstractContextManager[Any] | None = None
         self.deaf = 0
         self.replaying = 0
+        self.strangers: tuple[Recording, ...] | None = None
 
 
 _thread = _Thread()
@@ -123,6 +124,8 @@ def hears(recording: "Recording") -> bool:
     if _thread.deaf:
         return False
     blocks = [block for ref in _blocks.get() if (block := ref()) is not None and block.in_block]
+    if _thread.strangers is not None and not recording.intervenes:
+        return recording in blocks and recording not in _thread.strangers
     return not blocks or recording in blocks or not recording.in_block
 
 
@@ -183,6 +186,20 @@ def replaying() -> Iterator[None]:
         yield
     finally:
         _thread.replaying -= 1
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside, a model runs for us: only what is opened here records it. Interventions are part of the model, and stay.
+
+    Nobody who records a model wants the hundred runs by which it is explained; who changed it wants that explained.
+    """
+    before = _thread.strangers
+    _thread.strangers = tuple(block for ref in _blocks.get() if (block := ref()) is not None)
+    try:
+        yield
+    finally:
+        _thread.strangers = before
 
 
 @contextmanager

@@ -152,7 +152,7 @@ def _run(subject: Subject, texts: Tensor) -> tuple[Tensor, Tensor]:
     scores, probabilities = list[Tensor](), list[Tensor]()
     for rows in torch.split(texts, subject.settings.rows):
         inputs = copies(subject.inputs, len(rows)) | {"input_ids": rows}
-        with torch.no_grad(), scope.deaf():
+        with torch.no_grad(), scope.alone():
             outputs = subject.model(**inputs)
             scores.append(subject.target.score(outputs))
             probabilities.append(subject.target.probability(outputs))

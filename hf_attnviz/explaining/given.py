@@ -6,6 +6,7 @@ from typing import Any, Final, TypeVar
 import torch
 from torch import Tensor, nn
 
+from hf_attnviz.capturing import scope
 from hf_attnviz.capturing.text import can_generate, decoder_start, encode, on_device
 from hf_attnviz.errors import ArgumentError, listed
 
@@ -15,8 +16,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def with_gradients(function: F) -> F:
-    """A function that takes gradients, whatever block (``no_grad``, ``inference_mode``) its caller stands in."""
-    inside: F = torch.inference_mode(False)(torch.enable_grad()(function))
+    """A function that takes gradients, whatever its caller stands in: ``no_grad``, ``inference_mode``, a recording."""
+    inside: F = scope.alone()(torch.inference_mode(False)(torch.enable_grad()(function)))
     return inside
 
 

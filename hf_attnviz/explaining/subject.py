@@ -87,7 +87,7 @@ class Subject:
         self.inputs = one_example(self.model, self.processor, inputs)
         self.name = explained(self.inputs)
         self.stack_name, self.settings = stack, settings if settings is not None else Settings()
-        with torch.no_grad(), scope.deaf():
+        with torch.no_grad(), scope.alone():
             outputs = self.model(**self.inputs)
         self.target = target if isinstance(target, Target) else self._resolved(target, outputs)
         with torch.no_grad():
@@ -134,7 +134,7 @@ class Subject:
     def changed(self, change: Change, rows: int) -> Iterator[dict[str, Any]]:
         """Inside, the model reads the inputs handed out, ``rows`` copies, from the vectors that ``change`` gives."""
         inputs = copies(self.inputs, rows)
-        with scope.deaf(), embedded(self.module, inputs[self.name], change):
+        with scope.alone(), embedded(self.module, inputs[self.name], change):
             yield inputs
 
     def forward(self, vectors: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ class Subject:
             leaves.append(vectors.detach().requires_grad_())
             return leaves[-1]
 
-        with torch.enable_grad(), scope.deaf(), embedded(self.module, inputs[self.name], lead):
+        with torch.enable_grad(), scope.alone(), embedded(self.module, inputs[self.name], lead):
             outputs = self.model(**inputs)
         return outputs, leaves[0]
 
@@ -176,7 +176,7 @@ class Subject:
 
     def vectors_of(self, ids: Tensor) -> Tensor:
         """The vectors ``[row, position, width]`` of other tokens."""
-        with torch.no_grad(), scope.deaf():
+        with torch.no_grad(), scope.alone():
             found: Tensor = self.module(ids.to(self.vectors.device))
         return found
 

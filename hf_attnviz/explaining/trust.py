@@ -13,6 +13,7 @@ import torch
 
 from hf_attnviz import functional
 from hf_attnviz.axes import KEY, METHOD, OTHER_METHOD, REMOVAL, SHARE, STATISTIC
+from hf_attnviz.capturing import scope
 from hf_attnviz.errors import ArgumentError, AttnvizError
 from hf_attnviz.explaining.candidates import Candidates, candidates_of, special_ids
 from hf_attnviz.explaining.heads import heads_effect
@@ -30,6 +31,7 @@ from hf_attnviz.result import Axis, Result
 _ERASER: Final = "DeYoung et al. 2020 (ERASER), section 4"
 
 
+@scope.alone()
 def trust(
     model: Any,
     inputs: str | Mapping[str, Any],

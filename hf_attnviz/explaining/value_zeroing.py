@@ -13,7 +13,10 @@ import torch
 
 from hf_attnviz import functional, progress
 from hf_attnviz.analysis.norms import layer_axis, pair_axes
+from hf_attnviz.capturing import scope
 from hf_attnviz.capturing.opening import capture
+from hf_attnviz.capturing.pipeline import model_of, processor_of
+from hf_attnviz.capturing.wrappers import unwrapped
 from hf_attnviz.capturing.zeroing import Zeroing
 from hf_attnviz.errors import CaptureError, NotKeptError
 from hf_attnviz.explaining.given import one_example, refuse_training
@@ -33,6 +36,7 @@ _LOCAL: Final = Text(
 _NOTHING: Final = Text("NaN: no token turns that row at all.", "NaN：没有任何词元能使该行改变。")
 
 
+@scope.alone()
 @torch.no_grad()
 def value_zeroing(
     model: Any,
@@ -46,7 +50,7 @@ def value_zeroing(
     """How much each layer's output at each query owes to each key's value: ``[layer, query, key]``, rows sum to one.
 
     Args:
-        model: the model, in eval mode.
+        model: a model in evaluation mode, a pipeline, or what :func:`hf_attnviz.load_model` gives.
         inputs: a text, or the arguments of one forward pass, for one example.
         processor: the tokenizer or processor, for texts and labels.
         stack: which stack; default: the only one.
@@ -57,14 +61,15 @@ def value_zeroing(
         CaptureError: a layer cannot be run again piece by piece; the message names it and says why.
         NotKeptError: cross-attention is to be rolled out.
     """
-    refuse_training(model)
-    given = one_example(model, processor, inputs)
-    with capture(model, processor, layers=layers) as plain:
-        model(**given)
+    module, processor = unwrapped(model_of(model)), processor if processor is not None else processor_of(model)
+    refuse_training(module)
+    given = one_example(module, processor, inputs)
+    with capture(module, processor, layers=layers) as plain:
+        module(**given)
     chosen = plain.trace.stack(stack)
     if rolled and any(not m.whole for m in chosen):
         raise NotKeptError("only self-attention is followed through layers; leave rolled=True")
-    zeroed = _zeroed(model, processor, given, chosen, layers).stack(chosen.name)
+    zeroed = _zeroed(module, processor, given, chosen, layers).stack(chosen.name)
     scores = zeroed.stacked()[:, 0]
     values = scores / scores.sum(-1, keepdim=True)
     notes = [_NOTHING] if bool(values.isnan().any()) else []
