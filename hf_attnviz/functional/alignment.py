@@ -128,7 +128,9 @@ def dtw(cost: Tensor, *, ties: str = "whisper") -> tuple[Tensor, float]:
             before, moves[row][column] = _move(diagonal, down, right, ties)
             total[row + 1][column + 1] = value + before
     if total[rows][columns] == inf:
-        raise ArgumentError("expected a path of finite cost from the first cell to the last, got infinity; forbid fewer cells")
+        raise ArgumentError(
+            "expected a path of finite cost from the first cell to the last, got infinity; forbid fewer cells"
+        )
     return torch.tensor(_walk_back(moves)), total[rows][columns]
 
 
