@@ -6,7 +6,8 @@ map is proved against the kernel's own output (:mod:`~hf_attnviz.capturing.proof
 """
 
 from hf_attnviz.capturing.doctor import Diagnosis, Finding, doctor
-from hf_attnviz.capturing.intervening import Intervention, ablate, knock_out, patch
+from hf_attnviz.capturing.intervening import Intervention, ablate, patch
+from hf_attnviz.capturing.knocking_out import knock_out
 from hf_attnviz.capturing.opening import attach, capture
 from hf_attnviz.capturing.recording import Recording
 from hf_attnviz.capturing.reducers import Contributions, Maps, Rows, Vectors

@@ -135,7 +135,7 @@ class FunctionObserver(TorchFunctionMode):
         _note_mixing()
         listening = _listeners()
         see = functools.partial(sdpa_seen, func, args, kwargs, truth, watched=watched)
-        before = after = None
+        after = None
         if steering.wanted(listening):
             before = steering.Mixed(
                 four(result).transpose(1, 2), named(args, kwargs)["key"].shape[-2], lambda: see(False)
@@ -145,9 +145,7 @@ class FunctionObserver(TorchFunctionMode):
         for session in listening:
             seen = functools.partial(see, session.recording.exact)
             session.recording.receive(session, session.contexts[-1].module, after.seeing(seen) if after else seen)
-        if before is None or after is None:
-            return result
-        return after.put(before, result, lambda output: output.transpose(1, 2))
+        return result if after is None else after.put(result, lambda output: output.transpose(1, 2))
 
     # ---- what comes from a linear layer: its last axis is made of features, and is no row of positions
 

@@ -26,6 +26,7 @@ from hf_attnviz.errors import CaptureError
 Result = tuple[torch.Tensor, torch.Tensor | None]
 AttentionFunction = Callable[..., Result]
 
+_EAGER: Final = "the model's own eager function"
 _RETURNED: Final = "returned by the kernel"
 _FORWARD: Final = "the model's own eager function, run as the forward"
 _NAMES: Final = ("query", "key", "value", "attention_mask")
@@ -82,7 +83,7 @@ def _observed(function: AttentionFunction, eager: AttentionFunction | None, impl
             for session in listening:
                 see = functools.partial(call.seen, truth, session.recording.exact)
                 session.recording.receive(session, module, see if after is None else after.seeing(see))
-        return result if mixed is None or after is None else (after.put(mixed, result[0]), result[1])
+        return result if mixed is None or after is None else (after.put(result[0]), result[1])
 
     return attention
 
@@ -174,7 +175,28 @@ class _Call:
 
     def mixed(self, result: Result, truth: Result) -> steering.Mixed:
         """What goes on through the model, head by head."""
-        return steering.Mixed(self._shaped(result[0]), self.key.shape[2], lambda: self.seen(truth, False))
+        see = functools.partial(self.seen, truth, False)
+        return steering.Mixed(
+            self._shaped(result[0]), self.key.shape[2], see, masked=functools.partial(self._masked, see)
+        )
+
+    def _masked(self, see: Callable[[], Seen], forbidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The output and the weights of the eager function with these forbidden, where it gave the weights seen."""
+        eager, plain = self.eager, self.function is self.eager
+        readable = self.mask is None or (isinstance(self.mask, torch.Tensor) and self.mask.dim() == 4)
+        if eager is None or not readable or not (plain or see().proved.way == _EAGER):
+            return None
+        lowest, mask = torch.finfo(self.query.dtype).min, self._additive_mask()
+        free = torch.zeros((), dtype=self.query.dtype, device=self.query.device) if mask is None else mask
+        free = free if free.dim() == 0 else free[..., : forbidden.shape[-1]]
+        masked = torch.where(forbidden, lowest, free)
+        with torch.no_grad(), _same_numbers(self.query.device):
+            output, weights = self._run(eager, self.value, masked)
+        if weights is None:
+            return None
+        attends = (masked > lowest / 2).any(-1)
+        put = self._shaped(output).masked_fill(~attends.transpose(1, 2)[..., None], 0)
+        return put, weights.masked_fill(~attends[..., None], 0)
 
     def seen(self, result: tuple[torch.Tensor, torch.Tensor | None], exact: bool) -> Seen:
         """The weights of this call, proved; worked out once for all recordings that listen."""
@@ -221,7 +243,7 @@ class _Call:
             yield _RETURNED, lambda: returned.detach().clone()  # the model may go on to change its own
         eager = self.eager
         if eager is not None and (self.mask is None or (isinstance(self.mask, torch.Tensor) and self.mask.dim() == 4)):
-            yield "the model's own eager function", lambda: self._eager_weights(eager)
+            yield _EAGER, lambda: self._eager_weights(eager)
 
     def _eager_weights(self, eager: AttentionFunction) -> torch.Tensor:
         weights: torch.Tensor | None = self._run(eager, self.value, self._additive_mask())[1]

@@ -1,17 +1,18 @@
-"""Interventions: heads silenced, replaced or blindfolded while the model runs, by the same interception as capture.
+"""Interventions: heads silenced or replaced while the model runs, by the same interception as capture.
 
 A head is taken where its kernel has mixed the values, before the output projection. Whatever is not named stays as the
 kernel gave it; when the block ends, the model is as it was. A recording that is open at the same time is shown the
 weights by which the model went on.
 
 Sources: Michel et al., "Are Sixteen Heads Really Better than One?" (2019), section 3 (zero); Wang et al.,
-"Interpretability in the Wild" (2022), section 2 (mean, and outputs of another run); Geva et al., "Dissecting Recall of
-Factual Associations" (2023), section 4 (knock-out).
+"Interpretability in the Wild" (2022), section 2 (mean, and outputs of another run).
 """
 
+import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any, Final
 
 import torch
@@ -21,13 +22,12 @@ from hf_attnviz.axes import head_name
 from hf_attnviz.capturing import scope
 from hf_attnviz.capturing.address import of_attention
 from hf_attnviz.capturing.recording import Recording
-from hf_attnviz.capturing.runs import AttentionCall, Run, Side
+from hf_attnviz.capturing.runs import AttentionCall, Pass, Run, Side
 from hf_attnviz.capturing.steering import Mixed
 from hf_attnviz.errors import ArgumentError, AttnvizError, CaptureError, UnknownStackError, listed
 
 Head = tuple[str, int, int] | tuple[int, int]
 _MODES: Final = ("zero", "mean")
-_SUMS_TO_ONE: Final = 1e-3  # a row that misses one by more has a sink that is no key
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Site:
         stack, layer, module: as an :class:`AttentionCall` says them; the stack is ``"cross"`` where it looks across.
         turn: which call of the module in its run it is, from 0.
         queries: the place of each row in its own sequence ``[batch, query]``; -1 for padding.
-        keys: the place of each column in its own sequence ``[batch, key]``; -1 for padding.
+        columns: gives :attr:`keys`.
     """
 
     stack: str
@@ -46,7 +46,12 @@ class Site:
     module: str
     turn: int
     queries: torch.Tensor
-    keys: torch.Tensor
+    columns: Callable[[], torch.Tensor]
+
+    @cached_property
+    def keys(self) -> torch.Tensor:
+        """The place of each column in its own sequence ``[batch, key]``; -1 for padding and what is not read yet."""
+        return self.columns()
 
 
 Change = Callable[[Site, torch.Tensor, Mixed], Mixed]
@@ -68,7 +73,16 @@ class Intervention(Recording):
         self._ran: dict[tuple[str, int], int] = {}
         self._reached: set[tuple[str | None, int, int]] = set()
         self._problem: Exception | None = None
-        self._turns: Counter[tuple[int, str]] = Counter()
+        self._turns: weakref.WeakKeyDictionary[Run, Counter[str]] = weakref.WeakKeyDictionary()
+
+    def new_run(self, two_sided: bool) -> Run:
+        """A new run; not where layers would run again, without us, when gradients flow back."""
+        if any(part.training and getattr(part, "gradient_checkpointing", False) for part in self.model.modules()):
+            self._problem = self._problem or CaptureError(
+                "gradient checkpointing runs layers again while gradients flow back, and then without the "
+                "intervention; turn it off, or call model.eval()"
+            )
+        return super().new_run(two_sided)
 
     def steer(self, session: scope.Session, module: nn.Module, mixed: Mixed) -> Mixed:
         """What goes on through the model instead of what was mixed."""
@@ -148,12 +162,12 @@ class Intervention(Recording):
         layer = one.layer(self.group(address, module, context), context, address.layer)
         kind = self.kind(address, module, context, side, mixed.shape)
         queries = side.positions(*mixed.output.shape[:2])[0]
-        batch, keys = mixed.output.shape[0], mixed.keys
         read = session.run.source if kind == "cross" else side
+        columns = partial(_columns, read, one, mixed.output.shape[0], mixed.keys)
         stack = "cross" if kind == "cross" else address.stack
-        turn = self._turns[session.run.number, address.module]
-        self._turns[session.run.number, address.module] += 1
-        return Site(stack, layer, address.module, turn, queries, _columns(read, batch, keys))
+        turns = self._turns.setdefault(session.run, Counter())
+        turns[address.module] += 1
+        return Site(stack, layer, address.module, turns[address.module] - 1, queries, columns)
 
 
 def ablate(
@@ -182,7 +196,7 @@ def ablate(
         instead = torch.zeros_like(mixed.output)
         if mode == "mean":
             instead = instead + (_mean_of_rows(site, mixed.output) if reference is None else _mean(reference, site))
-        return _put(mixed, chosen[:, None], instead)
+        return put(mixed, chosen[:, None], instead)
 
     return Intervention(model, heads, change)
 
@@ -204,103 +218,25 @@ def patch(model: Any, heads: Sequence[Head], *, source: Recording) -> Interventi
         found = _calls(source, site)
         if site.turn >= len(found):
             raise CaptureError(f"{site.module} ran {len(found)} times in the source, and runs once more here")
-        instead = found[site.turn].output.transpose(1, 2).to(mixed.output)
+        taken = found[site.turn]
+        instead = taken.output.transpose(1, 2).to(mixed.output)
         if instead.shape != mixed.output.shape:
             raise CaptureError(
                 f"{site.stack} layer {site.layer}: the source's outputs [batch, query, head, size] are "
                 f"{tuple(instead.shape)}, here {tuple(mixed.output.shape)}; run it on inputs of the same length"
             )
-        return _put(mixed, chosen[:, None], instead)
+        if not torch.equal(taken.kept["vectors"]["positions"] >= 0, site.queries >= 0):
+            raise CaptureError(
+                f"{site.stack} layer {site.layer}: padding stands elsewhere in the source, so its rows are of other "
+                "positions; run it on inputs padded alike"
+            )
+        return put(mixed, chosen[:, None], instead)
 
     return Intervention(model, heads, change)
 
 
-def knock_out(
-    model: Any,
-    *,
-    queries: Sequence[int] | None,
-    keys: Sequence[int] | None,
-    heads: Sequence[Head] | None = None,
-    stack: str | None = None,
-) -> Intervention:
-    """Forbid queries to look at keys while the block runs; what is left of each row is scaled up, as a mask would.
-
-    A row to which nothing is left puts out zeros.
-
-    Args:
-        model: as in :func:`ablate`.
-        queries, keys: positions in the sequence, padding left out; negative ones count from its end; None: all.
-        heads: as in :func:`ablate`; None: all heads of ``stack``.
-        stack: the stack that is meant when ``heads`` names none; default: every one.
-
-    Raises:
-        ArgumentError: neither queries nor keys.
-        CaptureError: when the block ends: no such row or key was there; or gradients were on, and are not carried.
-    """
-    for name, chosen in (("queries", queries), ("keys", keys)):
-        if chosen is not None and (isinstance(chosen, (int, str)) or not chosen):
-            raise ArgumentError(f"{name}={chosen!r}: expected a list of positions such as [0, -1], or None for all")
-    if queries is None and keys is None:
-        raise ArgumentError("queries=None, keys=None would forbid everything; name positions of one of the two")
-    return _KnockOut(model, heads, stack, queries, keys)
-
-
-class _KnockOut(Intervention):
-    def __init__(
-        self,
-        model: Any,
-        heads: Sequence[Head] | None,
-        stack: str | None,
-        queries: Sequence[int] | None,
-        keys: Sequence[int] | None,
-    ) -> None:
-        super().__init__(model, heads, self._forbid)
-        self._stack, self._queries, self._keys = stack, queries, keys
-        self._forbidden = False
-
-    def check(self) -> None:
-        super().check()
-        if self.runs and not self._forbidden:
-            stacks = listed(dict.fromkeys(stack for stack, _ in self._ran))
-            raise CaptureError(
-                f"nothing was knocked out: queries {self._queries} and keys {self._keys} never met"
-                f"{f' in stack {self._stack!r}' if self._stack else ''}; stacks that ran: {stacks}"
-            )
-
-    def _forbid(self, site: Site, chosen: torch.Tensor, mixed: Mixed) -> Mixed:
-        if self._stack not in (None, site.stack):
-            return mixed
-        rows = _at(site.queries, self._queries, site.keys if site.stack != "cross" else site.queries)
-        forbidden = (rows[:, :, None] & _at(site.keys, self._keys, site.keys)[:, None, :]).to(mixed.output.device)
-        if not bool(forbidden.any()):
-            return mixed
-        self._forbidden = True
-        if torch.is_grad_enabled() and mixed.output.requires_grad:
-            raise CaptureError("knock_out carries no gradients; run the model inside torch.no_grad()")
-        seen = mixed.see()
-        weights = seen.proved.weights if mixed.weights is None else mixed.weights
-        value = seen.vectors().get("value")
-        if value is None or weights.dim() != 4:
-            raise CaptureError(f"{site.stack} layer {site.layer} does not show its values; ablate its heads instead")
-        cut = torch.where(chosen[:, None, None], _without(weights, forbidden[:, None]), weights)
-        values = value.repeat_interleave(weights.shape[1] // value.shape[1], dim=1)
-        instead = (cut.to(values.dtype) @ values).transpose(1, 2)
-        rows_hit = forbidden.any(-1)[:, :, None, None]
-        return replace(_put(mixed, rows_hit & chosen[:, None], instead), weights=cut.to(weights.dtype))
-
-
-def _without(weights: torch.Tensor, forbidden: torch.Tensor) -> torch.Tensor:
-    """Rows without some of their keys, the others (and a sink that is no key) scaled up in proportion."""
-    exact = weights.double()
-    left = exact.masked_fill(forbidden, 0)
-    beyond = 1 - exact.sum(-1, keepdim=True)
-    remaining = left.sum(-1, keepdim=True) + torch.where(beyond.abs() < _SUMS_TO_ONE, 0, beyond)
-    scaled = torch.where(remaining > torch.finfo(weights.dtype).tiny, left / remaining, 0)
-    return torch.where(forbidden.any(-1, keepdim=True), scaled, exact).to(weights.dtype)
-
-
-def _put(mixed: Mixed, where: torch.Tensor, instead: torch.Tensor) -> Mixed:
-    return replace(mixed, output=torch.where(where, instead.to(mixed.output.dtype), mixed.output))
+def put(mixed: Mixed, where: torch.Tensor, instead: torch.Tensor) -> Mixed:
+    return replace(mixed, output=torch.where(where, instead.to(mixed.output.dtype), mixed.output), changed=True)
 
 
 def _mean_of_rows(site: Site, output: torch.Tensor) -> torch.Tensor:
@@ -332,24 +268,36 @@ def _calls(source: Recording, site: Site) -> list[AttentionCall]:
     return found
 
 
-def _at(places: torch.Tensor, wanted: Sequence[int] | None, whole: torch.Tensor) -> torch.Tensor:
-    """Which places ``[batch, …]`` are wanted; negative ones count from the end of each sequence, ``whole``."""
-    if wanted is None:
-        return places >= 0
-    length = whole.amax(-1, keepdim=True) + 1
-    chosen = torch.zeros_like(places, dtype=torch.bool)
-    for place in wanted:
-        chosen |= places == (place if place >= 0 else length + place)
-    return chosen & (places >= 0)
+def _columns(read: Side, one: Pass, batch: int, keys: int) -> torch.Tensor:
+    """The place of each key column in its own sequence ``[batch, key]``; -1 for padding, and for what is not read yet.
+
+    A static cache has columns that nothing has filled yet; a window has let go of the first ones.
+    """
+    length = keys if read.new is None or not read.cached else read.past + read.new
+    real = _rows_of(read.mask, one, batch)
+    if real is None or real.shape[1] < length or (length == keys != real.shape[1] and not read.cached):
+        real = torch.ones(batch, length, dtype=torch.bool)
+    real = real[:, :length].bool().cpu()
+    places = torch.where(real, real.cumsum(1) - 1, -1)
+    return torch.nn.functional.pad(places, (0, max(0, keys - length)), value=-1)[:, -keys:]
 
 
-def _columns(read: Side, batch: int, keys: int) -> torch.Tensor:
-    """The place of each key column in its own sequence ``[batch, key]``; -1 for padding."""
-    if read.mask is not None and read.mask.shape[0] == batch and read.mask.shape[1] >= keys:
-        real = read.mask.bool().cpu()
-        return torch.where(real, real.cumsum(1) - 1, -1)[:, -keys:]
-    dropped = max(0, read.past + (read.new or 0) - keys)  # a window has let go of the first keys
-    return torch.arange(dropped, dropped + keys).expand(batch, -1)
+def _rows_of(mask: torch.Tensor | None, one: Pass, batch: int) -> torch.Tensor | None:
+    """A mask for each row of a batch: a source is read once, and serves all the beams of its input.
+
+    Raises:
+        CaptureError: it cannot be told which source is whose.
+    """
+    if mask is None or len(mask) == batch:
+        return mask
+    if len(mask) == 1 or bool((mask == mask[:1]).all()):
+        return mask[:1].expand(batch, -1)
+    if one.prefix is not None and len(one.prefix) == batch and batch % len(mask) == 0:
+        return mask.repeat_interleave(batch // len(mask), dim=0)
+    raise CaptureError(
+        f"a batch of {batch} looks at {len(mask)} sequences with padding, and it cannot be told which looks at which; "
+        "run one input at a time"
+    )
 
 
 def _checked_heads(recording: Recording, heads: Sequence[Head]) -> tuple[tuple[str | None, int, int], ...]:

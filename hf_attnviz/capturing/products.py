@@ -57,7 +57,7 @@ class Product:
         shape = apart.shape
         before = steering.Mixed(output.transpose(1, 2), weights.shape[-1], lambda: seen)
         after = steering.steered(module, before, listening)
-        put = after.put(before, self.result, lambda changed: placed.back(changed.transpose(1, 2).reshape(shape)))
+        put = after.put(self.result, lambda changed: placed.back(changed.transpose(1, 2).reshape(shape)))
         return put, after
 
 

@@ -39,6 +39,7 @@ class Recording:
     """
 
     intervenes = False
+    reweighs = False
 
     def __init__(
         self,

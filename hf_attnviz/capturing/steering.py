@@ -6,9 +6,10 @@ again to find out what it makes of it. Nobody else is asked, and then nothing is
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -29,12 +30,19 @@ class Mixed:
         keys: over how many keys.
         see: gives the weights of the call, proved, and its vectors.
         weights: ``[batch, head, query, key]`` by which it was mixed instead of those seen, where these were changed.
+        changed: whether ``output`` is another than what the kernel mixed.
+        forbidden: ``[batch, head, query, key]``, which weights may not be, where somebody forbids some.
+        masked: gives the output and the weights that the model's own function has with these forbidden by its mask;
+            None where the function takes no such mask.
     """
 
     output: torch.Tensor
     keys: int
     see: Callable[[], Seen]
     weights: torch.Tensor | None = None
+    changed: bool = False
+    forbidden: torch.Tensor | None = None
+    masked: Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor] | None] = lambda _: None
 
     @property
     def shape(self) -> torch.Size:
@@ -43,28 +51,31 @@ class Mixed:
         return torch.Size((batch, heads, queries, self.keys))
 
     def seeing(self, see: Callable[[], Seen]) -> Callable[[], Seen]:
-        """What a recording that listens is shown: the weights by which the model went on."""
-        weights = self.weights
-        if weights is None:
+        """What a recording that listens is shown: the weights and the outputs by which the model went on."""
+        if not self.changed:
             return see
 
         def changed() -> Seen:
             seen = see()
-            return replace(seen, proved=replace(seen.proved, weights=weights, way=f"{seen.proved.way}, then changed"))
+            if self.weights is not None:
+                way = f"{seen.proved.way}, then changed"
+                seen = replace(seen, proved=replace(seen.proved, weights=self.weights, way=way))
+            return replace(seen, vectors=partial(self._vectors, seen.vectors))
 
         return changed
 
-    def put(
-        self, before: "Mixed", result: torch.Tensor, back: Callable[[torch.Tensor], torch.Tensor] | None = None
-    ) -> torch.Tensor:
+    def _vectors(self, vectors: Callable[[], Mapping[str, torch.Tensor]]) -> Mapping[str, torch.Tensor]:
+        seen = vectors()
+        return {**seen, "output": self.output.detach().transpose(1, 2)} if "output" in seen else seen
+
+    def put(self, result: torch.Tensor, back: Callable[[torch.Tensor], torch.Tensor] | None = None) -> torch.Tensor:
         """The kernel's result as the model goes on with it: ``result`` itself where nothing was changed.
 
         Args:
-            before: what was mixed.
             result: the kernel's result, in the kernel's own shape.
             back: brings an output into the order of that shape; None: it is in that order.
         """
-        if self.output is before.output:
+        if not self.changed:
             return result
         return (self.output if back is None else back(self.output)).reshape(result.shape)
 
@@ -91,8 +102,8 @@ def steered(module: nn.Module, mixed: Mixed, sessions: Sequence[Session]) -> Mix
     """What the model goes on with."""
     for edit in _thread.edits:
         changed = edit(module, mixed.output)
-        mixed = mixed if changed is None else replace(mixed, output=changed)
-    for session in sessions:
+        mixed = mixed if changed is None else replace(mixed, output=changed, changed=True)
+    for session in sorted(sessions, key=lambda one: not one.recording.reweighs):  # first weights, then what they mix
         mixed = session.recording.steer(session, module, mixed)
     return mixed
 

@@ -1,5 +1,6 @@
 """Interventions against the same thing done by hand to the model's own weights, hooks and masks."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -324,3 +325,207 @@ def test_other_errors_say_what_to_do() -> None:
     with pytest.raises(ZeroDivisionError), av.ablate(gpt2, heads=[(0, 0)]):
         raise ZeroDivisionError
     assert "forward" not in gpt2.__dict__
+
+
+# ---- what they do to one another, and where a plain mask says what is right
+
+
+@pytest.mark.parametrize("first_one", ["ablate", "knock_out"])
+def test_a_silenced_head_stays_silent_whoever_knocks_out_and_the_recording_shows_what_went_on(first_one: str) -> None:
+    model, inputs = built("gpt2")
+    allowed = torch.ones(2, 1, 9, 9, dtype=torch.bool).tril()
+    allowed[:, :, 5, 2] = False
+    with torch.no_grad(), by_hand(FAMILIES["gpt2"][1](model, 1), 4, 0, torch.zeros_like):
+        expected = model(**inputs, attention_mask=allowed).logits
+    both = [av.ablate(model, heads=[(1, 0)]), av.knock_out(model, queries=[5], keys=[2])]
+    outer, inner = both if first_one == "ablate" else both[::-1]
+    with torch.no_grad(), outer, inner, av.capture(model, keep=["maps", "vectors"]) as recording:
+        torch.testing.assert_close(model(**inputs).logits, expected, atol=2e-5, rtol=2e-5)
+    mixed, silenced = recording.calls
+    torch.testing.assert_close(mixed.weights @ mixed.value, mixed.output, atol=1e-5, rtol=1e-5)
+    assert not silenced.output[:, 0].any() and silenced.output[:, 1:].all(-1).any()
+
+
+def test_two_knock_outs_are_one_of_both() -> None:
+    model, inputs = built("llama")
+    allowed = torch.ones(2, 1, 9, 9, dtype=torch.bool).tril()
+    allowed[:, :, 5, 2] = allowed[:, :, 5, 3] = allowed[:, :, 7, 3] = False
+    expected = model(**inputs, attention_mask=allowed).logits
+    with torch.no_grad(), av.knock_out(model, queries=[5], keys=[2]), av.knock_out(model, queries=[5, 7], keys=[3]):
+        torch.testing.assert_close(model(**inputs).logits, expected, atol=2e-5, rtol=2e-5)
+
+
+COARSE = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+
+
+def strong(model: Any) -> Any:
+    """With some keys that take next to all of a row: what is left without them must not be lost in rounding."""
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.q_proj.weight.mul_(3)
+    return model
+
+
+@pytest.mark.parametrize("dtype", COARSE, ids=str)
+@pytest.mark.parametrize("key", range(8))
+def test_what_is_left_of_a_row_is_scaled_up_as_a_mask_would_in_any_dtype(dtype: torch.dtype, key: int) -> None:
+    model, read = strong(tiny("llama")).to(dtype), ids(1, 8)
+    allowed = torch.ones(1, 1, 8, 8, dtype=torch.bool).tril()
+    allowed[..., 7, key] = False
+    with torch.no_grad(), av.capture(model, layers=[0]) as expected:
+        model(read, attention_mask=allowed)
+    with torch.no_grad(), av.knock_out(model, queries=[7], keys=[key]), av.capture(model, layers=[0]) as found:
+        model(read)
+    one, other = (recording.calls[0].weights.double() for recording in (found, expected))
+    torch.testing.assert_close(one, other, atol=COARSE[dtype], rtol=0)
+
+
+def with_sinks() -> Any:
+    config = transformers.GptOssConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8, vocab_size=97,
+        intermediate_size=16, num_local_experts=2, num_experts_per_tok=1, sliding_window=4, pad_token_id=0,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.GptOssForCausalLM._from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape) * (0.3 if parameter.dim() > 1 else 1))
+    return model
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_learned_sink_keeps_its_share_in_proportion(dtype: torch.dtype) -> None:
+    model, read = with_sinks().to(dtype), ids(1, 9)
+    with torch.no_grad(), av.capture(model, layers=[0]) as plain:
+        model(read)
+    with torch.no_grad(), av.knock_out(model, queries=[8], keys=[6]), av.capture(model, layers=[0]) as cut:
+        model(read)
+    row = plain.calls[0].weights[0, :, 8].double()
+    left = row.clone()
+    left[:, 6] = 0
+    expected = left / (1 - row[:, 6:7])  # the sink is scaled up as the other keys are
+    torch.testing.assert_close(
+        cut.calls[0].weights[0, :, 8].double(), expected, atol=1e-2 if dtype == torch.bfloat16 else 1e-5, rtol=0
+    )
+    assert (1 - row.sum(-1)).max() > 0.01
+    assert torch.equal(cut.calls[0].weights[0, :, :8], plain.calls[0].weights[0, :, :8])
+
+
+def mistral() -> Any:
+    config = transformers.MistralConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=37,
+        vocab_size=97, max_position_embeddings=64, sliding_window=4, pad_token_id=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = transformers.MistralForCausalLM._from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.copy_(torch.randn(parameter.shape) * 0.4)
+    return model
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+@pytest.mark.parametrize("way", [{"cache_implementation": "static"}, {"use_cache": False}, {"num_beams": 1}], ids=str)
+def test_positions_are_those_of_the_sequence_whatever_the_cache_holds(family: str, way: dict[str, Any]) -> None:
+    """Padding on the left, columns not filled yet, columns let go: position 5 is the sixth real token everywhere."""
+    model, inputs = mistral() if family == "mistral" else tiny("llama"), padded([7, 5], "left")
+    options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
+    expected = []
+    for row, start in ((0, 0), (1, 2)):  # one by one, without padding and without a cache: masks by hand
+        read = inputs["input_ids"][row : row + 1, start:]
+        for _ in range(5):
+            length = read.shape[1]
+            allowed = torch.ones(length, length, dtype=torch.bool).tril()
+            if family == "mistral":
+                allowed &= ~torch.ones(length, length, dtype=torch.bool).tril(-4)
+            allowed[:, 5:6] = False
+            mask = torch.where(allowed[None, None], 0.0, torch.finfo(torch.float32).min)
+            with torch.no_grad():
+                read = torch.cat([read, model(read, attention_mask=mask, use_cache=False).logits[:, -1:].argmax(-1)], 1)
+        expected.append(read[0, -5:])
+    with torch.no_grad(), av.knock_out(model, queries=None, keys=[5]):
+        found = model.generate(**inputs, **options, **way)
+    assert torch.equal(found[:, -5:], torch.stack(expected))
+
+
+@pytest.mark.parametrize("name", ["bart", "t5"])
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_source_serves_all_beams_and_its_padding_is_left_out(name: str, beams: int) -> None:
+    model, inputs = tiny(name), padded([6, 4], "right")
+    options = {"max_new_tokens": 4, "do_sample": False, "num_beams": beams}
+    with torch.no_grad(), av.knock_out(model, queries=None, keys=[-1], stack="cross"), av.capture(model) as recording:
+        model.generate(**inputs, **options)
+    for call in recording.calls:
+        if call.kind == "cross":
+            first_input, second = call.weights.chunk(2)
+            assert not first_input[..., 5].any() and first_input[..., 4].all()
+            assert not second[..., 3].any() and second[..., 2].all()
+
+
+def test_where_nothing_of_a_row_is_left_it_puts_out_zeros() -> None:
+    model, inputs = built("gpt2")
+    seen = []
+    with torch.no_grad(), av.knock_out(model, queries=[0], keys=[0]):
+        handle = model.transformer.h[0].attn.c_proj.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        model(**inputs)
+        handle.remove()
+    assert not seen[0][:, 0].any() and seen[0][:, 1:].all(-1).any()
+
+
+def test_what_would_be_wrong_is_refused() -> None:
+    model, inputs = tiny("gpt2", attn_pdrop=0.5), padded([6, 4], "left")
+    told = pytest.raises(av.errors.CaptureError, match=r"without dropout; call model\.eval")
+    with told, torch.no_grad(), av.knock_out(model.train(), queries=[3], keys=[1]):
+        model(**inputs)
+    model.eval()
+    with torch.no_grad(), av.capture(model, keep="vectors") as source:
+        model(**padded([4, 6], "left"))
+    with pytest.raises(av.errors.CaptureError, match="padded alike"), av.patch(model, heads=[(0, 0)], source=source):
+        model(**inputs)
+    getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
+    told = pytest.raises(av.errors.CaptureError, match="turn it off")
+    with told, av.ablate(model, heads=[(0, 0)]):
+        model.train()(ids(1, 5), use_cache=False)
+    with av.ablate(model.eval(), heads=[(0, 0)]):
+        model(ids(1, 5))
+
+
+def test_a_patch_in_a_generation_takes_each_step_from_its_own() -> None:
+    model = tiny("llama")
+    options = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None}
+    with av.capture(model, keep="vectors") as source:
+        model.generate(ids(1, 6), **options)
+    with av.patch(model, heads=[(0, 1)], source=source), av.capture(model, keep="vectors") as found:
+        model.generate(ids(1, 6, seed=3), **options)
+    for one, other in zip(source.calls, found.calls, strict=True):
+        if one.layer == 0:
+            assert torch.equal(one.output[:, 1], other.output[:, 1])
+            assert not torch.equal(one.output[:, 0], other.output[:, 0])
+    told = pytest.raises(av.errors.CaptureError, match="runs once more here")
+    with told, av.patch(model, heads=[(0, 1)], source=source):
+        model.generate(ids(1, 6), **options | {"max_new_tokens": 6})
+
+
+def test_four_threads_silence_four_heads_of_one_model() -> None:
+    model, read = tiny("gpt2"), ids(1, 6)
+    expected, found = {}, dict[int, list[bool]]()
+
+    def silenced(head: int) -> torch.Tensor:
+        with torch.no_grad(), av.ablate(model, heads=[(0, head)]):
+            logits: torch.Tensor = model(read).logits
+        return logits
+
+    expected = {head: silenced(head) for head in range(4)}
+
+    def run(head: int) -> None:
+        found[head] = [torch.equal(silenced(head), expected[head]) for _ in range(10)]
+
+    threads = [threading.Thread(target=run, args=(head,)) for head in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(all(found[head]) for head in range(4))
+    assert "forward" not in model.__dict__
