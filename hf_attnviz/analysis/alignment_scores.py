@@ -24,6 +24,11 @@ _ORDER: Final = Text(
     "始终看同一处的头完全单调而 τ = 0：它什么也没有对齐。",
 )
 
+_NO_ORDER: Final = Text(
+    "NaN: fewer than two targets, or a target without a link, have no order; without links there is no error rate.",
+    "NaN：目标少于两个，或有目标没有链接，则没有次序；没有链接就没有错误率。",
+)
+
 
 def alignment_scores(
     traces: Trace | Sequence[Trace],
@@ -84,7 +89,7 @@ def alignment_scores(
         | ({"chance_error_rate": chances[0]} if chances else {}),
         "Och & Ney 2003; Kendall 1938",
         "shares (error rate, monotone), −1 to 1 (Kendall's τ)",
-        (*_about_chance(chances), _ORDER),
+        (*_about_chance(chances), _ORDER, *([_NO_ORDER] if bool(values.isnan().any()) else [])),
     )
 
 

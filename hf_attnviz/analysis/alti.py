@@ -5,6 +5,7 @@ from typing import Final
 import torch
 
 from hf_attnviz import functional
+from hf_attnviz.analysis.caveats import UNTESTED
 from hf_attnviz.analysis.norms import layer_axis, pair_axes, proof_of, rows_of
 from hf_attnviz.errors import NotKeptError
 from hf_attnviz.functional.alti import contributions_of
@@ -59,7 +60,7 @@ def alti(trace: Trace, *, stack: str | None = None, rolled: bool = True) -> Resu
     axes = (layer_axis(chosen), *pair_axes(chosen))
     method = "ALTI rollout" if rolled else "ALTI contributions"
     unit = "share of the input" if rolled else "share"
-    return Result(values, axes, method, about, _SOURCE, unit, (*notes, _NO_MLP, _NO_PROOF), baseline=baseline)
+    return Result(values, axes, method, about, _SOURCE, unit, (*notes, _NO_MLP, _NO_PROOF, UNTESTED), baseline=baseline)
 
 
 def _of_layer(m: AttentionMap) -> torch.Tensor:

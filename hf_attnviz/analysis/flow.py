@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hf_attnviz import functional
+from hf_attnviz.analysis.caveats import UNTESTED
 from hf_attnviz.axes import KEY, QUERY
 from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
@@ -64,7 +65,7 @@ def flow(
         {"stack": chosen.name, **options, "queries": tuple(rows)},
         "Abnar & Zuidema 2020",
         "share" if normalise else "capacity, 0 to 1",
-        (*_NOTES, left_out) if len(rows) < tokens else _NOTES,
+        (*_NOTES, UNTESTED, *([left_out] if len(rows) < tokens else [])),
         baseline=baseline,
     )
 

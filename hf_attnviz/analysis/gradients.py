@@ -6,6 +6,7 @@ from typing import Any, Final
 import torch
 
 from hf_attnviz import functional
+from hf_attnviz.analysis.caveats import UNTESTED, nan_weights
 from hf_attnviz.analysis.pooling import pooled
 from hf_attnviz.axes import HEAD, KEY, LAYER, QUERY
 from hf_attnviz.errors import NotKeptError, listed
@@ -48,7 +49,7 @@ def attention_gradient(trace: Trace, *, stack: str | None = None, target: str = 
     values = functional.attention_gradient(chosen.stacked()[:, None], gradient[:, None])[:, 0]
     heads = Axis(HEAD, tuple(map(str, range(values.shape[1]))))
     axes = (Axis(LAYER, tuple(map(str, chosen.layers))), heads, *_sides(chosen))
-    notes = (*_named(target), _FIRST_ORDER, _ROUNDING)
+    notes = (*_named(target), _FIRST_ORDER, *_unknown(chosen), _ROUNDING, UNTESTED)
     return Result(values, axes, "attention × gradient", _about(chosen.name, target), _CHEFER, _unit(target), notes)
 
 
@@ -73,7 +74,7 @@ def relevance(trace: Trace, *, stack: str | None = None, target: str = "") -> Re
         attention, gradient = _pair(trace, chosen.name)
         values = functional.relevance(attention[:, None], gradient[:, None])[0]
     shares = () if chosen.maps[0].kind == "cross" else (_NO_SHARES,)
-    notes = (*_named(target), *shares, _ROUNDING)
+    notes = (*_named(target), *shares, *_unknown(chosen), _ROUNDING, UNTESTED)
     return Result(values, _sides(chosen), "relevance", _about(chosen.name, target), _CHEFER, "relevance", notes)
 
 
@@ -97,7 +98,11 @@ def head_importance(
         _with_all_rows(one.stack(stack))
     values = functional.head_importance(data.attention, slopes.attention, normalise=normalise)
     about = _about(data.stack.name, target) | {"sequences": data.attention.shape[1], "normalise": normalise}
-    notes = [*_named(target), _ROUNDING]
+    notes = [*_named(target), *nan_weights(data.attention * slopes.attention), _ROUNDING]
+    if bool((values.isnan() & ~functional.head_importance(data.attention, slopes.attention).isnan()).any()):
+        notes.append(
+            Text("NaN: a layer on which the scalar does not rest has no shares.", "NaN：标量不依赖的层没有占比。")
+        )
     if normalise:
         notes.append(
             Text(
@@ -133,6 +138,10 @@ def gradients_of(stack: AttentionStack) -> torch.Tensor:
             "that. Or let av.explain(model, inputs) do it"
         )
     return torch.stack(found)
+
+
+def _unknown(stack: AttentionStack) -> list[Text]:
+    return nan_weights(stack.stacked() * gradients_of(stack))
 
 
 def _pair(trace: Trace, name: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hf_attnviz.errors import ArgumentError
-from hf_attnviz.functional.checks import check_share
+from hf_attnviz.functional.checks import check_share, upcast
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -36,6 +36,7 @@ class Tally:
     @staticmethod
     def of_examples(values: Tensor) -> "Tally":
         """Each example one number, `[example, ...]`; one that is NaN in an example is left out there."""
+        values = upcast(values)
         return Tally(values.masked_fill(values.isnan(), 0), (~values.isnan()).to(values.dtype))
 
     def mean(self) -> Tensor:

@@ -78,6 +78,14 @@ def test_numbers_of_examples_leave_out_what_is_undefined():
     assert Tally.of_examples(values).mean() == 2
 
 
+def test_numbers_of_examples_in_bfloat16_are_averaged_in_float32():
+    values = torch.tensor([0.5, 0.25, 0.125, 0.75, 1.0, 0.375]).bfloat16()[:, None]
+    coarse, fine = (Tally.of_examples(one) for one in (values, values.double()))
+    for got, wanted in zip((coarse.mean(), *coarse.interval()), (fine.mean(), *fine.interval()), strict=True):
+        assert got.dtype == torch.float32
+        close(got, wanted, 1e-6)
+
+
 def test_many_columns_are_the_same_as_few():
     totals = torch.from_numpy(np.random.default_rng(0).random((5, 5000)))
     low, _ = Tally(totals, torch.ones(5, 1)).interval(resamples=50)
