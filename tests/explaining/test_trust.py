@@ -284,8 +284,7 @@ def test_a_model_without_a_padding_token_reads_one_text_at_a_time() -> None:
     model.config.pad_token_id = None
     alone = av.trust(model, {"input_ids": ids(1, 10)}, replacement=3, rule=av.Rule(draws=20))
     torch.testing.assert_close(several.curves.values[:, :, :4], alone.curves.values[:, :, :4], atol=1e-6, rtol=0)
-    assert "batch sizes" in alone.reasons["integrated_gradients"].en  # captum's steps run side by side
-    assert "batch sizes" not in several.sentences["integrated_gradients"].en
+    torch.testing.assert_close(several.scores.values, alone.scores.values, atol=1e-5, rtol=1e-4, equal_nan=True)
     assert alone.shift is not None
     assert alone.shift.values.isnan().all()
 
