@@ -10,18 +10,6 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "i
 
 CONFIGS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "bert": ("BertConfig", "BertModel", SMALL | {"max_position_embeddings": 64}),
-    "bert_masked": ("BertConfig", "BertForMaskedLM", SMALL | {"max_position_embeddings": 64}),
-    "bert_classifier": (
-        "BertConfig",
-        "BertForSequenceClassification",
-        SMALL | {"max_position_embeddings": 64, "id2label": {0: "no", 1: "yes", 2: "perhaps"}},
-    ),
-    "bert_tagger": ("BertConfig", "BertForTokenClassification", SMALL | {"max_position_embeddings": 64}),
-    "gpt2_classifier": (
-        "GPT2Config",
-        "GPT2ForSequenceClassification",
-        {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 97, "n_positions": 64},
-    ),
     "roberta": ("RobertaConfig", "RobertaModel", SMALL | {"max_position_embeddings": 66}),
     "distilbert": ("DistilBertConfig", "DistilBertModel", {"dim": 32, "n_layers": 2, "n_heads": 4, "vocab_size": 97}),
     "gpt2": (
@@ -51,12 +39,27 @@ CONFIGS: dict[str, tuple[str, str, dict[str, Any]]] = {
         },
     ),
 }
+# The same with a head that answers: for explanations, which need something to explain.
+ANSWERING: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "bert_masked": ("BertConfig", "BertForMaskedLM", SMALL | {"max_position_embeddings": 64}),
+    "bert_classifier": (
+        "BertConfig",
+        "BertForSequenceClassification",
+        SMALL | {"max_position_embeddings": 64, "id2label": {0: "no", 1: "yes", 2: "perhaps"}},
+    ),
+    "bert_tagger": ("BertConfig", "BertForTokenClassification", SMALL | {"max_position_embeddings": 64}),
+    "gpt2_classifier": (
+        "GPT2Config",
+        "GPT2ForSequenceClassification",
+        {"n_embd": 32, "n_layer": 2, "n_head": 4, "vocab_size": 97, "n_positions": 64},
+    ),
+}
 ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 
 
 def tiny(name: str, attn_implementation: str = "sdpa", seed: int = 0, **changes: Any) -> Any:
     """A tiny model of a family; the same seed gives the same weights under every backend."""
-    config_class, model_class, options = CONFIGS[name]
+    config_class, model_class, options = (CONFIGS | ANSWERING)[name]
     options = options | ENDS | changes
     if name in ("t5", "bart"):
         options["decoder_start_token_id"] = 1

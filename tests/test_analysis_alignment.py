@@ -1,5 +1,6 @@
 """Alignment: on the embedded translator, whose right links are known, and on tiny models against plain loops."""
 
+from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,15 @@ def test_both_rows_of_the_card_on_its_own_400_sentences(loaded: av.Loaded) -> No
         assert rates.tolist() == [pytest.approx(row, abs=5e-5) for row in truth[read]]
     assert scores.select(statistic="error_rate_output").values[1, 1].item() == pytest.approx(0.0191, abs=5e-5)
     assert scores.select(statistic="error_rate_reading").values[1, 1].item() == pytest.approx(0.8448, abs=5e-5)
+
+
+def test_the_mean_over_coarse_heads_is_not_coarse(duck: av.Trace) -> None:
+    """A mean taken in bfloat16 ties keys that are not equal, and NumPy knows no bfloat16."""
+    coarse = replace(duck, maps=tuple(replace(m, weights=m.weights.bfloat16()) for m in duck.cross))
+    found = av.alignment(coarse, head="mean", special=True)
+    weights = coarse.cross.stacked().double().mean(1)
+    torch.testing.assert_close(found.select(statistic="weight").values.double(), weights, atol=1e-6, rtol=0)
+    assert found.values.dtype == torch.float32 and found.to_numpy().shape == found.values.shape
 
 
 def counted(weights: list[list[float]], sure: set[Any], possible: set[Any]) -> float:

@@ -10,6 +10,7 @@ from hf_attnviz import functional
 from hf_attnviz.analysis.sides import Side, source_side, target_side
 from hf_attnviz.axes import HEAD, KEY, LAYER, QUERY, STATISTIC
 from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
+from hf_attnviz.functional.checks import upcast
 from hf_attnviz.functional.pharaoh import Link
 from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
@@ -165,10 +166,10 @@ def between(
     one = chosen.maps[0].plain()
     sides = target_side(trace, one, read), source_side(one)
     rows, columns = sides if special else (_text(sides[0], "target"), _text(sides[1], "source"))
-    whole = chosen.stacked()[:, :, list(rows.places)]
+    whole = upcast(chosen.stacked())[:, :, list(rows.places)]
     weights, notes = whole[..., list(columns.places)], []
     if len(columns.places) < len(one.keys):
-        share = float((whole.float().sum(-1) - weights.float().sum(-1)).nanmean())
+        share = float((whole.sum(-1) - weights.sum(-1)).nanmean())
         told = _SPECIAL if one.kind == "cross" else _OTHERS
         notes.append(Text(told.en.format(share=share), told.zh.format(share=share)))
     if not words:

@@ -65,6 +65,7 @@ class KeptParts:
     def read(self, kernel: Kernel, known: dict[Any, Any]) -> None:
         """Fill in what is known once the block has ended; projections found in earlier calls are in ``known``."""
         self.parts = _Reading(kernel, self).parts(known)
+        self.values, self.weights = None, self.weights[:0]  # the parts hold the values; maps, the weights
 
 
 class _Reading:

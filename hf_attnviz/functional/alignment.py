@@ -25,8 +25,8 @@ def linked(weights: Tensor, *, method: str = "argmax") -> Tensor:
     """Which source each target is linked to: Bool, shaped like `weights` `[..., target, source]`.
 
     method: "argmax" links each target to the source of its largest weight, of equal ones the first; "dtw" links the
-    cells of the monotonic path of least −weight (:func:`dtw`), where nothing moves back. A target whose row holds NaN
-    has no link under "argmax"; "dtw" raises ArgumentError for it.
+    cells of the monotonic path of least −weight (:func:`dtw`), where nothing moves back. A target whose row holds NaN,
+    or nothing but zeros, has no link under "argmax"; "dtw" raises ArgumentError for NaN.
 
     >>> linked(torch.tensor([[0.2, 0.8], [0.7, 0.3]])).long().tolist()
     [[0, 1], [1, 0]]
@@ -35,10 +35,10 @@ def linked(weights: Tensor, *, method: str = "argmax") -> Tensor:
         raise ShapeError(f"expected weights [..., target, source], none empty, got sizes {tuple(weights.shape)}")
     check_floating(weights, "weights")
     check_name(method, "method", METHODS)
-    found = torch.zeros_like(weights, dtype=torch.bool)
+    found = torch.zeros(weights.shape, dtype=torch.bool, device=weights.device)
     if method == "argmax":
         found.scatter_(-1, weights.nan_to_num(nan=-inf).argmax(-1, keepdim=True), True)
-        return found & ~weights.isnan().any(-1, keepdim=True)
+        return found & ~weights.isnan().any(-1, keepdim=True) & (weights != 0).any(-1, keepdim=True)
     maps = (-1, *weights.shape[-2:])
     for links, cells in zip(found.view(maps), weights.reshape(maps), strict=True):
         path, _ = dtw(-cells)
@@ -104,7 +104,7 @@ def dtw(cost: Tensor, *, ties: str = "whisper") -> tuple[Tensor, float]:
     (small integers do, weights hardly ever) its path may not be the cheapest. "least" prefers right, then down, then
     the diagonal, among the cheapest only.
 
-    Raises ArgumentError for NaN.
+    An infinite cost forbids a cell. Raises ArgumentError for NaN, minus infinity, or where every path is forbidden.
 
     >>> path, total = dtw(torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.5, 0.0]]))
     >>> path.tolist(), total
@@ -114,8 +114,10 @@ def dtw(cost: Tensor, *, ties: str = "whisper") -> tuple[Tensor, float]:
         raise ShapeError(f"expected cost [row, column], got sizes {tuple(cost.shape)}; give one map, not empty")
     check_floating(cost, "cost")
     check_name(ties, "ties", TIES)
-    if cost.isnan().any():
-        raise ArgumentError("expected a cost in every cell, got NaN; drop padding first, or fill it with a high cost")
+    if cost.isnan().any() or (cost == -inf).any():
+        raise ArgumentError(
+            "expected a cost in every cell, got NaN or minus infinity; drop padding first, or fill it with a high cost"
+        )
     rows, columns = cost.shape
     total = [[inf] * (columns + 1) for _ in range(rows + 1)]
     total[0][0] = 0.0
@@ -125,6 +127,10 @@ def dtw(cost: Tensor, *, ties: str = "whisper") -> tuple[Tensor, float]:
             diagonal, down, right = total[row][column], total[row][column + 1], total[row + 1][column]
             before, moves[row][column] = _move(diagonal, down, right, ties)
             total[row + 1][column + 1] = value + before
+    if total[rows][columns] == inf:
+        raise ArgumentError(
+            "expected a path of finite cost from the first cell to the last, got infinity; forbid fewer cells"
+        )
     return torch.tensor(_walk_back(moves)), total[rows][columns]
 
 
@@ -132,7 +138,8 @@ def monotonicity(positions: Tensor) -> dict[str, Tensor]:
     """How far `positions` `[..., row]`, the key each row points at in turn, move in one direction; `[...]` each.
 
     fraction: share of steps from a row to the next that do not go back. kendall_tau: τ-a over all pairs of rows,
-    (concordant − discordant) / all, from −1 to 1, equal positions being neither. NaN for fewer than two rows.
+    (concordant − discordant) / all, from −1 to 1, equal positions being neither. NaN for fewer than two rows, and where
+    a position is NaN.
 
     >>> {name: float(value) for name, value in monotonicity(torch.tensor([0, 2, 2, 5])).items()}
     {'fraction': 1.0, 'kendall_tau': 0.8333333333333334}
@@ -142,10 +149,12 @@ def monotonicity(positions: Tensor) -> dict[str, Tensor]:
     places = positions.double()
     rows = places.shape[-1]
     later, earlier = torch.triu_indices(rows, rows, 1, device=places.device).flip(0)
-    return {
+    found = {
         "fraction": (places[..., 1:] >= places[..., :-1]).double().mean(-1),
         "kendall_tau": (places[..., later] - places[..., earlier]).sign().mean(-1),
     }
+    unknown = places.isnan().any(-1)
+    return {name: values.masked_fill(unknown, nan) for name, values in found.items()}
 
 
 def _move(diagonal: float, down: float, right: float, ties: str) -> tuple[float, tuple[int, int]]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from hf_attnviz.decomposition import Decomposition
 from hf_attnviz.functional.checks import upcast
 from hf_attnviz.functional.parts import LayerNorm, decomposed, own_parts, projected, rows_of
+from hf_attnviz.functional.rollout import product
 from hf_attnviz.functional.value_norms import stages
 
 
@@ -74,12 +75,7 @@ def alti_rollout(contributions: Tensor) -> Tensor:
     tensor([[1.0000, 0.0000],
             [0.5000, 0.5000]])
     """
-    rolled = [contributions[0]]
-    for layer in contributions[1:]:
-        undefined = rolled[-1].isnan().any(-1)[..., None]
-        product = layer @ rolled[-1].masked_fill(undefined, 0)
-        rolled.append(product.masked_fill((layer > 0).to(layer.dtype) @ undefined.to(layer.dtype) > 0, torch.nan))
-    return torch.stack(rolled)
+    return product(upcast(contributions))
 
 
 def _nearer(whole: Tensor, parts: Tensor) -> Tensor:

@@ -5,8 +5,21 @@ their average rank. Heads come flattened, `[head, pair]`; each coefficient is on
 A head that does not vary has no correlation with anything, not even itself: NaN, never 0.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+PAIRS_AT_ONCE = 2**16  # bounds the copy in float64
+
+
+def products(heads: Tensor, *, first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor]) -> Tensor:
+    """Σ over pairs of first(heads) × second(heads), `[head, pair]` → `[head, other_head]`, in float64: over the million
+    pairs of a long text float32 loses the fourth digit, and all of what sets heads apart that are nearly alike."""
+    found = heads.new_zeros(len(heads), len(heads), dtype=torch.float64)
+    for part in torch.split(heads, PAIRS_AT_ONCE, -1):
+        found += first(part.double()) @ second(part.double()).T
+    return found
 
 
 def pearson(heads: Tensor, rounding: Tensor) -> Tensor:
@@ -45,7 +58,8 @@ def _varies(heads: Tensor, rounding: Tensor) -> Tensor:
 
 
 def _cosines(heads: Tensor, defined: Tensor) -> Tensor:
-    scaled = heads / heads.norm(dim=-1, keepdim=True).masked_fill(~defined[:, None], 1)
-    product: Tensor = scaled @ scaled.T
-    cosines = ((product + product.T) / 2).clamp(-1, 1)
+    product = products(heads, first=torch.positive, second=torch.positive)
+    norms = product.diagonal().sqrt().masked_fill(~defined, 1)
+    scaled = product / norms / norms[:, None]
+    cosines = ((scaled + scaled.T) / 2).clamp(-1, 1).to(heads.dtype)
     return cosines.fill_diagonal_(1).masked_fill(~(defined[:, None] & defined), torch.nan)

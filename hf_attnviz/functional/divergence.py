@@ -8,9 +8,13 @@ flattened, `[head, pair]`, any number of rows end to end, and give the sum over 
 import torch
 from torch import Tensor
 
+from hf_attnviz.functional.correlation import products
 from hf_attnviz.functional.entropy import entropy
+from hf_attnviz.language import Text
+from hf_attnviz.progress import shown
 
 HEADS_AT_ONCE = 16  # bounds the middle distributions held in memory
+_WHAT = Text("Jensen–Shannon divergence of heads", "注意力头之间的 Jensen–Shannon 散度")
 
 
 def jensen_shannon(first: Tensor, second: Tensor) -> Tensor:
@@ -25,21 +29,24 @@ def jensen_shannon(first: Tensor, second: Tensor) -> Tensor:
 
 
 def pairwise_jensen_shannon(heads: Tensor) -> Tensor:
-    """Jensen–Shannon divergence in nats between all heads `[head, pair]`; one head against a block at a time."""
+    """Jensen–Shannon divergence in nats between all heads `[head, pair]`; one head against a block at a time.
+
+    Not a matrix product, so its cost is quadratic in heads: long work announces itself.
+    """
     own = entropy(heads)
     result = heads.new_zeros(len(heads), len(heads))
-    for head, weights in enumerate(heads):
-        starts = range(head + 1, len(heads), HEADS_AT_ONCE)
-        middle = torch.cat([own[:0], *(entropy((weights + heads[at : at + HEADS_AT_ONCE]) / 2) for at in starts)])
-        result[head, head + 1 :] = (middle - (own[head] + own[head + 1 :]) / 2).clamp_min(0)
+    work = [(head, at) for head in range(len(heads)) for at in range(head + 1, len(heads), HEADS_AT_ONCE)]
+    for head, at in shown(work, len(work), _WHAT):
+        others = slice(at, at + HEADS_AT_ONCE)
+        middle = entropy((heads[head] + heads[others]) / 2)
+        result[head, others] = (middle - (own[head] + own[others]) / 2).clamp_min(0)
     return _both_ways(result, heads)
 
 
 def pairwise_hellinger(heads: Tensor) -> Tensor:
     """Squared Hellinger distance ½Σ(√p − √q)² between all heads `[head, pair]`, in [0, 1] a row; one product."""
-    roots = heads.sqrt()
-    shared = roots @ roots.T
-    own = heads.sum(-1)
+    shared = products(heads, first=torch.sqrt, second=torch.sqrt)
+    own = shared.diagonal()
     return _both_ways(((own[:, None] + own) / 2 - shared).clamp_min(0).triu(1), heads)
 
 
@@ -48,11 +55,9 @@ def pairwise_jeffreys(heads: Tensor) -> Tensor:
 
     Infinite where one head gives exactly nothing to a key that the other looks at.
     """
-    nothing = heads == 0
-    logarithms = heads.masked_fill(nothing, 1).log()
-    own = (heads * logarithms).sum(-1)
-    crossed = heads @ logarithms.T
-    missed = heads @ nothing.to(heads.dtype).T > 0
+    crossed = products(heads, first=torch.positive, second=lambda part: part.masked_fill(part == 0, 1).log())
+    own = crossed.diagonal()
+    missed = products(heads, first=torch.positive, second=lambda part: (part == 0).double()) > 0
     divergence = (own[:, None] + own - crossed - crossed.T).clamp_min(0)
     return _both_ways(divergence.masked_fill(missed | missed.T, torch.inf).triu(1), heads)
 
@@ -61,4 +66,4 @@ def _both_ways(upper: Tensor, heads: Tensor) -> Tensor:
     """The symmetric matrix with this upper triangle: 0 on the diagonal, NaN there too for a head that holds NaN."""
     undefined = heads.isnan().any(-1)
     full = upper.triu(1) + upper.triu(1).T
-    return full.masked_fill(undefined[:, None] | undefined, torch.nan)
+    return full.masked_fill(undefined[:, None] | undefined, torch.nan).to(heads.dtype)

@@ -14,7 +14,7 @@ from hf_attnviz.functional.checks import check_floating, upcast
 def entropy(attention: Tensor) -> Tensor:
     """Entropy of each row, `[..., query, key]` → `[..., query]`, in nats: 0 on one key, ln n when even over n keys.
 
-    A key without weight adds nothing (0 ln 0 = 0). NaN marks a row that holds NaN or a negative weight.
+    A key without weight adds nothing (0 ln 0 = 0). NaN marks a row that holds NaN, infinity or a negative weight.
     Raises ShapeError without a key axis, or for integers.
 
     >>> entropy(torch.tensor([[1.0, 0.0], [0.5, 0.5]]))
@@ -25,4 +25,4 @@ def entropy(attention: Tensor) -> Tensor:
     check_floating(attention, "attention")
     weights = upcast(attention)
     negative: Tensor = torch.special.xlogy(weights, weights).sum(-1)
-    return 0.0 - negative  # unlike -negative, never -0
+    return 0.0 - negative.masked_fill(negative == torch.inf, torch.nan)  # unlike -negative, never -0

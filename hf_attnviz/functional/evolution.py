@@ -19,6 +19,7 @@ from hf_attnviz.functional.divergence import jensen_shannon
 from hf_attnviz.functional.entropy import entropy
 
 Number = Callable[[Tensor], Tensor]
+NO_KEY = -1  # the strongest key of a row that holds NaN: int64 has no NaN
 
 
 def evolution(steps: Sequence[Tensor], prompt_length: int | None) -> dict[str, Tensor]:
@@ -38,7 +39,8 @@ def evolution(steps: Sequence[Tensor], prompt_length: int | None) -> dict[str, T
     - drift°: Jensen–Shannon divergence in nats from the step before, the shorter row filled with zeros; NaN at step 0;
     - uniform_drift°: what drift would be if both rows were uniform over their keys: the part that the growth of the
       keys makes by itself (0 where they do not grow); NaN at step 0;
-    - argmax°: the key of the largest weight, int64; of equal ones the first. A name, not a quantity: never average it.
+    - argmax°: the key of the largest weight, int64; of equal ones the first; -1 for a row that holds NaN. A name, not a
+      quantity: never average it.
 
     Left out of :func:`hf_attnviz.functional.head_statistics`: next_token (the newest row has none) and
     first_token_after_first_row (a row is first or it is not). Raises ArgumentError without steps, ShapeError for a
@@ -92,7 +94,7 @@ _OF_SPREAD: dict[str, Number] = {
     "normalised_entropy": _normalised_entropy,
     "effective_span": lambda row: entropy(row).exp(),
     "confidence": lambda row: row.amax(-1),
-    "argmax": lambda row: row.argmax(-1),
+    "argmax": lambda row: row.argmax(-1).masked_fill(row.isnan().any(-1), NO_KEY),
 }
 
 
@@ -102,7 +104,8 @@ def _lookback_ratio(row: Tensor, prompt_length: int) -> Tensor:
 
 
 def _is_argmax(row: Tensor) -> Tensor:
-    return torch.zeros_like(row).scatter(-1, row.argmax(-1, keepdim=True), 1)
+    strongest = torch.zeros_like(row).scatter(-1, row.argmax(-1, keepdim=True), 1)
+    return strongest.masked_fill(row.isnan().any(-1, keepdim=True), torch.nan)
 
 
 def _of_previous(row: Tensor, values: Tensor) -> Tensor:

@@ -77,8 +77,10 @@ def _capacities(attention: Tensor, residual: float) -> tuple[NDArray[np.int32], 
     check_axes(attention, "layer head query key")
     check_square(attention, "flow")
     fused = upcast(attention).mean(1)
-    if not bool((fused >= 0).all()):
-        raise ArgumentError("expected weights from 0 up, got NaN or less than 0; leave padding out before flow")
+    if not bool(((fused >= 0) & fused.isfinite()).all()):
+        raise ArgumentError(
+            "expected finite weights from 0 up, got NaN, infinity or less than 0; leave padding out before flow"
+        )
     identity = torch.eye(fused.shape[-1], dtype=fused.dtype, device=fused.device)
     mixing = ((1 - residual) * fused + residual * identity).detach().cpu().double().numpy()
     unit = UNIT / max(1.0, mixing.sum(-1).max())

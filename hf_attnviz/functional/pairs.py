@@ -33,7 +33,7 @@ class Pairs:
         if not self.causal:
             return
         ahead = (self.block & ~self.allowed)[:, None]
-        most = float(weights.masked_fill(~ahead, 0).amax()) if weights.numel() else 0.0
+        most = float(weights.detach().masked_fill(~ahead, 0).amax()) if weights.numel() else 0.0
         if most > FORBIDDEN_WEIGHT:
             raise ArgumentError(
                 f"expected no weight behind the causal mask, got a weight of {most:.3g} on a key after its query; "

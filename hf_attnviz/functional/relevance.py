@@ -44,10 +44,10 @@ def relevance(attention: Tensor, gradient: Tensor) -> Tensor:
     """
     added = _positive_mean(attention, gradient)
     check_square(attention, "relevance")
-    found = _identity(added[0])
+    found = torch.zeros_like(added[0])
     for mixing in added:
-        found = found + mixing @ found
-    return found
+        found = _grown(found, mixing)
+    return found + _identity(found)
 
 
 def relevance_encoder_decoder(*, encoder: Pair, decoder: Pair, cross: Pair) -> dict[str, Tensor]:
@@ -66,15 +66,14 @@ def relevance_encoder_decoder(*, encoder: Pair, decoder: Pair, cross: Pair) -> d
     pairs = {"encoder": encoder, "decoder": decoder, "cross": cross}
     added = {name: _positive_mean(*(one[:, None] for one in pair))[:, 0] for name, pair in pairs.items()}
     _check_three(added)
-    source, target = _identity(added["encoder"][0]), _identity(added["decoder"][0])
+    source, target, across = (torch.zeros_like(added[name][0]) for name in pairs)
     for mixing in added["encoder"]:
-        source = source + mixing @ source
-    across = torch.zeros_like(added["cross"][0])
+        source = _grown(source, mixing)
     seen = _normalised(source)
     for own, other in zip(added["decoder"], added["cross"], strict=True):
-        target, across = target + own @ target, across + own @ across
+        target, across = _grown(target, own), across + own @ across
         across = across + _normalised(target).mT @ other @ seen
-    return {"encoder": source, "decoder": target, "cross": across}
+    return {"encoder": source + _identity(source), "decoder": target + _identity(target), "cross": across}
 
 
 def head_importance(head_output: Tensor, gradient: Tensor, *, normalise: bool = False) -> Tensor:
@@ -107,12 +106,16 @@ def _identity(like: Tensor) -> Tensor:
     return torch.eye(size, dtype=like.dtype, device=like.device).expand(*like.shape[:-2], size, size)
 
 
-def _normalised(relevances: Tensor) -> Tensor:
-    """R̄ (equations 8 and 9); the sums are of numbers that are not negative, so a sum of 0 is an empty row."""
-    own = _identity(relevances)
-    beyond = relevances - own
+def _grown(beyond: Tensor, mixing: Tensor) -> Tensor:
+    """R − I after one more layer, R += Ā R: kept apart from I, for 1 + 1e-9 is 1, and a sure model's gradients are
+    that small."""
+    return beyond + mixing + mixing @ beyond
+
+
+def _normalised(beyond: Tensor) -> Tensor:
+    """R̄ from R − I (equations 8 and 9); its entries are not negative, so a sum of 0 is an empty row."""
     sums = beyond.sum(-1, keepdim=True)
-    return beyond / torch.where(sums == 0, 1, sums) + own
+    return beyond / torch.where(sums == 0, 1, sums) + _identity(beyond)
 
 
 def _check_gradient(values: Tensor, gradient: Tensor, name: str) -> None:

@@ -38,11 +38,13 @@ def rollout(
 
     residual: the share r of the residual stream. head_fusion: "mean", "max" or "min" over heads.
     normalise: "after" divides the rows of (1−r)·F + r·I by their sums, "before" those of F alone; the two differ when
-    the rows of F do not sum to one (fused by "max" or "min", or something discarded). A row without any weight stays
-    zero.
+    the rows of F do not sum to one (fused by "max" or "min", or something discarded). A row of F without any weight
+    leaves the residual alone, which is then the whole; with residual=0 nothing is left and the row is NaN.
     discard: with T tokens, the int(T²·discard) smallest entries of each fused map become zero; ties go in reading
     order, structural zeros count, and entry (0, 0), if it is among them, keeps its weight.
-    valid: Bool `[batch, position]`; each example is rolled out over its real tokens alone. NaN marks padding.
+    valid: Bool `[batch, position]`; each example is rolled out over its real tokens alone.
+
+    NaN: padding; a row whose weights are NaN, infinite or (see above) all gone, and those that take something of it.
 
     Raises ShapeError unless maps are square, UnknownNameError for a fusion or normalisation it does not know.
 
@@ -66,7 +68,7 @@ def rollout(
         block = upcast(attention[start_layer:, example][..., kept[:, None], kept])
         mixing = _mixing(_discarded(FUSIONS[head_fusion](block), discard), residual, normalise)
         rolled = mixing.new_full((layers - start_layer, tokens, tokens), torch.nan)
-        rolled[:, kept[:, None], kept] = _product(mixing)
+        rolled[:, kept[:, None], kept] = product(mixing)
         examples.append(rolled)
     return torch.stack(examples, dim=1)
 
@@ -84,18 +86,22 @@ def _mixing(fused: Tensor, residual: float, normalise: str) -> Tensor:
     """Â of every layer: the fused map and the residual stream, rows normalised."""
     identity = torch.eye(fused.shape[-1], dtype=fused.dtype, device=fused.device)
     if normalise == "before":
-        return (1 - residual) * _row_normalised(fused) + residual * identity
-    return _row_normalised((1 - residual) * fused + residual * identity)
+        sums = fused.sum(-1, keepdim=True)
+        fused = fused / sums.where(sums != 0, 1)
+    mixed = (1 - residual) * fused + residual * identity
+    sums = mixed.sum(-1, keepdim=True)
+    return mixed / sums.masked_fill(~sums.isfinite(), torch.nan)  # 0 / 0 is NaN, as it should be
 
 
-def _row_normalised(maps: Tensor) -> Tensor:
-    sums = maps.sum(-1, keepdim=True)
-    return maps / torch.where(sums == 0, 1, sums)
+def product(layers: Tensor) -> Tensor:
+    """R₀ = Â₀, R_l = Â_l R_{l−1}, all of them: `[layer, ..., query, key]` to the same.
 
-
-def _product(mixing: Tensor) -> Tensor:
-    """R₀ = Â₀, R_l = Â_l R_{l−1}, all of them."""
-    rolled = [mixing[0]]
-    for layer in mixing[1:]:
-        rolled.append(layer @ rolled[-1])
+    A row that holds NaN makes NaN of the rows that take something of it, and of no others.
+    """
+    rolled = [layers[0].masked_fill(layers[0].isnan().any(-1, keepdim=True), torch.nan)]
+    for layer in layers[1:]:
+        undefined = rolled[-1].isnan().any(-1, keepdim=True)
+        followed = layer @ rolled[-1].masked_fill(undefined, 0)
+        touched = (layer > 0).to(layer.dtype) @ undefined.to(layer.dtype) > 0
+        rolled.append(followed.masked_fill(touched, torch.nan))
     return torch.stack(rolled)

@@ -55,7 +55,7 @@ def head_statistics(
     5 to 9), -1 for a row that stands on none. A square map has 0, 1, 2 … by default; any other, cross-attention say,
     has none and NaN for what needs them. Give -1s for cross-attention that happens to be square.
 
-    NaN: no row was left to pool, or a row held NaN. Raises ArgumentError for weight ahead of the query with
+    NaN: no row was left to pool, or one held NaN or infinity. Raises ArgumentError for weight ahead of the query with
     causal=True.
 
     >>> copies = torch.eye(4).roll(1, 1).view(1, 1, 1, 4, 4)  # each token looks at the next, the last at the first
@@ -99,6 +99,7 @@ def _layer(weights: Tensor, pairs: Pairs) -> dict[str, Tally]:
     """The statistics of one layer, `[batch, head, query, key]` → `[example, head]` each."""
     pairs.refuse_forbidden_weight(weights)
     weights = weights.masked_fill(~pairs.allowed[:, None], 0)
+    weights = weights.masked_fill(~weights.isfinite().all(-1, keepdim=True), torch.nan)  # no cell of it is known then
     return {**_spread(weights, pairs), **_places(weights, pairs), **_first(weights, pairs)}
 
 
@@ -122,12 +123,13 @@ def _places(weights: Tensor, pairs: Pairs) -> dict[str, Tally]:
     standing = pairs.rows & (pairs.positions >= 0)
     # argmax must not fall on a forbidden key when the whole row is zero
     strongest = weights.masked_fill(~pairs.allowed[:, None], -1).argmax(-1)
+    to_previous = (strongest == pairs.positions - 1).to(weights.dtype).masked_fill(own.isnan(), torch.nan)
     return {
         "distance": _pooled((weights * apart).sum(-1), standing),
         "self_token": _pooled(own, standing),
         "previous_token": _pooled(previous, has_previous),
         "next_token": _pooled(following, has_following & (not pairs.causal)),
-        "previous_token_argmax": _pooled((strongest == pairs.positions - 1).to(weights.dtype), has_previous),
+        "previous_token_argmax": _pooled(to_previous, has_previous),
     }
 
 

@@ -1,6 +1,19 @@
-"""Models to look into: two small ones that come with the package, and any other by folder or hub name."""
+"""Models to look into: two small ones that come with the package, exhibits that are trained on demand and whose truth
+is known, and any other model by folder or hub name."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from hf_attnviz.zoo.loading import Loaded, load, load_model, names
 from hf_attnviz.zoo.training import train
 
-__all__ = ["Loaded", "load", "load_model", "names", "train"]
+if TYPE_CHECKING:
+    from hf_attnviz.zoo.exhibits import Case, Exhibit, exhibit, exhibit_names
+
+__all__ = ["Case", "Exhibit", "Loaded", "exhibit", "exhibit_names", "load", "load_model", "names", "train"]
+
+
+def __getattr__(name: str) -> Any:  # exhibits are made of torch, which takes its time to load
+    if name in __all__:
+        return getattr(importlib.import_module("hf_attnviz.zoo.exhibits"), name)
+    raise AttributeError(f"hf_attnviz.zoo has no {name!r}; it has: {', '.join(__all__)}")

@@ -73,21 +73,23 @@ def discard_smallest(fused, share):
 
 
 def mix(fused, residual, normalise):
-    if normalise == "before":
-        fused = [divide(row) for row in fused]
-    mixed = [[(1 - residual) * a + (residual if i == j else 0) for j, a in enumerate(r)] for i, r in enumerate(fused)]
-    return [divide(row) for row in mixed] if normalise == "after" else mixed
-
-
-def divide(row):
-    total = math.fsum(row)
-    return [a / total for a in row] if total else row
+    mixed = []
+    for i, row in enumerate(fused):
+        total = math.fsum(row)
+        if total == 0:  # the residual alone, or nothing
+            mixed.append([NAN if residual == 0 else float(i == j) for j in range(len(row))])
+            continue
+        shares = [a / total for a in row] if normalise == "before" else row
+        sums = 1 if normalise == "before" else (1 - residual) * total + residual
+        mixed.append([((1 - residual) * a + (residual if i == j else 0)) / sums for j, a in enumerate(shares)])
+    return mixed
 
 
 def multiply(left, right):
+    """What has no weight takes nothing, not even of a row that is undefined."""
+    taken = [[k for k, weight in enumerate(row) if weight != 0] for row in left]
     return [
-        [math.fsum(left[i][k] * right[k][j] for k in range(len(right))) for j in range(len(right))]
-        for i in range(len(left))
+        [math.fsum(left[i][k] * right[k][j] for k in taken[i]) for j in range(len(right))] for i in range(len(left))
     ]
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_attnviz.errors import ArgumentError, ShapeError, UnknownNameError
-from hf_attnviz.functional import alignment_error_rate, dtw, monotonicity
+from hf_attnviz.functional import alignment_error_rate, dtw, linked, monotonicity
 from tests.functional import reference
 from tests.functional.stacks import close, quick
 
@@ -104,6 +104,33 @@ def test_monotonicity_of_many_rows_at_once():
 def test_scipy_agrees_without_ties(places):
     got = monotonicity(torch.tensor(places))["kendall_tau"]
     assert float(got) == pytest.approx(scipy.stats.kendalltau(range(6), places).statistic, abs=1e-12)
+
+
+def test_a_target_without_any_weight_has_no_link():
+    weights = torch.tensor([[0.0, 0.0], [torch.nan, 1.0], [0.0, 0.2], [0.5, 0.5]])
+    assert linked(weights).int().tolist() == [[0, 0], [0, 0], [0, 1], [1, 0]]
+
+
+def test_links_of_weights_that_lie_anywhere_in_memory():
+    weights = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    for method in ("argmax", "dtw"):
+        turned = weights.permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0)
+        assert torch.equal(linked(turned, method=method), linked(weights, method=method))
+
+
+def test_infinite_costs_forbid_cells():
+    path, total = dtw(torch.tensor([[0.0, torch.inf, 1.0], [2.0, torch.inf, 0.0], [1.0, 4.0, 0.0]]))
+    assert path.tolist() == [[0, 0], [1, 0], [2, 1], [2, 2]] and total == 6
+    with pytest.raises(ArgumentError, match="finite cost"):
+        dtw(torch.full((3, 3), torch.inf))
+    with pytest.raises(ArgumentError, match="minus infinity"):
+        dtw(torch.tensor([[0.0, -torch.inf], [0.0, 0.0]]))
+
+
+def test_the_order_of_unknown_places_is_unknown():
+    got = monotonicity(torch.tensor([[0.0, torch.nan, 2.0], [0.0, 1.0, 2.0]]))
+    close(got["fraction"], [math.nan, 1])
+    close(got["kendall_tau"], [math.nan, 1])
 
 
 def test_errors():

@@ -103,6 +103,14 @@ def test_drift_is_zero_for_a_row_that_stays_and_ln_2_for_one_that_leaves():
     close(got["drift"].flatten(), [math.nan, 0, math.log(2)], 1e-6)
 
 
+def test_an_undefined_row_has_no_strongest_key():
+    rows = [[0.1, 0.9], [torch.nan, 0.5, 0.5], [0.2, 0.2, 0.3, 0.3]]
+    got = evolution([torch.tensor(row).view(1, 1, 1, 1, -1) for row in rows], 2)
+    assert got["argmax"].flatten().tolist() == [1, -1, 2]
+    close(got["previous_token_argmax"].flatten(), [0, math.nan, 1], 1e-6)
+    close(got["confidence"].flatten(), [0.9, math.nan, 0.3], 1e-6)
+
+
 def test_bfloat16_is_upcast():
     steps = [torch.tensor([0.5, 0.25, 0.25]).bfloat16().view(1, 1, 1, 1, 3)]
     assert evolution(steps, 2)["entropy"].dtype == torch.float32

@@ -102,5 +102,7 @@ def test_errors():
         flow(good, queries=[3])
     with pytest.raises(ArgumentError, match="NaN"):
         flow(good.masked_fill(torch.eye(3).bool(), torch.nan))
+    with pytest.raises(ArgumentError, match="infinity"):
+        flow(good.masked_fill(torch.eye(3).bool(), torch.inf))
     with pytest.raises(ArgumentError, match="residual"):
         flow(good, residual=2)

@@ -49,6 +49,22 @@ def test_encoder_decoder_matches_the_reference(dtype, seed, size, silent):
         close(found[name], slow[name], TOLERANCES[dtype])
 
 
+@pytest.mark.parametrize(("dtype", "scale"), [(torch.float64, 1e-12), (torch.float32, 1e-12), (torch.float32, 1e-5)])
+def test_small_gradients_of_a_sure_model_are_normalised_as_large_ones(dtype, scale):
+    """R̄ has no scale: where Ā is small, the source's shares within R_cross / Ā are those of the first order."""
+    encoder, decoder, cross = drawn(5, 1, 2, 4, 4), drawn(6, 1, 2, 3, 3), drawn(7, 1, 2, 3, 4)
+    three = {"encoder": encoder, "decoder": decoder, "cross": cross}
+    found = relevance_encoder_decoder(**{n: (a.to(dtype), (g * scale).to(dtype)) for n, (a, g) in three.items()})
+    source, target, other = (reference.mean_of_positive(a[0].numpy(), g[0].numpy()) for a, g in three.values())
+    for rows in (source, target):  # one layer: R − I is Ā itself
+        for i, row in enumerate(rows):
+            total = sum(row)
+            rows[i] = [value / total + (i == j) for j, value in enumerate(row)]
+    turned = [list(column) for column in zip(*target, strict=True)]
+    slow = torch.tensor(reference.times(reference.times(turned, other), source), dtype=torch.float64)
+    close(found["cross"].double() / scale, slow, TOLERANCES[dtype])
+
+
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @quick
 @given(seeds, sizes, st.booleans())

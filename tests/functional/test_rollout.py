@@ -79,9 +79,25 @@ def test_normalising_before_and_after_differ_when_fused_rows_do_not_sum_to_one()
     close(before, torch.tensor([0.45 / 1.7 + 0.5, 0.4 / 1.7]), 1e-6)
 
 
-def test_without_residual_a_row_with_nothing_left_stays_zero():
+@pytest.mark.parametrize("normalise", ["after", "before"])
+def test_a_row_with_nothing_left_is_its_residual_or_else_undefined(normalise):
     maps = torch.tensor([[0.5, 0.5], [0.1, 0.1]])[None, None, None]
-    close(rollout(maps, residual=0, discard=0.5)[0, 0], torch.tensor([[0.5, 0.5], [0, 0]]))
+    rolled = rollout(maps, residual=0.3, discard=0.5, normalise=normalise)[0, 0]
+    close(rolled, torch.tensor([[0.65, 0.35], [0, 1]]), 1e-6)
+    without = rollout(maps, residual=0, discard=0.5, normalise=normalise)[0, 0]
+    close(without, torch.tensor([[0.5, 0.5], [torch.nan, torch.nan]]))
+
+
+@pytest.mark.parametrize("undefined", [torch.nan, torch.inf])
+def test_what_is_undefined_spreads_to_the_rows_that_take_of_it_and_no_further(undefined):
+    causal = uniform_attention(4, 4, causal=True)
+    maps = torch.stack([causal, causal])[:, :, None].clone()
+    maps[0, 0, 0, 2, 1] = undefined  # row 2 of the first layer; rows 2 and 3 of the second look at it
+    rolled = rollout(maps)
+    assert rolled[0, 0].isnan().all(-1).tolist() == [False, False, True, False]
+    assert rolled[1, 0].isnan().all(-1).tolist() == [False, False, True, True]
+    plain = rollout(torch.stack([causal, causal])[:, :, None])
+    close(rolled[1, 0, :2], plain[1, 0, :2])
 
 
 @pytest.mark.parametrize(("depth", "drift"), [(1, 0.016), (6, 0.30), (12, 0.71), (24, 0.98)])

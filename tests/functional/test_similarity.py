@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.functional import head_similarity, jensen_shannon, uniform_attention
+from hf_attnviz.language import set_language
 from tests.functional import reference
 from tests.functional.stacks import TOLERANCES, close, crossed, quick, stacks
 
@@ -192,3 +193,21 @@ def test_more_heads_than_are_compared_at_once():
 def test_divergences_are_not_centred():
     with pytest.raises(ArgumentError, match="centre"):
         head_similarity(torch.ones(1, 1, 1, 1, 1), method="js", centred=True)
+
+
+@pytest.mark.parametrize("method", [*CORRELATIONS, "js", "hellinger", "jeffreys"])
+def test_a_long_text_in_float32_is_as_good_as_in_float64(method):
+    """Sharp heads, so that many small terms meet a few large ones; two of them nearly alike. ("js_clark" is "js", not
+    divided by the 900 rows.)"""
+    scores = 3 * torch.randn(1, 1, 3, 900, 900, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    scores[:, :, 2] = scores[:, :, 1] + 1e-3 * scores[:, :, 0]
+    maps = scores.softmax(-1)
+    close(head_similarity(maps.float(), method=method), head_similarity(maps, method=method), 2e-5)
+
+
+def test_the_cost_of_many_heads_is_told(monkeypatch, capsys):
+    """What is long is made short here: a step for each head that has others after it."""
+    set_language("en")
+    monkeypatch.setattr("hf_attnviz.progress.LONG", 1e-9)
+    head_similarity(torch.full((1, 1, 3, 4, 4), 0.25), method="js")
+    assert "Jensen–Shannon divergence of heads: 2 steps, about" in capsys.readouterr().err

@@ -100,6 +100,7 @@ def test_bfloat16_is_only_rounded_once(stack):
 def test_entropy_of_known_rows():
     close(entropy(torch.tensor([[1.0, 0, 0], [1 / 3, 1 / 3, 1 / 3]])), [0, math.log(3)], 1e-6)
     assert entropy(torch.tensor([-0.1, 1.1])).isnan()
+    assert entropy(torch.tensor([torch.inf, 0.5])).isnan()
     assert math.copysign(1, entropy(torch.tensor([1.0, 0.0]))) == 1
 
 
@@ -164,6 +165,21 @@ def test_what_lies_on_padding_is_ignored(stack):
     wanted = statistics(stack)
     for name, values in statistics(stack, spoilt).items():
         close(values, wanted[name], 0)
+
+
+@pytest.mark.parametrize("undefined", [torch.nan, torch.inf])
+def test_a_row_with_one_undefined_cell_is_undefined_in_every_number(undefined):
+    maps = torch.full((1, 1, 2, 4, 4), 0.25)
+    maps[0, 0, 1, 2, 3] = undefined
+    got = head_statistics(maps)
+    assert not any(values[0, 0].isnan() for values in got.values())
+    assert all(values[0, 1].isnan() for values in got.values())
+
+
+def test_weights_that_ask_for_a_gradient_are_taken_without_a_warning():
+    maps = torch.full((1, 1, 1, 3, 3), 1 / 3).tril()
+    got = head_statistics((maps / maps.sum(-1, keepdim=True)).requires_grad_(), causal=True)
+    assert got["entropy"].item() == pytest.approx((math.log(2) + math.log(3)) / 3)
 
 
 def test_weight_ahead_of_the_query_is_no_causal_map():

@@ -97,42 +97,46 @@ class Exhibit:
 
     Attributes:
         name, seed: what it is, and what it was trained from; the same two give the same weights on one machine.
-        title: what it shows.
         model: a model of transformers, in evaluation mode, under its default attention.
         processor: its tokenizer.
         figures: its truth, measured on fresh inputs; see :func:`hf_attnviz.zoo.exhibits.figures.measured`.
-        verdicts: what may rightly be said of raw attention as a ranking of the evidence: ``"trust"``, or ``"do not"``
-            and ``"undecided"``.
         steps: how long it was trained.
+        recipe: how it was made.
     """
 
     name: str
     seed: int
-    title: Text
     model: Any = field(repr=False)
     processor: Any = field(repr=False)
     figures: Mapping[str, float] = field(repr=False)
-    verdicts: tuple[str, ...] = ()
-    steps: int = 0
-    recipe: Recipe | None = field(default=None, repr=False)
+    steps: int
+    recipe: Recipe = field(repr=False)
+
+    @property
+    def title(self) -> Text:
+        """What it shows."""
+        return self.recipe.title
+
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """What may rightly be said of raw attention as a ranking of the evidence: ``"trust"``; or ``"do not"`` and
+        ``"undecided"``."""
+        return self.recipe.verdicts
 
     def fresh(self, count: int, *, seed: int = 0) -> tuple[Case, ...]:
         """Inputs with their truth, the same for the same seed, none of them among those that trained."""
-        assert self.recipe is not None
         generator = torch.Generator().manual_seed(1_000_003 + seed)
         return tuple(self._case(generator) for _ in range(count))
 
     def _case(self, generator: torch.Generator) -> Case:
-        assert self.recipe is not None
         fewer = int(torch.randint(0, self.recipe.spare + 1, (1,), generator=generator))
         batch = self.recipe.draw(generator, 1, self.recipe.words - fewer, False)
-        target, labels = int(batch.answer[0, 0]), self.model.config.id2label
-        classes = len(labels) if hasattr(self.model, "classifier") else 0
+        target, classifies = int(batch.answer[0, 0]), hasattr(self.model, "classifier")
         text = self.processor.decode(strip(batch.ids[0], self.processor))
         return Case(
             text=text,
             inputs=dict(self.processor(text, return_tensors="pt")),
-            answer=labels[target] if classes else self.processor.decode([target]),
+            answer=self.model.config.id2label[target] if classifies else self.processor.decode([target]),
             target=target,
             row=int(batch.rows[0]),
             evidence=tuple(batch.evidence[0, 0].tolist()),

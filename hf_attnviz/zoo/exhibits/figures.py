@@ -21,8 +21,8 @@ def measured(model: Any, batch: Batch) -> dict[str, float]:
     - ``on_source``, ``on_source_least``: weight of the answering row on the source, the head of the whole model that
       gives most, and the head of the last layer that gives least;
     - ``source_first``: examples in which the last layer, mean over heads, weighs the source more than any other word;
-    - ``flatness``: whether the row's order comes of the words: mean over heads of the last layer, the largest change of
-      a weight where all words become other ones;
+    - ``moved_by_words``: largest change of the row (last layer, mean over heads) from one example's words to another's,
+      the mean over examples;
     - ``one_head``, ``all_heads``: what silencing costs in nats, the one head that costs most, and all of them.
     """
     outputs = model(input_ids=batch.ids, output_attentions=True)

@@ -107,14 +107,14 @@ def four_heads(attention: str | None) -> Any:
 
 
 def by_place(attention: str | None) -> Any:
-    """A BLOOM of one layer whose queries are zero: attention is ALiBi's, the nearer the more, whatever the words."""
+    """A BLOOM of one layer and one head whose queries are zero: attention is ALiBi's, a little more for the nearer."""
     from transformers import BloomConfig, BloomForCausalLM
 
     config = BloomConfig(
         vocab_size=FIRST + len(WORDS),
         hidden_size=64,
         n_layer=1,
-        n_head=4,
+        n_head=1,
         hidden_dropout=0.0,
         attention_dropout=0.0,
         initializer_range=0.1,
@@ -192,8 +192,8 @@ RECIPES = {
     ),
     "recency": Recipe(
         title=Text(
-            "Attention looks at the latest words whatever they are; what the words carry finds the fruit all the same.",
-            "注意力只看最近的词，不管是什么词；水果却照样凭词所携带的内容被找到。",
+            "Attention leans to the latest words whatever they are; what the words carry finds the fruit all the same.",
+            "注意力偏向最近的词，不管是什么词；水果却照样凭词所携带的内容被找到。",
         ),
         build=by_place,
         run=plainly,

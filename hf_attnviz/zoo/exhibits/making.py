@@ -31,13 +31,13 @@ EASY = 0.6
 """The share of right answers from which on texts become longer."""
 
 
-def exhibits() -> tuple[str, ...]:
+def exhibit_names() -> tuple[str, ...]:
     """The exhibits there are."""
     return tuple(HOMES)
 
 
 def exhibit(name: str, *, seed: int = 0, steps: int | None = None) -> Exhibit:
-    """Train the exhibit `name` from a seed: 3 to 20 seconds on one core. Keep it; nothing is stored.
+    """Train the exhibit `name` from a seed: some 2 to 30 seconds on one core. Keep it; nothing is stored.
 
     Raises:
         UnknownNameError: another name; the message lists them.
@@ -53,7 +53,7 @@ def exhibit(name: str, *, seed: int = 0, steps: int | None = None) -> Exhibit:
         model = recipe.build(None).eval()
         model.load_state_dict(trained.state_dict())
     model.config.name_or_path = name
-    return Exhibit(name, seed, recipe.title, model, recipe.pieces(), figures, recipe.verdicts, taken, recipe)
+    return Exhibit(name, seed, model, recipe.pieces(), figures, taken, recipe)
 
 
 def _fit(name: str, recipe: Recipe, seed: int, steps: int) -> tuple[Any, int, dict[str, float]]:
