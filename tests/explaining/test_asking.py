@@ -90,7 +90,7 @@ def test_a_classifier_without_padding_reads_its_texts_one_by_one() -> None:
     given: dict[str, Any] = {
         "methods": ["attention", "integrated_gradients"],
         "replacement": 3,
-        "rule": av.Rule(draws=20),
+        "rule": av.TrustRule(draws=20),
     }
     alone, together = (av.trust(model, GIVEN, **given) for model in (without, with_padding))
     torch.testing.assert_close(alone.curves.values, together.curves.values, atol=1e-5, rtol=1e-4)
@@ -134,6 +134,6 @@ def test_every_pass_of_long_work_is_a_step_that_was_announced(monkeypatch: pytes
     assert count.of("attributing to layers") == [5, 5]
     av.hotflip(model, GIVEN, flips=2, candidates=25)
     assert count.of("replacing tokens") == [6, 6]
-    av.trust(model, GIVEN, methods=["attention"], replacement=3, rule=av.Rule(draws=20))
+    av.trust(model, GIVEN, methods=["attention"], replacement=3, rule=av.TrustRule(draws=20))
     assert count.of("running the text without heads") == [2 + 7, 2 + 7]
     assert count.of("running the text without some")[1] > 1
