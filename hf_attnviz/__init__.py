@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from hf_attnviz.explaining.subject import Settings as Settings
     from hf_attnviz.explaining.trust import trust as trust
     from hf_attnviz.explaining.value_zeroing import value_zeroing as value_zeroing
-    from hf_attnviz.explaining.verdict import Rule as Rule
+    from hf_attnviz.explaining.verdict import TrustRule as TrustRule
     from hf_attnviz.labels import Labels as Labels
     from hf_attnviz.labels import Segment as Segment
     from hf_attnviz.language import set_language as set_language
@@ -148,7 +148,7 @@ _HOME = {
     "hf_attnviz.explaining.judged": ("Trust",),
     "hf_attnviz.explaining.trust": ("trust",),
     "hf_attnviz.explaining.value_zeroing": ("value_zeroing",),
-    "hf_attnviz.explaining.verdict": ("Rule",),
+    "hf_attnviz.explaining.verdict": ("TrustRule",),
     "hf_attnviz.labels": ("Labels", "Segment"),
     "hf_attnviz.language": ("set_language",),
     "hf_attnviz.legible": ("visible",),

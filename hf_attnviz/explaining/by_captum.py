@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_attnviz import optional, progress
+from hf_attnviz.errors import ArgumentError
 from hf_attnviz.explaining.scores import Scores
 from hf_attnviz.explaining.subject import Subject
 from hf_attnviz.language import Text
@@ -24,6 +25,9 @@ _ASTRAY: Final = Text(
     "若模型首先对向量做归一化（RMSNorm），零向量是奇点，请改用某个词元作基线。",
 )
 _RUNNING: Final = Text("running the model for its gradients", "正在为求梯度而多次运行模型")
+
+Begins = Callable[[], object]
+"""Called before each pass."""
 
 
 def saliency(subject: Subject) -> Scores:
@@ -72,12 +76,17 @@ def integrated_gradients(subject: Subject) -> Scores:
     return Scores(found[0].sum(-1).detach(), *_told(subject, baseline, float(delta[0])))
 
 
-def conductance(subject: Subject, layer: nn.Module) -> Tensor:
+def conductance(subject: Subject, layer: nn.Module, begins: Begins) -> Tensor:
     """How much of the change from the baseline to the input flows through each position of a layer, ``[position]``."""
     settings = subject.settings
+    if subject.alone:
+        raise ArgumentError(
+            "conductance runs several texts side by side, and this model reads one at a time, for it has no padding "
+            "token: set model.config.pad_token_id, or choose another method"
+        )
     found = (
         _captum()
-        .LayerConductance(subject.forward, layer)
+        .LayerConductance(_told_of(subject, begins), layer)
         .attribute(
             subject.vectors,
             baselines=subject.baseline(),
@@ -89,25 +98,42 @@ def conductance(subject: Subject, layer: nn.Module) -> Tensor:
     return summed
 
 
-def gradient_x_activation(subject: Subject, layer: nn.Module) -> Tensor:
+def gradient_x_activation(subject: Subject, layer: nn.Module, begins: Begins) -> Tensor:
     """Each position's hidden state times the gradient there, ``[position]``."""
-    found = _captum().LayerGradientXActivation(subject.forward, layer).attribute(subject.vectors)
+    found = _captum().LayerGradientXActivation(_told_of(subject, begins), layer).attribute(subject.vectors)
     summed: Tensor = found[0].sum(-1).detach()
     return summed
 
 
-def activation(subject: Subject, layer: nn.Module) -> Tensor:
+def activation(subject: Subject, layer: nn.Module, begins: Begins) -> Tensor:
     """The length of each position's hidden state, ``[position]``; it knows nothing of the scalar."""
-    found = _captum().LayerActivation(subject.forward, layer).attribute(subject.vectors)
+    found = _captum().LayerActivation(_told_of(subject, begins), layer).attribute(subject.vectors)
     lengths: Tensor = found[0].norm(dim=-1).detach()
     return lengths
 
 
-LAYER_METHODS: Final[dict[str, Callable[[Subject, nn.Module], Tensor]]] = {
+LAYER_METHODS: Final[dict[str, Callable[[Subject, nn.Module, Begins], Tensor]]] = {
     "conductance": conductance,
     "gradient_x_activation": gradient_x_activation,
     "activation": activation,
 }
+
+
+def passes(method: str, subject: Subject) -> int:
+    """How many passes a method of :data:`LAYER_METHODS` makes for each layer."""
+    if method != "conductance":
+        return 1
+    return -(-subject.settings.steps // (subject.settings.rows - 1))  # each batch begins where the last one ended
+
+
+def _told_of(subject: Subject, begins: Begins) -> Callable[[Tensor], Tensor]:
+    """The subject's forward, which tells that it begins."""
+
+    def forward(vectors: Tensor) -> Tensor:
+        begins()
+        return subject.forward(vectors)
+
+    return forward
 
 
 def _captum() -> Any:
@@ -137,12 +163,7 @@ def _counted(subject: Subject, copies: int) -> Callable[[Tensor], Tensor]:
     """The subject's forward, announced and shown where so many copies take long."""
     total = -(-copies // subject.settings.rows)
     ticks = iter(progress.shown(range(total), total, _RUNNING))
-
-    def forward(vectors: Tensor) -> Tensor:
-        next(ticks, None)
-        return subject.forward(vectors)
-
-    return forward
+    return _told_of(subject, lambda: next(ticks, None))
 
 
 @contextmanager

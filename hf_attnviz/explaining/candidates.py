@@ -12,6 +12,7 @@ from typing import Any, Final
 from hf_attnviz.capturing.text import tokenizer_of
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.explaining.prediction import Prediction
+from hf_attnviz.explaining.target import whole_number
 from hf_attnviz.language import Text
 
 _ROLES: Final = ("pad", "bos", "eos", "cls", "sep")
@@ -72,10 +73,10 @@ def _several(value: Any) -> Iterable[int]:
 
 def _checked(prediction: Prediction, given: Sequence[int]) -> tuple[int, ...]:
     length = len(prediction.ids)
-    positions = [int(n) for n in given]
-    if any(not -length <= n < length for n in positions):
-        raise ArgumentError(f"candidates {positions}: the text has positions 0 to {length - 1}")
-    positions = [n % length for n in positions]
+    found = [whole_number(n) for n in given] if isinstance(given, Iterable) else [None]
+    positions = [n % length for n in found if n is not None and -length <= n < length]
+    if len(positions) < len(found):
+        raise ArgumentError(f"candidates {given}: expected a list of the text's positions 0 to {length - 1}")
     if len(set(positions)) != len(positions):
         raise ArgumentError(f"candidates {positions}: some positions come twice")
     if prediction.row in positions:

@@ -5,7 +5,7 @@ that token b in the place of token a makes is estimated to first order by (e_b â
 tokens at all places; the best candidates are then run, and both numbers reported.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -77,9 +77,11 @@ def hotflip(
     subject = Subject(model, inputs, target=target, processor=processor)
     ids, free, allowed = _replaceable(subject, flips, candidates)
     tried, labels = list[Flip](), list[str]()
-    for number in progress.shown(range(flips), flips, _RUNNING):
+    batches = -(-candidates // _rows(subject))
+    steps = iter(progress.shown(range(flips * batches), flips * batches, _RUNNING))
+    for number in range(flips):
         best = _best(subject, ids, free, allowed, candidates, raises)
-        found = _measured(subject, ids, best, raises)
+        found = _measured(subject, ids, best, raises, steps)
         texts = _texts(subject, ids, found)
         labels += [f"{number + 1}: {text}" if flips > 1 else text for text in texts]
         tried += found
@@ -133,13 +135,20 @@ def _best(
     return [(n // len(allowed), n % len(allowed), float(change.flatten()[n])) for n in order]
 
 
-def _measured(subject: Subject, ids: Tensor, best: list[tuple[int, int, float]], raises: bool) -> list[Flip]:
+def _rows(subject: Subject) -> int:
+    """How many texts run side by side."""
+    return 1 if subject.alone else subject.settings.rows
+
+
+def _measured(
+    subject: Subject, ids: Tensor, best: list[tuple[int, int, float]], raises: bool, steps: Iterator[int]
+) -> list[Flip]:
     """The candidates as they turn out, the one that changes most first."""
-    before = float(_run(subject, ids)[0][0])
+    before = float(_run(subject, ids, iter(()))[0][0])
     texts = ids.repeat(len(best), 1)
     for row, (position, token, _) in enumerate(best):
         texts[row, position] = token
-    scores, probabilities = _run(subject, texts)
+    scores, probabilities = _run(subject, texts, steps)
     found = [
         Flip(position, token, estimate, float(score) - before, float(probability))
         for (position, token, estimate), score, probability in zip(best, scores, probabilities, strict=True)
@@ -147,10 +156,11 @@ def _measured(subject: Subject, ids: Tensor, best: list[tuple[int, int, float]],
     return sorted(found, key=lambda flip: -flip.measured if raises else flip.measured)
 
 
-def _run(subject: Subject, texts: Tensor) -> tuple[Tensor, Tensor]:
-    """The scalar and the probability of each text ``[row]``."""
+def _run(subject: Subject, texts: Tensor, steps: Iterator[int]) -> tuple[Tensor, Tensor]:
+    """The scalar and the probability of each text ``[row]``; each batch of them is a step."""
     scores, probabilities = list[Tensor](), list[Tensor]()
-    for rows in torch.split(texts, subject.settings.rows):
+    for rows in torch.split(texts, _rows(subject)):
+        next(steps, None)
         inputs = copies(subject.inputs, len(rows)) | {"input_ids": rows}
         with torch.no_grad(), scope.alone():
             outputs = subject.model(**inputs)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from hf_attnviz.capturing import scope
 from hf_attnviz.capturing.text import can_generate, decoder_start, encode, on_device
 from hf_attnviz.errors import ArgumentError, listed
+from hf_attnviz.explaining.target import Target
 
 _READ: Final = ("input_ids", "pixel_values")
 
@@ -22,7 +23,7 @@ def with_gradients(function: F) -> F:
 
 
 def refuse_training(model: nn.Module) -> None:
-    if model.training:
+    if any(part.training for part in model.modules()):
         raise ArgumentError(
             f"{type(model).__name__} is in training mode, where dropout makes every answer another; call model.eval()"
         )
@@ -80,6 +81,23 @@ def of_positions(given: Mapping[str, Any]) -> tuple[str, ...]:
         and not name.startswith("decoder_")
         and (not value.is_floating_point() or name == "attention_mask")  # a picture may have as many channels
     )
+
+
+def reads_alone(model: nn.Module, inputs: Mapping[str, Any], target: Target) -> bool:
+    """Whether the model reads one text at a time only: its inputs say so, or it looks for the end of each text by a
+    padding token that it does not have, and refuses a batch of two."""
+    if any(len(value) != 1 for value in inputs.values() if isinstance(value, Tensor) and value.dim()):
+        return True
+    config = getattr(model, "config", None)
+    text = config.get_text_config() if config is not None and hasattr(config, "get_text_config") else config
+    if target.position is not None or getattr(text, "pad_token_id", None) is not None:
+        return False
+    try:
+        with torch.no_grad():
+            model(**copies(inputs, 2))
+    except ValueError:
+        return True
+    return False
 
 
 def copies(inputs: Mapping[str, Any], rows: int) -> dict[str, Any]:

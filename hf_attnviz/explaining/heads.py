@@ -9,6 +9,7 @@ from typing import Final
 
 import torch
 
+from hf_attnviz import progress
 from hf_attnviz.axes import STATISTIC, head_name
 from hf_attnviz.capturing.intervening import ablate
 from hf_attnviz.explaining.prediction import Prediction
@@ -17,6 +18,7 @@ from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
 
 _DRAWN: Final = 20
+_RUNNING: Final = Text("running the text without heads", "正在关闭注意力头后重新运行")
 _NOTE: Final = Text(
     "Silenced means: its output is zero. What a head shows and what depends on it are two things: other heads may do "
     "the same work, and a head may matter by what it carries to other positions.",
@@ -38,9 +40,9 @@ def heads_effect(prediction: Prediction, positions: Sequence[int], seed: int) ->
     shown = (last.layer, int(torch.stack([rows_of(head, prediction) for head in last.weights])[:, first].argmax()))
     others = [(m.layer, head) for m in stack.maps for head in range(m.heads) if (m.layer, head) != shown]
     drawn = torch.randperm(len(others), generator=torch.Generator().manual_seed(seed))[:_DRAWN]
-    top = _without(prediction, stack.name, [shown])
-    layer = _without(prediction, stack.name, [(last.layer, head) for head in range(last.heads)])
-    random = torch.tensor([_without(prediction, stack.name, [others[n]]) for n in drawn.tolist()], dtype=torch.float64)
+    groups = [[shown], [(last.layer, head) for head in range(last.heads)], *([others[n]] for n in drawn.tolist())]
+    lost = [_without(prediction, stack.name, heads) for heads in progress.shown(groups, len(groups), _RUNNING)]
+    (top, layer), random = lost[:2], torch.tensor(lost[2:], dtype=torch.float64)
     values = {
         "top_head": top,
         "layer": layer,

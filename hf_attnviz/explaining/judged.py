@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from hf_attnviz.explaining.sentences import asked, facts
 from hf_attnviz.explaining.target import Target
-from hf_attnviz.explaining.verdict import Rule
+from hf_attnviz.explaining.verdict import TrustRule
 from hf_attnviz.labels import Labels
 from hf_attnviz.language import Text
 from hf_attnviz.result import Result
@@ -63,7 +63,7 @@ class Trust:
     heads: Result | None
     stability: Result | None
     shift: Result | None
-    rule: Rule
+    rule: TrustRule
     notes: tuple[Text, ...] = ()
     model: str = field(default="")
 

@@ -1,6 +1,6 @@
 """Where between input and output a scalar is made: Captum's attributions of each layer's hidden states."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -10,7 +10,7 @@ from hf_attnviz.axes import KEY, LAYER
 from hf_attnviz.capturing.address import block_of
 from hf_attnviz.capturing.embedding import tapped
 from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
-from hf_attnviz.explaining.by_captum import LAYER_METHODS
+from hf_attnviz.explaining.by_captum import LAYER_METHODS, passes
 from hf_attnviz.explaining.given import with_gradients
 from hf_attnviz.explaining.subject import Settings, Subject
 from hf_attnviz.explaining.target import TargetLike
@@ -64,7 +64,9 @@ def layer_attributions(
         stack = "encoder" if subject.two_sided else subject.stack.name
     chosen = subject.trace.stack(stack)
     wanted = list(dict.fromkeys(chosen.layers if layers is None else layers))
-    rows = [_row(subject, chosen, layer, method) for layer in progress.shown(wanted, len(wanted), _RUNNING)]
+    total = len(wanted) * passes(method, subject)
+    steps = iter(progress.shown(range(total), total, _RUNNING))
+    rows = [_row(subject, chosen, layer, method, lambda: next(steps, None)) for layer in wanted]
     about: dict[str, Any] = {
         "target": subject.target.name,
         "score": subject.score,
@@ -110,12 +112,14 @@ def _missed(subject: Subject, rows: Sequence[torch.Tensor]) -> tuple[dict[str, A
     return told | {"convergence_delta": missed}, note
 
 
-def _row(subject: Subject, stack: AttentionStack, layer: int, method: str) -> torch.Tensor:
+def _row(
+    subject: Subject, stack: AttentionStack, layer: int, method: str, begins: Callable[[], object]
+) -> torch.Tensor:
     path = block_of(stack.layer(layer).module, subject.model)
     if path is None:
         raise ArgumentError(f"{stack.layer(layer).module} stands in no list of blocks; choose another stack")
     with tapped(subject.model.get_submodule(path)) as tap:
-        found = LAYER_METHODS[method](subject, tap)
+        found = LAYER_METHODS[method](subject, tap, begins)
     if found.shape != (len(stack.queries),):
         raise ArgumentError(
             f"{path} gives {tuple(found.shape)} hidden states and stack {stack.name!r} has {len(stack.queries)} "

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ from hf_attnviz.capturing.recording import Recording
 from hf_attnviz.capturing.text import can_generate, tokenizer_of
 from hf_attnviz.capturing.wrappers import unwrapped
 from hf_attnviz.errors import ArgumentError, CaptureError, listed
-from hf_attnviz.explaining.given import one_example, refuse_training
-from hf_attnviz.explaining.target import Target, TargetLike, labels_of, logits_of, resolved
+from hf_attnviz.explaining.given import one_example, reads_alone, refuse_training
+from hf_attnviz.explaining.target import Target, TargetLike, is_two_sided, meant
 from hf_attnviz.labels import Labels, label_tokens
 from hf_attnviz.trace import Trace
 
@@ -59,6 +60,11 @@ class Prediction:
         """Whether the text is read by an encoder and the prediction made by a decoder."""
         return is_two_sided(self.model)
 
+    @cached_property
+    def alone(self) -> bool:
+        """Whether the model reads one text at a time only."""
+        return reads_alone(self.model, self.inputs, self.target)
+
     def labels(self) -> Labels:
         """What stands at each position of the text."""
         return label_tokens(self.ids.tolist(), tokenizer_of(self.processor))
@@ -82,16 +88,11 @@ def predicted(model: Any, inputs: str | Mapping[str, Any], *, target: TargetLike
     given = _one_text(module, reads, inputs)
     outputs, trace, unseen = _run(module, reads, given)
     causal = _is_causal(module, trace)
-    found = _found(target, outputs, module, reads, given)
+    found = meant(target, outputs, model=module, processor=reads, ids=given["input_ids"][0])
     with torch.no_grad():
         probability = float(found.probability(outputs)[0])
     rows = _rows(found, module, reads, given["input_ids"][0], causal)
     return Prediction(module, reads, given, found, probability, trace, unseen, rows, causal)
-
-
-def is_two_sided(model: Any) -> bool:
-    """Whether the model is an encoder-decoder."""
-    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
 
 
 def _one_text(model: Any, processor: Any, inputs: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -123,25 +124,6 @@ def _run(model: Any, processor: Any, given: Mapping[str, Any]) -> tuple[Any, Tra
     except CaptureError as problem:
         with torch.no_grad():
             return model(**given), None, str(problem)
-
-
-def _found(target: TargetLike, outputs: Any, model: Any, processor: Any, given: Mapping[str, Any]) -> Target:
-    logits, config = logits_of(outputs), getattr(model, "config", None)
-    position = None
-    if logits is not None and logits.dim() == 3 and not callable(target) and not isinstance(target, tuple):
-        if labels_of(config, logits):
-            raise ArgumentError("this model labels every token; say which: target=(position, label)")
-        position = None if is_two_sided(model) else _masked(processor, given["input_ids"][0])
-    return resolved(target, outputs, processor=processor, position=position, config=config)
-
-
-def _masked(processor: Any, ids: torch.Tensor) -> int | None:
-    """Where the only ``[MASK]`` stands."""
-    mask = getattr(tokenizer_of(processor), "mask_token_id", None)
-    places = [] if mask is None else (ids == mask).nonzero().flatten().tolist()
-    if len(places) > 1:
-        raise ArgumentError(f"the text has {len(places)} masks; say which one is explained: target=({places[0]}, None)")
-    return int(places[0]) if places else None
 
 
 def _is_causal(model: Any, trace: Trace | None) -> bool:

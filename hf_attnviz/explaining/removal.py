@@ -16,6 +16,7 @@ from hf_attnviz.capturing.text import tokenizer_of
 from hf_attnviz.errors import ArgumentError, ShapeError
 from hf_attnviz.explaining.given import copies, shortened
 from hf_attnviz.explaining.prediction import Prediction
+from hf_attnviz.explaining.target import whole_number
 from hf_attnviz.language import Text
 
 WAYS: Final = ("deletion", "replacement")
@@ -108,7 +109,7 @@ class Removal:
 
     def _rows(self) -> int:
         """How many texts run side by side."""
-        if runs_alone(self.prediction):
+        if self.prediction.alone:
             return 1
         text = _text_config(self.prediction.model)
         widths = [getattr(text, name, None) for name in ("vocab_size", "hidden_size", "d_model", "n_embd")]
@@ -118,15 +119,6 @@ class Removal:
     @staticmethod
     def _key(keep: torch.Tensor) -> bytes:
         return bytes(keep.to(torch.uint8).tolist())
-
-
-def runs_alone(prediction: Prediction) -> bool:
-    """Whether the model reads one text at a time only: its inputs say so, or it looks for the end of each text by a
-    padding token that it does not have."""
-    pooled_at_the_end = prediction.target.position is None and prediction.causal
-    if pooled_at_the_end and getattr(_text_config(prediction.model), "pad_token_id", None) is None:
-        return True
-    return any(len(v) != 1 for v in prediction.inputs.values() if isinstance(v, torch.Tensor) and v.dim())
 
 
 def _text_config(model: Any) -> Any:
@@ -171,10 +163,11 @@ def _given(prediction: Prediction, tokenizer: Any, given: int | str) -> tuple[in
             raise ArgumentError(f"replacement={given!r} is no token of this tokenizer; give one token, or its id")
         given = int(found)
     size = getattr(_text_config(prediction.model), "vocab_size", None)
-    if isinstance(given, bool) or not 0 <= given < (size or given + 1):
+    token = whole_number(given)
+    if token is None or not 0 <= token < (size or token + 1):
         up_to = f" to {size - 1}" if size else ""
         raise ArgumentError(f"replacement={given}: expected the id of a token, from 0{up_to}")
-    return given, _told(tokenizer, given, "")
+    return token, _told(tokenizer, token, "")
 
 
 _ROLES: Final = {

@@ -18,7 +18,6 @@ from hf_attnviz.errors import CaptureError, NotKeptError
 from hf_attnviz.explaining.given import copies, of_positions
 from hf_attnviz.explaining.prediction import Prediction
 from hf_attnviz.explaining.rankings import OWN
-from hf_attnviz.explaining.removal import runs_alone
 
 PADDING: Final = 3
 OF_TRACE: Final = ("attention", "rollout")
@@ -72,7 +71,7 @@ def _padded(prediction: Prediction, positions: Sequence[int]) -> tuple[dict[str,
 
 def _accompanied(prediction: Prediction, positions: Sequence[int]) -> tuple[dict[str, Any], int] | None:
     """The same inputs in a batch with another text: its own candidates in the opposite order."""
-    if runs_alone(prediction):
+    if prediction.alone:
         return None
     given, places = prediction.inputs, list(positions)
     other = prediction.ids.clone()

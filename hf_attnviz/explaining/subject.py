@@ -20,8 +20,8 @@ from hf_attnviz.capturing.recording import Recording
 from hf_attnviz.capturing.text import tokenizer_of
 from hf_attnviz.capturing.wrappers import refuse_compiled, unwrapped
 from hf_attnviz.errors import ArgumentError, NotKeptError, ShapeError
-from hf_attnviz.explaining.given import copies, explained, one_example, refuse_training, shortened
-from hf_attnviz.explaining.target import Target, TargetLike, resolved
+from hf_attnviz.explaining.given import copies, explained, one_example, reads_alone, refuse_training, shortened
+from hf_attnviz.explaining.target import Target, TargetLike, is_two_sided, meant
 from hf_attnviz.labels import Labels, label_tokens
 from hf_attnviz.trace import AttentionStack, Trace
 
@@ -89,16 +89,26 @@ class Subject:
         self.stack_name, self.settings = stack, settings if settings is not None else Settings()
         with torch.no_grad(), scope.alone():
             outputs = self.model(**self.inputs)
-        self.target = target if isinstance(target, Target) else self._resolved(target, outputs)
+        ids = self.inputs["input_ids"][0] if self.name == "input_ids" else None
+        self.target = (
+            target
+            if isinstance(target, Target)
+            else meant(target, outputs, model=self.model, processor=self.processor, ids=ids)
+        )
         with torch.no_grad():
             self.score = float(self.target.score(outputs)[0])
 
     @property
     def two_sided(self) -> bool:
         """Whether a decoder predicts and an encoder reads."""
-        return bool(getattr(getattr(self.model, "config", None), "is_encoder_decoder", False))
+        return is_two_sided(self.model)
 
     # ---- from vectors to the scalar
+
+    @cached_property
+    def alone(self) -> bool:
+        """Whether the model reads one text at a time only."""
+        return reads_alone(self.model, self.inputs, self.target)
 
     @cached_property
     def beginnings(self) -> dict[str, nn.Module | None]:
@@ -139,6 +149,8 @@ class Subject:
 
     def forward(self, vectors: Tensor) -> Tensor:
         """The scalar ``[row]`` for other vectors ``[row, position, width]``; it stays in the graph."""
+        if self.alone and len(vectors) > 1:
+            return torch.cat([self.forward(row) for row in torch.split(vectors, 1)])
         with torch.enable_grad(), self.changed(lambda _: vectors, len(vectors)) as inputs:
             score = self.target.score(self.model(**inputs))
         if vectors.requires_grad:
@@ -295,18 +307,3 @@ class Subject:
             return self.stack.keys.at(self.columns.tolist())
         except ShapeError:
             return Labels.plain(map(str, range(self.positions)), "patch")
-
-    def _resolved(self, target: TargetLike, outputs: Any) -> Target:
-        position = None
-        if self.name == "input_ids" and not self.two_sided and not callable(target):
-            position = self._masked(target)
-        config = getattr(self.model, "config", None)
-        return resolved(target, outputs, processor=self.processor, position=position, config=config)
-
-    def _masked(self, target: TargetLike) -> int | None:
-        """Where the only mask stands: what a masked language model predicts is read there."""
-        mask = getattr(tokenizer_of(self.processor), "mask_token_id", None)
-        places = [] if mask is None else (self.inputs["input_ids"][0] == mask).nonzero().flatten().tolist()
-        if len(places) > 1 and not isinstance(target, tuple):
-            raise ArgumentError(f"the text has {len(places)} masks; say which: target=({places[0]}, id)")
-        return int(places[0]) if len(places) == 1 else None

@@ -5,12 +5,14 @@ user's own makes of the outputs. Gradients are taken of the logit; what is remov
 probability.
 """
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 
+from hf_attnviz.capturing.text import tokenizer_of
 from hf_attnviz.errors import ArgumentError, ShapeError, UnknownNameError, listed
 from hf_attnviz.language import Text
 
@@ -107,7 +109,7 @@ def resolved(
         )
     if logits.dim() == 2 and isinstance(target, tuple):
         raise ArgumentError("this model gives one answer for the whole input; give a class, not (position, class)")
-    where, wanted = target if isinstance(target, tuple) else (-1 if position is None else position, target)
+    where, wanted = _placed(target) if isinstance(target, tuple) else (-1 if position is None else position, target)
     if logits.dim() == 3 and not -logits.shape[1] <= where < logits.shape[1]:
         raise ArgumentError(f"target position {where}: the logits have positions 0 to {logits.shape[1] - 1}")
     at = logits[0] if logits.dim() == 2 else logits[0, where]
@@ -116,6 +118,58 @@ def resolved(
     place = None if logits.dim() == 2 else where % logits.shape[1]
     subject = _subject(index, place, processor, labels)
     return Target(f"logit of {subject.en}", index, place, subject=subject)
+
+
+def meant(
+    target: TargetLike, outputs: Any, *, model: Any, processor: Any = None, ids: torch.Tensor | None = None
+) -> Target:
+    """The target that a user means of a model's outputs for one input: :func:`resolved`, and where it is read.
+
+    A language model is read where the text has its only ``[MASK]``, else at the end.
+
+    Args:
+        target, outputs, processor: as there.
+        model: the model that gave the outputs.
+        ids: the token ids ``[position]`` that it read; None for a picture.
+
+    Raises:
+        ArgumentError: several masks, or a model that labels every token, and no position.
+    """
+    logits, config, position = logits_of(outputs), getattr(model, "config", None), None
+    if logits is not None and logits.dim() == 3 and not callable(target) and not isinstance(target, tuple):
+        if labels_of(config, logits):
+            raise ArgumentError("this model labels every token; say which: target=(position, label)")
+        position = None if ids is None or is_two_sided(model) else _masked(processor, ids)
+    return resolved(target, outputs, processor=processor, position=position, config=config)
+
+
+def is_two_sided(model: Any) -> bool:
+    """Whether a decoder predicts and an encoder reads."""
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+
+
+def _masked(processor: Any, ids: torch.Tensor) -> int | None:
+    """Where the only ``[MASK]`` stands."""
+    mask = getattr(tokenizer_of(processor), "mask_token_id", None)
+    places = [] if mask is None else (ids == mask).nonzero().flatten().tolist()
+    if len(places) > 1:
+        raise ArgumentError(f"the text has {len(places)} masks; say which one is explained: target=({places[0]}, None)")
+    return int(places[0]) if places else None
+
+
+def _placed(target: tuple[Any, ...]) -> tuple[int, Wanted]:
+    place = whole_number(target[0]) if len(target) == 2 else None
+    if place is None:
+        raise ArgumentError(f"target={target!r}: expected (position, id, name or None)")
+    return place, target[1]
+
+
+def whole_number(value: Any) -> int | None:
+    """A whole number, of numpy's and torch's kinds too; None where it is none."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
 
 
 def labels_of(config: Any, logits: torch.Tensor) -> dict[int, str]:
@@ -139,11 +193,12 @@ def _index(wanted: Wanted, at: torch.Tensor, processor: Any, labels: dict[int, s
         return int(at.argmax())
     if isinstance(wanted, str):
         wanted = _class(wanted, labels) if labels else _token(wanted, processor)
-    if isinstance(wanted, bool) or not isinstance(wanted, int) or not 0 <= wanted < len(at):
+    index = whole_number(wanted)
+    if index is None or not 0 <= index < len(at):
         raise ArgumentError(
             f"target={wanted!r}: expected a class or token id from 0 to {len(at) - 1}, or its name: one scalar"
         )
-    return wanted
+    return index
 
 
 def _class(name: str, labels: dict[int, str]) -> int:
@@ -200,7 +255,8 @@ def _scalar(value: Any, name: str) -> torch.Tensor:
 
 
 def _batch(outputs: Any) -> int:
-    tensors = [outputs] if isinstance(outputs, torch.Tensor) else [v for v in outputs.values() if torch.is_tensor(v)]
+    parts = outputs.values() if hasattr(outputs, "values") and not torch.is_tensor(outputs) else outputs
+    tensors = [outputs] if torch.is_tensor(outputs) else [part for part in parts if torch.is_tensor(part)]
     return next((len(t) for t in tensors if t.dim()), 1)
 
 

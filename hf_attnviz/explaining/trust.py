@@ -24,7 +24,7 @@ from hf_attnviz.explaining.removal import COUNT, WAYS, replacement_of
 from hf_attnviz.explaining.sentences import sentence
 from hf_attnviz.explaining.stability import OF_TRACE, PERTURBATIONS, perturbed
 from hf_attnviz.explaining.target import TargetLike
-from hf_attnviz.explaining.verdict import MEASURES, Measured, Rule, beats, measured, percentiles, verdicts
+from hf_attnviz.explaining.verdict import MEASURES, Measured, TrustRule, beats, measured, percentiles, verdicts
 from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
 
@@ -42,7 +42,7 @@ def trust(
     rankings: Mapping[str, Any] | None = None,
     candidates: Sequence[int] | None = None,
     replacement: int | str | None = None,
-    rule: Rule | None = None,
+    rule: TrustRule | None = None,
     seed: int = 0,
 ) -> Trust:
     """Put rankings of the evidence for one prediction to the test: *trust*, *do not*, or *undecided*.
@@ -74,7 +74,7 @@ def trust(
         ShapeError: a target that is no scalar, a ranking of another length.
         UnknownNameError: a method or a class that is not there.
     """
-    chosen = Rule() if rule is None else rule
+    chosen = TrustRule() if rule is None else rule
     prediction = read_off(predicted(model, inputs, target=target, processor=processor))
     _refuse_fixed(prediction)
     ranked = candidates_of(prediction, candidates)
@@ -99,7 +99,7 @@ def _judged(
     ranked: Candidates,
     scores: Mapping[str, torch.Tensor],
     found: Measured,
-    rule: Rule,
+    rule: TrustRule,
     seed: int,
     replaced: Text,
 ) -> Trust:
@@ -140,7 +140,7 @@ def _judged(
     )
 
 
-def _results(names: tuple[str, ...], found: Measured, rule: Rule, seed: int) -> dict[str, Result]:
+def _results(names: tuple[str, ...], found: Measured, rule: TrustRule, seed: int) -> dict[str, Result]:
     """The numbers of the four tests, labelled."""
     measures, ways, methods = Axis(STATISTIC, MEASURES), Axis(REMOVAL, WAYS), Axis(METHOD, names)
     shares = Axis(SHARE, tuple(f"{share:g}" for share in rule.bins))
@@ -200,7 +200,7 @@ def _about_target(prediction: Prediction) -> list[Text]:
     ]
 
 
-def _about_length(tokens: int, rule: Rule) -> list[Text]:
+def _about_length(tokens: int, rule: TrustRule) -> list[Text]:
     if not tokens or tokens * (1 - rule.percentile / 100) >= 1:
         return []
     return [

@@ -30,7 +30,7 @@ MEASURES: Final = ("comprehensiveness", "sufficiency")
 
 
 @dataclass(frozen=True)
-class Rule:
+class TrustRule:
     """What a ranking is measured by.
 
     Attributes:
@@ -78,7 +78,7 @@ def measured(
     prediction: Prediction,
     positions: Sequence[int],
     scores: Mapping[str, torch.Tensor],
-    rule: Rule,
+    rule: TrustRule,
     *,
     replacement: int,
     seed: int,
@@ -125,7 +125,7 @@ def _unordered(scores: torch.Tensor) -> Text:
 
 
 def _curves(
-    rankings: Sequence[torch.Tensor | None], removals: Sequence[Removal], rule: Rule, none: bool = False
+    rankings: Sequence[torch.Tensor | None], removals: Sequence[Removal], rule: TrustRule, none: bool = False
 ) -> torch.Tensor:
     """``[measure, way, ranking, bin]``."""
     undefined = torch.full((len(rule.bins),), torch.nan, dtype=torch.float64)
@@ -154,7 +154,7 @@ def _rounding(prediction: Prediction) -> float:
     return 4 * torch.finfo(dtype).eps * (max(1.0, size) if math.isfinite(size) else 1.0)
 
 
-def beats(measured: Measured, rule: Rule) -> torch.Tensor:
+def beats(measured: Measured, rule: TrustRule) -> torch.Tensor:
     """Whether each ranking beats chance, Bool ``[measure, way, ranking]``: by more, where more is better
     (comprehensiveness), by less, where less is (sufficiency).
 
@@ -165,7 +165,7 @@ def beats(measured: Measured, rule: Rule) -> torch.Tensor:
     return own > _bar(random, rule) + measured.rounding
 
 
-def beyond_telling(measured: Measured, rule: Rule) -> torch.Tensor:
+def beyond_telling(measured: Measured, rule: TrustRule) -> torch.Tensor:
     """Where a ranking does as well as the best, and even the best is no better than chance.
 
     Bool ``[measure, way, ranking]``. The best is the best of all rankings, the random ones among them.
@@ -182,7 +182,7 @@ def _oriented(measured: Measured) -> tuple[torch.Tensor, torch.Tensor]:
     return functional.aopc(measured.curves) * better, functional.aopc(measured.random) * better
 
 
-def _bar(random: torch.Tensor, rule: Rule) -> torch.Tensor:
+def _bar(random: torch.Tensor, rule: TrustRule) -> torch.Tensor:
     return random.quantile(rule.percentile / 100, dim=-1, keepdim=True, interpolation="higher")
 
 
@@ -193,7 +193,9 @@ def percentiles(measured: Measured) -> torch.Tensor:
     return share.masked_fill(own.isnan(), torch.nan)
 
 
-def verdicts(names: Sequence[str], measured: Measured, rule: Rule, tokens: int) -> dict[str, tuple[str, Text | None]]:
+def verdicts(
+    names: Sequence[str], measured: Measured, rule: TrustRule, tokens: int
+) -> dict[str, tuple[str, Text | None]]:
     """For each ranking the verdict, and the reason where nothing could be decided for a reason of its own."""
     won, untold, found = beats(measured, rule), beyond_telling(measured, rule), {}
     powerless = _powerless(tokens, rule)
@@ -218,7 +220,7 @@ def _untold(tests: int, of: int, tokens: int) -> Text:
     )
 
 
-def _powerless(tokens: int, rule: Rule) -> Text | None:
+def _powerless(tokens: int, rule: TrustRule) -> Text | None:
     """Why with so few tokens nothing can stand out from chance, or None."""
     needed = math.ceil(round(100 / (100 - rule.percentile), 9))
     possible = functional.outcomes(tokens, rule.bins) if tokens else 0

@@ -22,7 +22,7 @@ ANALYSES: dict[str, Callable[[Any], av.Result]] = {
     "hotflip": lambda model: av.hotflip(model, GIVEN, target=7),
     "trust": lambda model: (
         av.trust(
-            model, GIVEN, target=7, methods=["attention", "saliency"], replacement=3, rule=av.Rule(draws=20)
+            model, GIVEN, target=7, methods=["attention", "saliency"], replacement=3, rule=av.TrustRule(draws=20)
         ).curves
     ),
 }

@@ -91,7 +91,7 @@ def test_the_percentile_is_one_that_a_shuffle_beats_in_five_of_a_hundred_and_one
         others = torch.cat([results[:own], results[own + 1 :]])
         curves = torch.stack([results[own], -results[own]])[:, None, None, None].expand(2, 2, 1, 1)
         random = torch.stack([others, -others])[:, None, :, None].expand(2, 2, 100, 1)
-        found = beats(Measured(curves, random, 1e-6, 1.0, {}), av.Rule())
+        found = beats(Measured(curves, random, 1e-6, 1.0, {}), av.TrustRule())
         assert bool(found.all()) == bool(found.any())
         passed += bool(found.all())
     assert passed == 5
@@ -199,7 +199,7 @@ def inputs_of(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["bert_classifier", "bert_masked", "gpt2", "gpt2_classifier", "llama", "t5", "bart"])
 def test_every_kind_of_model_is_judged_by_every_method(name: str) -> None:
-    result = av.trust(tiny(name), inputs_of(name), replacement=3, rule=av.Rule(draws=20))
+    result = av.trust(tiny(name), inputs_of(name), replacement=3, rule=av.TrustRule(draws=20))
     assert {"attention", "rollout"} <= set(result.verdicts)
     assert not any("could not" in reason.en for reason in result.reasons.values())
     assert result.curves.values.isfinite().all()
@@ -250,7 +250,7 @@ def test_padding_of_the_input_is_left_out() -> None:
     batch = padded([12, 16], "left")
     one = {name: value[:1] for name, value in batch.items()}
     plain = {"input_ids": one["input_ids"][:, 4:]}
-    options: dict[str, Any] = {"replacement": 3, "rule": av.Rule(draws=20)}
+    options: dict[str, Any] = {"replacement": 3, "rule": av.TrustRule(draws=20)}
     with_padding, without = av.trust(model, one, **options), av.trust(model, plain, **options)
     torch.testing.assert_close(with_padding.curves.values, without.curves.values, atol=1e-6, rtol=0)
 
@@ -280,12 +280,11 @@ def test_a_model_whose_attention_is_not_seen_is_told_and_rankings_of_ones_own_st
 
 def test_a_model_without_a_padding_token_reads_one_text_at_a_time() -> None:
     model = tiny("gpt2_classifier")
-    several = av.trust(model, {"input_ids": ids(1, 10)}, replacement=3, rule=av.Rule(draws=20))
+    several = av.trust(model, {"input_ids": ids(1, 10)}, replacement=3, rule=av.TrustRule(draws=20))
     model.config.pad_token_id = None
-    alone = av.trust(model, {"input_ids": ids(1, 10)}, replacement=3, rule=av.Rule(draws=20))
+    alone = av.trust(model, {"input_ids": ids(1, 10)}, replacement=3, rule=av.TrustRule(draws=20))
     torch.testing.assert_close(several.curves.values[:, :, :4], alone.curves.values[:, :, :4], atol=1e-6, rtol=0)
-    assert "batch sizes" in alone.reasons["integrated_gradients"].en  # captum's steps run side by side
-    assert "batch sizes" not in several.sentences["integrated_gradients"].en
+    torch.testing.assert_close(several.scores.values, alone.scores.values, atol=1e-5, rtol=1e-4, equal_nan=True)
     assert alone.shift is not None
     assert alone.shift.values.isnan().all()
 
@@ -294,7 +293,7 @@ def test_a_model_without_a_padding_token_reads_one_text_at_a_time() -> None:
 def test_what_is_ranked_is_what_explain_and_the_analyses_say(name: str) -> None:
     """One definition of each method: the scores are those of explain(), and those of a trace."""
     model, given = tiny(name), inputs_of(name)
-    result = av.trust(model, given, replacement=3, rule=av.Rule(draws=20))
+    result = av.trust(model, given, replacement=3, rule=av.TrustRule(draws=20))
     told = av.explain(model, given, methods=["attention", "rollout", "relevance", "integrated_gradients"])
     for method in told.axis("statistic").labels:
         mine, theirs = result.scores.select(method=method).values, told.select(statistic=method).values.double()
@@ -312,13 +311,13 @@ def test_a_prediction_that_is_read_off_all_positions_leaves_none_out() -> None:
     def mean(outputs: Any) -> torch.Tensor:
         return outputs.last_hidden_state[0].mean(0)[3]
 
-    result = av.trust(tiny("bert"), {"input_ids": ids(1, 12)}, target=mean, replacement=3, rule=av.Rule(draws=20))
+    result = av.trust(tiny("bert"), {"input_ids": ids(1, 12)}, target=mean, replacement=3, rule=av.TrustRule(draws=20))
     assert result.candidates == tuple(range(12))
 
     def one(outputs: Any) -> torch.Tensor:
         return outputs.last_hidden_state[0, -1, 3]
 
-    result = av.trust(tiny("bert"), {"input_ids": ids(1, 12)}, target=one, replacement=3, rule=av.Rule(draws=20))
+    result = av.trust(tiny("bert"), {"input_ids": ids(1, 12)}, target=one, replacement=3, rule=av.TrustRule(draws=20))
     assert result.candidates == tuple(range(11))
 
 
@@ -342,7 +341,7 @@ def test_nothing_is_left_behind(name: str) -> None:
     state, config = torch.random.get_rng_state(), model.config.to_dict()
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
     before = model(**given).logits
-    av.trust(model, given, replacement=3, rule=av.Rule(draws=20))
+    av.trust(model, given, replacement=3, rule=av.TrustRule(draws=20))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()] == hooks
     assert model.config.to_dict() == config
@@ -353,7 +352,7 @@ def test_nothing_is_left_behind(name: str) -> None:
 
 
 def test_a_verdict_is_frozen_and_short() -> None:
-    result = av.trust(tiny("gpt2"), {"input_ids": ids(1, 8)}, replacement=3, rule=av.Rule(draws=20))
+    result = av.trust(tiny("gpt2"), {"input_ids": ids(1, 8)}, replacement=3, rule=av.TrustRule(draws=20))
     with pytest.raises(AttributeError):
         result.seed = 3  # type: ignore[attr-defined]
     with pytest.raises(TypeError):
@@ -433,9 +432,9 @@ def test_errors_of_what_is_ranked(classifier: Any) -> None:
     with pytest.raises(ArgumentError, match="the prediction is read there"):
         av.trust(tiny("gpt2"), given, candidates=[1, -1])
     with pytest.raises(ArgumentError, match="a percentile from 50"):
-        av.Rule(percentile=5)
+        av.TrustRule(percentile=5)
     with pytest.raises(ArgumentError, match="top tenth"):
-        av.Rule(bins=(10.0,))
+        av.TrustRule(bins=(10.0,))
 
 
 def test_errors_of_the_replacement(classifier: Any) -> None:
@@ -451,7 +450,7 @@ def test_errors_of_the_replacement(classifier: Any) -> None:
 
 
 def test_classes_have_names(classifier: Any) -> None:
-    options: dict[str, Any] = {"methods": ["attention"], "replacement": 3, "rule": av.Rule(draws=20)}
+    options: dict[str, Any] = {"methods": ["attention"], "replacement": 3, "rule": av.TrustRule(draws=20)}
     given = {"input_ids": ids(1, 8)}
     named, numbered = (av.trust(classifier, given, target=target, **options) for target in ("YES", 1))
     assert named.target.name == numbered.target.name == "logit of class 1 (yes)"
@@ -472,7 +471,7 @@ def pieces() -> BertTokenizer:
 
 
 def test_special_tokens_and_the_mask_that_is_read_are_no_evidence(pieces: BertTokenizer) -> None:
-    result = av.trust(tiny("bert_masked"), "a b [MASK] zebra d e f", processor=pieces, rule=av.Rule(draws=20))
+    result = av.trust(tiny("bert_masked"), "a b [MASK] zebra d e f", processor=pieces, rule=av.TrustRule(draws=20))
     assert result.tokens.texts == ("[CLS]", "a", "b", "[MASK]", "[UNK]", "d", "e", "f", "[SEP]")
     assert result.candidates == (1, 2, 4, 5, 6, 7)
     assert result.target.position == 3
@@ -487,14 +486,20 @@ def test_special_tokens_and_the_mask_that_is_read_are_no_evidence(pieces: BertTo
 
 
 def test_what_stands_behind_the_position_is_not_ranked_where_nobody_looks_ahead() -> None:
-    result = av.trust(tiny("gpt2"), {"input_ids": ids(1, 12)}, target=(7, 5), replacement=3, rule=av.Rule(draws=20))
+    result = av.trust(
+        tiny("gpt2"), {"input_ids": ids(1, 12)}, target=(7, 5), replacement=3, rule=av.TrustRule(draws=20)
+    )
     assert result.candidates == tuple(range(7))
     assert any("4 tokens after that position" in note.en for note in result.notes)
 
 
 def test_candidates_of_ones_own() -> None:
     result = av.trust(
-        tiny("gpt2"), {"input_ids": ids(1, 12)}, candidates=[9, 2, 3, 4, 5, 6], replacement=3, rule=av.Rule(draws=20)
+        tiny("gpt2"),
+        {"input_ids": ids(1, 12)},
+        candidates=[9, 2, 3, 4, 5, 6],
+        replacement=3,
+        rule=av.TrustRule(draws=20),
     )
     assert result.candidates == (2, 3, 4, 5, 6, 9)
     assert result.scores.values.isfinite().sum(-1).tolist() == [6] * 5

@@ -26,7 +26,11 @@ def judged() -> av.Trust:
     text = "the cat sat on my red hat the cat sat on my"
     rankings = {HOSTILE: torch.arange(13), "flat": torch.zeros(13)}
     return av.trust(
-        av.load_model("induction"), text, methods=["attention", "rollout"], rankings=rankings, rule=av.Rule(draws=40)
+        av.load_model("induction"),
+        text,
+        methods=["attention", "rollout"],
+        rankings=rankings,
+        rule=av.TrustRule(draws=40),
     )
 
 
