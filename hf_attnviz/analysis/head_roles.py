@@ -14,6 +14,7 @@ from hf_attnviz.functional.roles import known_thresholds
 from hf_attnviz.labels import Labels
 from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
+from hf_attnviz.role_names import OF_ROLES
 from hf_attnviz.trace import Trace
 
 _MOST_NAMED = 8
@@ -111,11 +112,12 @@ def _holders(data: Pooled, verdicts: Mapping[str, torch.Tensor], limits: Mapping
         heads = [data.head_names[n] for n in (verdict.flatten() == 1).nonzero().flatten().tolist()]
         more = f" +{len(heads) - _MOST_NAMED}" if len(heads) > _MOST_NAMED else ""
         if heads:
-            parts.append(f"{name} ≥ {limits[name]:g}: {' '.join(heads[:_MOST_NAMED])}{more}")
-    listed = "; ".join(parts) or "–"
+            named, told = OF_ROLES[name][0], f" ≥ {limits[name]:g}: {' '.join(heads[:_MOST_NAMED])}{more}"
+            parts.append(Text(named.en + told, named.zh + told))
     return Text(
-        f"Heads that reach the threshold of a role and are above uniform attention: {listed}.",
-        f"达到角色阈值且高于均匀注意力的头：{listed}。",
+        "Heads that reach the threshold of a role and are above uniform attention: "
+        f"{'; '.join(part.en for part in parts) or 'none'}.",
+        f"达到角色阈值且高于均匀注意力的头：{'；'.join(part.zh for part in parts) or '无'}。",
     )
 
 
@@ -125,10 +127,11 @@ def _counted(texts: Collection[str]) -> Text:
 
 
 def _undefined(names: Sequence[str], causal: bool) -> Text:
-    listed = ", ".join(names)
+    told = [OF_ROLES[name][0] for name in names]
     return Text(
-        f"Undefined here: {listed}. No row has what the role is about (a repeated token, a delimiter, a neighbour"
+        f"Undefined here: {', '.join(one.en for one in told)}. "
+        "No row has what the role is about (a repeated token, a delimiter, a neighbour"
         f"{'; a causal stack sees no next token' if causal else ''}).",
-        f"此处未定义：{listed}。没有任何一行具备该角色所涉的对象（重复词元、分隔符、相邻词元"
+        f"此处未定义：{'、'.join(one.zh for one in told)}。没有任何一行具备该角色所涉的对象（重复词元、分隔符、相邻词元"
         f"{'；因果栈看不到后一词元' if causal else ''}）。",
     )
