@@ -14,6 +14,7 @@ import torch
 from hf_attnviz import functional, progress
 from hf_attnviz.analysis.norms import layer_axis, pair_axes
 from hf_attnviz.capturing.opening import capture
+from hf_attnviz.capturing.pipeline import model_of, processor_of
 from hf_attnviz.capturing.zeroing import Zeroing
 from hf_attnviz.errors import CaptureError, NotKeptError
 from hf_attnviz.explaining.given import one_example, refuse_training
@@ -46,7 +47,7 @@ def value_zeroing(
     """How much each layer's output at each query owes to each key's value: ``[layer, query, key]``, rows sum to one.
 
     Args:
-        model: the model, in eval mode.
+        model: the model, in eval mode; or what :func:`hf_attnviz.load_model` gives, or a pipeline.
         inputs: a text, or the arguments of one forward pass, for one example.
         processor: the tokenizer or processor, for texts and labels.
         stack: which stack; default: the only one.
@@ -57,6 +58,8 @@ def value_zeroing(
         CaptureError: a layer cannot be run again piece by piece; the message names it and says why.
         NotKeptError: cross-attention is to be rolled out.
     """
+    processor = processor if processor is not None else processor_of(model)
+    model = model_of(model)
     refuse_training(model)
     given = one_example(model, processor, inputs)
     with capture(model, processor, layers=layers) as plain:
