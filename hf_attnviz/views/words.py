@@ -49,6 +49,10 @@ _UNITS: Final = {
     "change of the target; share (probability)": Text(
         "change of the number explained; share (probability)", "所解释的数的变化；占比（概率）"
     ),
+    "correlation, −1 to 1": Text("correlation, −1 to 1", "相关系数，−1 到 1"),
+    "rank correlation, −1 to 1": Text("rank correlation, −1 to 1", "秩相关系数，−1 到 1"),
+    "cosine, 0 to 1": Text("cosine, 0 to 1", "余弦，0 到 1"),
+    "squared distance, 0 to 1": Text("squared distance, 0 to 1", "距离的平方，0 到 1"),
     "1 or 0 (link), share (weight)": Text("1 or 0 (link), share (weight)", "1 或 0（链接）、占比（权重）"),
     "nats (entropy, drift), tokens (span, distance), shares (all others)": Text(
         "nats (entropy, drift), tokens (span, distance), shares (all others)",
