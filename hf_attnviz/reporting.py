@@ -79,7 +79,7 @@ def _left_out(trace: Trace) -> list[Text]:
         found.append(_NO_GRADIENTS)
     if not any(_taken_apart(trace, name) for name in trace.stacks):
         reason = next((m.undecomposed for m in trace.maps if m.undecomposed), "")
-        found.append(Text(f"{_NOT_APART.en} ({reason}).", f"{_NOT_APART.zh}（{reason}）。") if reason else _NOT_KEPT)
+        found.append(Text(f"{_NOT_APART.en}: {reason}.", f"{_NOT_APART.zh}：{reason}。") if reason else _NOT_KEPT)
     if any(_too_long_for_flow(stack) for stack in trace.stacks.values()):
         found.append(_NO_FLOW)
     return found
