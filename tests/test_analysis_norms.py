@@ -171,8 +171,11 @@ def test_cross_attention_leaves_the_residual_its_share_and_is_not_rolled_out() -
 
 def test_the_report_shows_them_when_the_trace_holds_them() -> None:
     model, given = built("bert"), inputs("bert")
-    assert "ALTI" in av.report(captured(model, given)).html
-    assert "ALTI" not in av.report(captured(model, given, keep="maps")).html
+    assert "ALTI: contributions" in av.report(captured(model, given)).html
+    bare = av.report(captured(model, given, keep="maps")).html
+    assert "ALTI: contributions" not in bare
+    assert "Left out: norms and ALTI" in bare
+    assert "gradients=True" in bare
 
 
 def test_a_file_gives_back_what_is_needed(tmp_path: Any) -> None:

@@ -75,7 +75,7 @@ def test_the_card_of_the_induction_model_is_right(induction: av.Loaded, repeats:
         assert 0.9 < score.low[layer, head] <= score.values[layer, head] <= score.high[layer, head] <= 1
         assert score.baseline[layer, head] < 0.1
     assert "L1H0 L1H1 L1H2 L1H3" in roles.notes[0].en
-    assert "next_token, delimiter" in roles.notes[1].en and "causal" in roles.notes[1].en
+    assert "next token, delimiter" in roles.notes[1].en and "causal" in roles.notes[1].en
 
 
 def test_scores_and_intervals_by_hand(repeats: list[av.Trace]) -> None:

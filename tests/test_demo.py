@@ -131,6 +131,9 @@ def test_any_analysis_and_two_texts(demo: Any) -> None:
     frame = page.frame_locator("#frame-compare iframe")
     frame.get_by_role("heading", name="“moon”在两段文本中看向什么").wait_for(timeout=30_000)
     assert frame.locator("#bars tbody th").all_inner_texts() == ["<s>", "sun", "moon", "star"]
+    page.locator("#second textarea").fill("star moon sun moon")  # twice: the first place is meant, as the label says
+    page.locator("#compare-now").click()
+    frame.get_by_text("star moon sun moon").first.wait_for(timeout=30_000)
     page.locator("#word textarea").fill("rain")
     page.locator("#compare-now").click()
     page.locator("#frame-compare [role=alert]").wait_for(timeout=30_000)

@@ -110,7 +110,8 @@ class Service:
         self, model: str, text: str, second: str, word: str = "", stack: str = "", without_special: bool = False,
         *, language: str = "en",
     ) -> str:  # fmt: skip
-        """What differs when the model reads two texts: around a word that both have, or head by head.
+        """What differs when the model reads two texts: around the first place of a word that both have, or head by
+        head.
 
         Raises:
             AttnvizError: in words for the person who typed.
@@ -119,7 +120,9 @@ class Service:
             first, other = (self._trace(model, one, "", READ_ONLY) for one in (text, second))
         own = [name for name, found in first.stacks.items() if found.maps[0].kind == "self"]
         chosen = stack if stack in own else own[0]  # nothing is generated, so cross-attention has one row only
-        around: dict[str, Any] = {"by": "word", "word": word.strip(), "others": "apart"} if word.strip() else {}
+        around: dict[str, Any] = (
+            {"by": "word", "word": word.strip(), "occurrence": (0, 0), "others": "apart"} if word.strip() else {}
+        )
         with av.language.speaking(language):
             result = av.compare(first, other, stack=chosen, without_special=without_special, **around)
             return av.compare_view(result).frame()

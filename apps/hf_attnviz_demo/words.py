@@ -20,7 +20,7 @@ ENGLISH: Final = {
     "which": "Analysis",
     "compare": "Compare two texts",
     "second": "Second text",
-    "word": "A word that both have (empty: head by head)",
+    "word": "A word that both have (its first place; empty: head by head)",
     "special": "Leave special tokens out",
     "compare_now": "Compare",
     "head_correlation": "Head correlation",  # an analysis is shown by these names where it has one
@@ -53,7 +53,7 @@ CHINESE: Final = {
     "which": "分析方法",
     "compare": "比较两段文本",
     "second": "第二段文本",
-    "word": "两段共有的词（留空则逐头比较）",
+    "word": "两段共有的词（取首次出现；留空则逐头比较）",
     "special": "去除特殊词元",
     "compare_now": "比较",
     "head_correlation": "注意力头相关性",

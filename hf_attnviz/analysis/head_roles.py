@@ -15,6 +15,7 @@ from hf_attnviz.functional.roles import known_thresholds
 from hf_attnviz.labels import Labels
 from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
+from hf_attnviz.role_names import OF_ROLES
 from hf_attnviz.trace import Trace
 
 _MOST_NAMED = 8
@@ -118,11 +119,12 @@ def _holders(data: Pooled, verdicts: Mapping[str, torch.Tensor], limits: Mapping
         heads = [data.head_names[n] for n in (verdict.flatten() == 1).nonzero().flatten().tolist()]
         more = f" +{len(heads) - _MOST_NAMED}" if len(heads) > _MOST_NAMED else ""
         if heads:
-            parts.append(f"{name} ≥ {limits[name]:g}: {' '.join(heads[:_MOST_NAMED])}{more}")
-    listed = "; ".join(parts) or "–"
+            named, told = OF_ROLES[name][0], f" ≥ {limits[name]:g}: {' '.join(heads[:_MOST_NAMED])}{more}"
+            parts.append(Text(named.en + told, named.zh + told))
     return Text(
-        f"Heads that reach the threshold of a role and are above uniform attention: {listed}.",
-        f"达到角色阈值且高于均匀注意力的头：{listed}。",
+        "Heads that reach the threshold of a role and are above uniform attention: "
+        f"{'; '.join(part.en for part in parts) or 'none'}.",
+        f"达到角色阈值且高于均匀注意力的头：{'；'.join(part.zh for part in parts) or '无'}。",
     )
 
 
