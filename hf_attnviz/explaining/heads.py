@@ -13,7 +13,8 @@ from hf_attnviz import progress
 from hf_attnviz.axes import STATISTIC, head_name
 from hf_attnviz.capturing.intervening import ablate
 from hf_attnviz.explaining.prediction import Prediction
-from hf_attnviz.explaining.rankings import attention_of, looking, rows_of
+from hf_attnviz.explaining.rankings import attention_of, looking
+from hf_attnviz.explaining.rows import mean_row
 from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
 
@@ -37,7 +38,10 @@ def heads_effect(prediction: Prediction, positions: Sequence[int], seed: int) ->
     stack = looking(prediction)
     last = stack.maps[-1].plain()
     first = list(positions)[int(attention_of(prediction)[list(positions)].argmax())]
-    shown = (last.layer, int(torch.stack([rows_of(head, prediction) for head in last.weights])[:, first].argmax()))
+    shown = (
+        last.layer,
+        int(torch.stack([mean_row(head, prediction.rows) for head in last.weights])[:, first].argmax()),
+    )
     others = [(m.layer, head) for m in stack.maps for head in range(m.heads) if (m.layer, head) != shown]
     drawn = torch.randperm(len(others), generator=torch.Generator().manual_seed(seed))[:_DRAWN]
     groups = [[shown], [(last.layer, head) for head in range(last.heads)], *([others[n]] for n in drawn.tolist())]

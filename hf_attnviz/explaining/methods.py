@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-import torch
 from torch import Tensor
 
 from hf_attnviz import functional
 from hf_attnviz.analysis.gradients import gradients_of, relevance
 from hf_attnviz.explaining import by_captum
 from hf_attnviz.explaining.given import with_gradients
+from hf_attnviz.explaining.rows import attention_row, rollout_row
 from hf_attnviz.explaining.scores import Scores
 from hf_attnviz.explaining.subject import Settings, Subject
 from hf_attnviz.explaining.target import Target, TargetLike
@@ -73,19 +73,13 @@ class Method:
 
 def _attention(subject: Subject) -> Scores:
     """The last layer's weights, mean over heads, mean over the rows at which the scalar is read."""
-    weights = subject.stack.maps[-1].plain().weights
-    return Scores(_upcast(weights).mean(0)[subject.rows].mean(0)[subject.columns], _of_rows(subject))
+    return Scores(attention_row(subject.stack, subject.rows.tolist())[subject.columns], _of_rows(subject))
 
 
 def _rollout(subject: Subject) -> Scores:
     """The same rows of rollout; of an encoder-decoder the last cross-attention, followed through the encoder."""
-    if subject.stack.maps[0].kind == "cross":
-        encoder = _upcast(subject.trace.stack("encoder").whole().stacked())
-        rows = _upcast(subject.stack.maps[-1].plain().weights).mean(0)[subject.rows].mean(0)
-        return Scores(rows @ functional.rollout(encoder[:, None])[-1, 0], _of_rows(subject))
-    maps = _upcast(subject.stack.whole().stacked())
-    rolled = functional.rollout(maps[:, None])[-1, 0]
-    return Scores(rolled[subject.rows].mean(0)[subject.columns], _of_rows(subject))
+    found = rollout_row(subject.trace, subject.stack, subject.rows.tolist())
+    return Scores(found[subject.columns], _of_rows(subject))
 
 
 def _attention_gradient(subject: Subject) -> Scores:
@@ -102,10 +96,6 @@ def _relevance(subject: Subject) -> Scores:
 
 def _of_rows(subject: Subject) -> dict[str, Any]:
     return {"rows": tuple(subject.rows.tolist())}
-
-
-def _upcast(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()
 
 
 _TABLE: Final = (

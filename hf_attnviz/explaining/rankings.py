@@ -6,13 +6,13 @@ from typing import Any, Final
 
 import torch
 
-from hf_attnviz import functional
 from hf_attnviz.analysis.norms import layer_norms
 from hf_attnviz.capturing.recording import Recording
 from hf_attnviz.errors import ArgumentError, AttnvizError, NotKeptError, ShapeError, UnknownNameError, listed
 from hf_attnviz.explaining.given import with_gradients
 from hf_attnviz.explaining.methods import METHODS
 from hf_attnviz.explaining.prediction import Prediction
+from hf_attnviz.explaining.rows import attention_row, mean_row, rollout_row
 from hf_attnviz.explaining.subject import Settings, Subject
 from hf_attnviz.language import Text
 from hf_attnviz.trace import AttentionStack, Trace
@@ -26,8 +26,7 @@ def attention_of(prediction: Prediction) -> torch.Tensor:
     In an encoder-decoder the row of the decoder's cross-attention; where the prediction is read off several positions,
     the mean of their rows.
     """
-    last = looking(prediction).maps[-1].plain().weights
-    return rows_of((last if last.dtype == torch.float64 else last.float()).mean(0), prediction)
+    return attention_row(looking(prediction), prediction.rows)
 
 
 def rollout_of(prediction: Prediction) -> torch.Tensor:
@@ -35,11 +34,7 @@ def rollout_of(prediction: Prediction) -> torch.Tensor:
 
     In an encoder-decoder the row of the last cross-attention, followed through the encoder by its rollout.
     """
-    if not prediction.two_sided:
-        stack = looking(prediction).whole()
-        return rows_of(functional.rollout(stack.stacked()[:, None])[-1, 0], prediction)
-    encoder = _trace(prediction).stack("encoder").whole()
-    return attention_of(prediction) @ functional.rollout(encoder.stacked()[:, None])[-1, 0]
+    return rollout_row(_trace(prediction), looking(prediction), prediction.rows)
 
 
 def norms_of(prediction: Prediction) -> torch.Tensor:
@@ -52,7 +47,7 @@ def norms_of(prediction: Prediction) -> torch.Tensor:
     with recording, torch.no_grad():
         prediction.model(**_with_two_rows(prediction.inputs))
     stack = looking(replace(prediction, trace=recording.trace))
-    return rows_of(layer_norms(stack.maps[-1])["summed"], prediction)
+    return mean_row(layer_norms(stack.maps[-1])["summed"], prediction.rows)
 
 
 def _with_two_rows(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,11 +81,6 @@ def looking(prediction: Prediction) -> AttentionStack:
     if not fitting:
         raise ShapeError(f"no stack of this model looks from the {length} tokens to themselves: {listed(trace.stacks)}")
     return fitting[-1]
-
-
-def rows_of(weights: torch.Tensor, prediction: Prediction) -> torch.Tensor:
-    """The row of ``[query, key]`` at which the prediction is read; the mean row where it is read off several or all."""
-    return weights[list(prediction.rows)].mean(0) if prediction.rows else weights.mean(0)
 
 
 @with_gradients
