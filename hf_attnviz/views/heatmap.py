@@ -314,7 +314,7 @@ def _figure(values: npt.NDArray[Any], result: Result, title: str) -> Any:
     figure = figures.new_figure(width * across, height * down + 0.3)
     words = [title, *rows.labels, *columns.labels, *(text for axis in leading for text in axis.labels)]
     words += [str(axis_word(name)) for name in names.NAMES] + [str(unit_line(result.unit)), str(_OF_ROW)]
-    words += [str(statistic_words(text)[0]) for axis in leading if axis.name == STATISTIC for text in axis.labels]
+    words += [text for axis in result.axes for text in _written(axis)]
     fonts = figures.fonts_for(words)
     figures.write(figure.suptitle("", fontsize=11), title, fonts)
     if not unit and result.unit and not any(axis.name == STATISTIC for axis in leading):  # a statistic says its own
@@ -324,8 +324,8 @@ def _figure(values: npt.NDArray[Any], result: Result, title: str) -> Any:
         matrix = _shares_of_rows(values[pick]) if _by_row(result) else values[pick]
         low, high, diverging = figures.limits(matrix, scales[number])
         image = figures.heat(panel, matrix, diverging=diverging, low=low, high=high)
-        figures.label_ticks(panel.xaxis, columns.labels, fonts, rotation=90 if _long(columns) else 0)
-        figures.label_ticks(panel.yaxis, rows.labels, fonts)
+        figures.label_ticks(panel.xaxis, _written(columns), fonts, rotation=90 if _long(columns) else 0)
+        figures.label_ticks(panel.yaxis, _written(rows), fonts)
         figures.write(panel.xaxis.label, str(axis_word(columns.name)), fonts)
         figures.write(panel.yaxis.label, str(axis_word(rows.name)), fonts)
         chosen = ", ".join(_picked(axis, i) for axis, i in zip(leading, pick, strict=True))
@@ -334,6 +334,11 @@ def _figure(values: npt.NDArray[Any], result: Result, title: str) -> Any:
         bar.ax.tick_params(labelsize=8)
         figures.write(bar.ax.yaxis.label, str(_OF_ROW) if _by_row(result) else unit, fonts)
     return figure
+
+
+def _written(axis: Axis) -> list[str]:
+    """The labels of an axis as they are written on paper."""
+    return [str(statistic_words(text)[0]) for text in axis.labels] if axis.name == STATISTIC else list(axis.labels)
 
 
 def _shares_of_rows(matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -240,7 +240,7 @@ def _figure(trust: Judged, title: str) -> Any:
     names, tests, shares = trust.curves.axis(METHOD).labels, _tests(trust), _shares(trust)
     figure = figures.new_figure(2.6 * len(tests) + 0.6, 1.9 * len(names) + 0.9)
     words = [f"{statistic_words(n)[0]}: {verdict_word(trust.verdicts[n])}" for n in names]
-    fonts = figures.fonts_for([title, *words, *(str(_test_name(*test)) for test in tests)])
+    fonts = figures.fonts_for([title, *words, *(f"{_test_name(*test)}{_GOOD[test[0]]}" for test in tests)])
     figures.write(figure.suptitle("", fontsize=11), title, fonts)
     panels = figure.subplots(len(names), len(tests), squeeze=False, sharex=True, sharey="all")
     for row, name in enumerate(names):
@@ -258,7 +258,8 @@ def _figure(trust: Judged, title: str) -> Any:
             panel.tick_params(labelsize=7)
             panel.spines[["top", "right"]].set_visible(False)
             if row == 0:
-                figures.write(panel.set_title("", fontsize=8), str(_test_name(measure, way)), fonts)
+                heading = f"{_test_name(measure, way)}\n{_GOOD[measure]}"
+                figures.write(panel.set_title("", fontsize=8), heading, fonts)
             if column == 0:
                 figures.write(panel.yaxis.label, words[row], fonts)
                 panel.yaxis.label.set_fontsize(8)

@@ -198,7 +198,11 @@ def test_rows_with_units_of_their_own_have_colours_of_their_own(open_page):
 
 def test_rows_with_units_of_their_own_are_drawn_as_shares_on_paper_too():
     assert "svg" in heatmap(explanations()).figures
-    assert "largest" in heatmap(explanations()).figures["svg"]().decode()
+    drawn = heatmap(explanations()).figures["svg"]().decode()
+    assert "largest" in drawn
+    assert "raw attention" in drawn  # rows bear their names, not those of the code
+    set_language("zh")
+    assert "原始注意力" in heatmap(explanations()).figures["svg"]().decode()
 
 
 @browser

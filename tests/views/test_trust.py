@@ -143,6 +143,8 @@ def test_what_could_not_be_measured_is_drawn_empty(open_page):
 def test_headings_of_charts_keep_to_a_line_and_say_what_was_needed(open_page, judged):
     page = open_page(judged.view)
     page.set_viewport_size({"width": 1100, "height": 900})
+    widest = "es => es.map(e => { e.textContent = 'high is good · beats 100 of 100'; return e.clientHeight; })"
+    assert set(page.eval_on_selector_all(".method:nth-of-type(2) .beaten", widest)) == {17}  # one line
     heights = page.eval_on_selector_all(".method:nth-of-type(1) figcaption", "es => es.map(e => e.clientHeight)")
     assert len(set(heights)) == 1
     beaten = page.locator(".method:nth-of-type(1) .beaten").all_inner_texts()

@@ -67,7 +67,7 @@
     const caption = document.createElement("figcaption");
     const mark = attnviz.make("span", {className: passes === null ? "quiet" : passes ? "passes" : "fails"});
     mark.textContent = passes === null ? "–" : passes ? "✓" : "✗";
-    const beaten = attnviz.make("span", {className: "quiet beaten", textContent: [attnviz.say(test.good), ...(method.beaten[t] === null ? [] : [attnviz.say({en: `beats ${method.beaten[t]} of ${draws} random`, zh: `胜过 ${draws} 个随机中的 ${method.beaten[t]} 个`})])].join(" · ")});
+    const beaten = attnviz.make("span", {className: "quiet beaten", textContent: [attnviz.say(test.good), ...(method.beaten[t] === null ? [] : [attnviz.say({en: `beats ${method.beaten[t]} of ${draws}`, zh: `胜过 ${draws} 个随机中的 ${method.beaten[t]} 个`})])].join(" · ")});
     caption.append(mark, ` ${attnviz.say(test.name)}`, beaten);
     const figure = document.createElement("figure");
     figure.append(caption, svg);
