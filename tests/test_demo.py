@@ -140,6 +140,21 @@ def test_any_analysis_and_two_texts(demo: Any) -> None:
     assert "no word 'rain'; it has: <s>, sun, moon, star" in page.locator("#frame-compare").inner_text()
 
 
+def test_a_prediction_is_put_to_the_test(demo: Any) -> None:
+    page = demo(locale="zh-CN")
+    choose(page, "model", "induction")
+    page.locator("#text textarea").fill("the cat sat on my red hat the cat sat on my red")
+    page.get_by_role("tab", name="可信吗？").click()
+    page.locator("#trust-now").click()
+    frame = page.frame_locator("#frame-trust iframe")
+    frame.get_by_text("“hat”").first.wait_for(timeout=60_000)
+    assert frame.get_by_text("可信").count() >= 1
+    page.locator("#target textarea").fill("elephant")
+    page.locator("#trust-now").click()
+    page.locator("#frame-trust [role=alert]").wait_for(timeout=60_000)
+    assert "elephant" in page.locator("#frame-trust").inner_text()
+
+
 def test_the_typed_interface(address: str) -> None:
     client = gradio_client.Client(address, verbose=False)
     status, stack, head, *_ = client.predict(

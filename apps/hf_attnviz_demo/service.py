@@ -127,6 +127,16 @@ class Service:
             result = av.compare(first, other, stack=chosen, without_special=without_special, **around)
             return av.compare_view(result).frame()
 
+    def trust(self, model: str, text: str, target: str = "", *, language: str = "en") -> str:
+        """Whether the tokens that attention and other methods point at are those that the prediction depends on.
+
+        Raises:
+            AttnvizError: in words for the person who typed.
+        """
+        self._check_length(text)
+        with self._lock, av.language.speaking(language):
+            return av.trust(self._model(model), text, target=target.strip() or None).view.frame()
+
     def _model(self, name: str) -> av.Loaded:
         if name not in self.models:
             raise av.errors.UnknownNameError(
@@ -138,11 +148,7 @@ class Service:
         return self._loaded[name]
 
     def _trace(self, model: str, text: str, pair: str, new_tokens: int, keep: tuple[str, ...] = ("maps",)) -> av.Trace:
-        if len(text) + len(pair) > LONGEST_TEXT:
-            raise av.errors.ArgumentError(
-                f"the text has {len(text) + len(pair):,} characters, the demo takes {LONGEST_TEXT:,}; "
-                "for longer ones use the command line: attnviz view"
-            )
+        self._check_length(text + pair)
         key = (model, text, pair, new_tokens, keep)
         if key not in self._traces:
             loaded = self._model(model)
@@ -152,6 +158,13 @@ class Service:
                 self._traces.popitem(last=False)
         self._traces.move_to_end(key)
         return self._traces[key]
+
+    def _check_length(self, text: str) -> None:
+        if len(text) > LONGEST_TEXT:
+            raise av.errors.ArgumentError(
+                f"the text has {len(text):,} characters, the demo takes {LONGEST_TEXT:,}; for longer ones use the "
+                "command line: attnviz view"
+            )
 
     def _status(self, trace: av.Trace, words: dict[str, str]) -> str:
         error = max(m.error for m in trace.maps)
