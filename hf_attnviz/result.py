@@ -117,8 +117,8 @@ class Result:
     def _known_baseline(self) -> torch.Tensor:
         if self.baseline is None:
             raise ArgumentError(
-                f"{self.method} has no baseline of uniform attention; rollout, alti (rolled out), flow, head_statistics, "
-                "head_roles, sinks and image_distance have one"
+                f"{self.method} has no baseline of uniform attention; rollout, alti (rolled out), flow, "
+                "head_statistics, head_roles, sinks and image_distance have one"
             )
         return self.baseline
 
