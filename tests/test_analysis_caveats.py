@@ -171,3 +171,13 @@ def test_a_picture_tells_how_much_its_patches_give_to_what_is_no_patch() -> None
     trace = replace(trace, maps=tuple(replace(m, queries=labels, keys=labels) for m in trace.maps))
     share = float(trace.encoder.stacked()[..., 1:, 0].mean())
     assert f"{share:.0%} of the patches' weight lies on these other tokens" in sentences(av.image_distance(trace))
+
+
+@pytest.mark.parametrize("name", sorted({*av.analyses(), "attention_gradient", "head_importance", "relevance"}))
+def test_what_is_no_trace_is_refused_in_words(name: str) -> None:
+    analyse, trace = getattr(av, name), trace_of(softmax(1, 1, 3, 3))
+    for wrong in (None, trace.encoder, [None]):
+        with pytest.raises(av.errors.ArgumentError, match=r"expected .*trace.*, got"):
+            analyse(wrong)
+    with pytest.raises(av.errors.ArgumentError, match="expected .*trace.*, got"):
+        analyse([])

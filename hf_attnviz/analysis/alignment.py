@@ -7,6 +7,7 @@ from typing import Final, Literal
 import torch
 
 from hf_attnviz import functional
+from hf_attnviz.analysis.pooling import stack_of
 from hf_attnviz.analysis.sides import Side, source_side, target_side
 from hf_attnviz.axes import HEAD, KEY, LAYER, QUERY, STATISTIC
 from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
@@ -97,7 +98,7 @@ def alignment(
         ArgumentError: no token is left on one side, or words of what has none (frames, patches).
     """
     targets, sources, every, left_out = between(trace, stack, read, words, special)
-    layers = trace.stack(stack).layers
+    layers = stack_of(trace, stack).layers
     weights, axes = every, [Axis(QUERY, targets), Axis(KEY, sources)]
     if head == "mean":
         weights = weights.mean(1)
@@ -164,7 +165,7 @@ def between(
 
     Arguments as in :func:`alignment`.
     """
-    chosen = trace.stack(stack)
+    chosen = stack_of(trace, stack)
     one = chosen.maps[0].plain()
     sides = target_side(trace, one, read), source_side(one)
     rows, columns = sides if special else (_text(sides[0], "target"), _text(sides[1], "source"))

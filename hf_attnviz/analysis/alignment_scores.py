@@ -7,6 +7,7 @@ import torch
 
 from hf_attnviz import functional
 from hf_attnviz.analysis.alignment import between
+from hf_attnviz.analysis.pooling import listed_traces
 from hf_attnviz.analysis.sides import READS
 from hf_attnviz.axes import HEAD, LAYER, STATISTIC
 from hf_attnviz.errors import ArgumentError, ShapeError
@@ -58,7 +59,7 @@ def alignment_scores(
         ShapeError: traces whose layers or heads differ.
     """
     alone = isinstance(traces, Trace)
-    several = [traces] if isinstance(traces, Trace) else list(traces)
+    several = listed_traces(traces)
     layers = _same_layers(several, stack)
     certain = _each(sure, len(several), alone)
     allowed = _each(sure if possible is None else possible, len(several), alone)
@@ -106,8 +107,6 @@ def _about_chance(chances: Sequence[float]) -> list[Text]:
 
 
 def _same_layers(traces: Sequence[Trace], stack: str) -> tuple[int, ...]:
-    if not traces:
-        raise ArgumentError("expected a trace or several, got none")
     layers = {trace.stack(stack).layers for trace in traces}
     if len(layers) > 1:
         raise ShapeError("these traces differ in layers; analyse traces of one model together")

@@ -7,6 +7,7 @@ import torch
 from hf_attnviz import functional
 from hf_attnviz.analysis.caveats import UNTESTED
 from hf_attnviz.analysis.norms import layer_axis, pair_axes, proof_of, rows_of
+from hf_attnviz.analysis.pooling import stack_of
 from hf_attnviz.errors import NotKeptError
 from hf_attnviz.functional.alti import contributions_of
 from hf_attnviz.language import Text
@@ -42,7 +43,7 @@ def alti(trace: Trace, *, stack: str | None = None, rolled: bool = True) -> Resu
     Raises:
         NotKeptError: the trace does not tell of what a layer's output is made, or (rolled) is cross-attention.
     """
-    chosen = trace.stack(stack)
+    chosen = stack_of(trace, stack)
     if rolled and chosen.maps[0].kind == "cross":
         raise NotKeptError("cross-attention has no layers to follow down to its keys; ask for each: rolled=False")
     values = torch.stack([_of_layer(m) for m in (chosen.whole() if rolled else chosen)])

@@ -61,6 +61,7 @@ def parked_share(attention: torch.Tensor, special: torch.Tensor, rows: int, *, w
     """The same of ``[layer, batch, head, query, key]`` that is zero where no token is; ``special`` ``[batch, key]``;
     ``where`` names the text."""
     one = upcast(attention[..., 0]).sum((1, 3)) / rows
+    special = special.to(attention.device)
     others = torch.stack([(upcast(layer) * special[:, None, None]).sum((0, 2, 3)) for layer in attention]) / rows
     first, marked = (float(share.nanmean()) for share in (one, others))
     en, zh = (" in " + where.en, where.zh) if where else ("", "")

@@ -10,9 +10,10 @@ from torch.nn.functional import pad
 
 from hf_attnviz import functional
 from hf_attnviz.analysis.caveats import nan_weights
+from hf_attnviz.analysis.pooling import listed_traces, stack_of
 from hf_attnviz.analysis.steps import producing_rows, rows_by_step
 from hf_attnviz.axes import BATCH, HEAD, LAYER, STATISTIC, STEP
-from hf_attnviz.errors import ArgumentError, ShapeError
+from hf_attnviz.errors import ShapeError
 from hf_attnviz.functional.evolution import NO_KEY
 from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
@@ -224,14 +225,12 @@ class _Generation:
 
 
 def _several(traces: Trace | Sequence[Trace], stack: str | None) -> list[_Generation]:
-    several = [traces] if isinstance(traces, Trace) else list(traces)
-    if not several:
-        raise ArgumentError("expected a trace or several, got none")
-    return [_Generation(trace, _chosen(trace, stack)) for trace in several]
+    return [_Generation(trace, _chosen(trace, stack)) for trace in listed_traces(traces)]
 
 
 def _chosen(trace: Trace, stack: str | None) -> AttentionStack:
-    return trace.stack(stack or next((name for name in ("decoder", "cross") if name in trace.stacks), None))
+    found = trace.stacks if isinstance(trace, Trace) else ()
+    return stack_of(trace, stack or next((name for name in ("decoder", "cross") if name in found), None))
 
 
 def _filled(values: torch.Tensor, steps: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from hf_attnviz import functional
 from hf_attnviz.analysis.caveats import UNTESTED, nan_weights
-from hf_attnviz.analysis.pooling import pooled
+from hf_attnviz.analysis.pooling import listed_traces, pooled, stack_of
 from hf_attnviz.axes import HEAD, KEY, LAYER, QUERY
 from hf_attnviz.errors import NotKeptError, listed
 from hf_attnviz.language import Text
@@ -44,7 +44,7 @@ def attention_gradient(trace: Trace, *, stack: str | None = None, target: str = 
     Raises:
         NotKeptError: the trace has no gradients; the message says what to capture.
     """
-    chosen = trace.stack(stack)
+    chosen = stack_of(trace, stack)
     gradient = gradients_of(chosen)
     values = functional.attention_gradient(chosen.stacked()[:, None], gradient[:, None])[:, 0]
     heads = Axis(HEAD, tuple(map(str, range(values.shape[1]))))
@@ -64,7 +64,7 @@ def relevance(trace: Trace, *, stack: str | None = None, target: str = "") -> Re
     Raises:
         NotKeptError: the trace has no gradients, or not all rows or stacks; the message says what to capture.
     """
-    chosen = trace.stack(stack)
+    chosen = stack_of(trace, stack)
     if chosen.maps[0].kind == "cross":
         three = {name: _pair(trace, name) for name in ("encoder", "decoder", chosen.name)}
         values = functional.relevance_encoder_decoder(
@@ -94,7 +94,7 @@ def head_importance(
         NotKeptError: a trace has no gradients, or not all its rows; the message says what to capture.
     """
     data, slopes = pooled(traces, stack), pooled(traces, stack, of=gradients_of)
-    for one in [traces] if isinstance(traces, Trace) else traces:
+    for one in listed_traces(traces):
         _with_all_rows(one.stack(stack))
     values = functional.head_importance(data.attention, slopes.attention, normalise=normalise)
     about = _about(data.stack.name, target) | {"sequences": data.attention.shape[1], "normalise": normalise}

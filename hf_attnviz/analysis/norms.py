@@ -6,6 +6,7 @@ from typing import Any, Final
 import torch
 
 from hf_attnviz.analysis.caveats import UNTESTED, nan_weights
+from hf_attnviz.analysis.pooling import stack_of
 from hf_attnviz.axes import HEAD, KEY, LAYER, QUERY, STATISTIC
 from hf_attnviz.functional.value_norms import norms_of
 from hf_attnviz.language import Text
@@ -49,7 +50,7 @@ def norms(trace: Trace, *, stack: str | None = None, heads: bool = False, shares
     Raises:
         NotKeptError: the trace does not tell of what a layer's output is made; the message says what to do.
     """
-    chosen = trace.stack(stack)
+    chosen = stack_of(trace, stack)
     found = [layer_norms(m) for m in chosen]
     weights = chosen.stacked().to(found[0]["summed"].dtype)
     names = ("weighted",) if heads else _known(found, _OF_PAIRS)
@@ -75,7 +76,7 @@ def mixing_ratio(trace: Trace, *, stack: str | None = None) -> Result:
     ``mixing_with_residual``, and, where a layer norms the sum, ``mixing_normalised``. Arguments and errors as in
     :func:`norms`.
     """
-    chosen = trace.stack(stack)
+    chosen = stack_of(trace, stack)
     found = [layer_norms(m) for m in chosen]
     names = _known(found, ("mixing", "mixing_with_residual", "mixing_normalised"))
     values = torch.stack([_stacked(found, name) for name in names])

@@ -7,6 +7,7 @@ import torch
 
 from hf_attnviz import functional
 from hf_attnviz.analysis.caveats import UNTESTED, nan_weights
+from hf_attnviz.analysis.pooling import stack_of
 from hf_attnviz.axes import KEY, LAYER, QUERY
 from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
@@ -45,7 +46,7 @@ def rollout(
     Raises:
         NotKeptError: cross-attention, or maps without all their rows.
     """
-    chosen = trace.stack(stack).whole()
+    chosen = stack_of(trace, stack).whole()
     options: dict[str, Any] = {
         "residual": residual,
         "head_fusion": head_fusion,

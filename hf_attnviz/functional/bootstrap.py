@@ -57,6 +57,8 @@ class Tally:
         if resamples < 1:
             raise ArgumentError(f"expected at least one resample, got {resamples}; {RESAMPLES} is usual")
         examples = self.totals.shape[0]
+        if not examples:
+            raise ArgumentError("expected at least one example, got none")
         counts = self.counts.expand(self.totals.shape)
         times = _times_drawn(examples, resamples, seed).to(self.totals.device)
         parts = zip(_parts(self.totals.double()), _parts(counts.double()), strict=True)

@@ -93,6 +93,11 @@ def test_many_columns_are_the_same_as_few():
         close(low[column], Tally(totals[:, column : column + 1], torch.ones(5, 1)).interval(resamples=50)[0][0])
 
 
+def test_no_example_is_refused():
+    with pytest.raises(ArgumentError, match="at least one example"):
+        Tally(torch.zeros(0, 2), torch.zeros(0, 2)).interval()
+
+
 def test_what_is_no_level_is_refused():
     with pytest.raises(ArgumentError, match="level"):
         tally([[1.0]]).interval(level=95)
