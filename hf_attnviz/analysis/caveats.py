@@ -12,6 +12,7 @@ from hf_attnviz.analysis.pooling import Pooled
 from hf_attnviz.functional import Tally
 from hf_attnviz.functional.checks import upcast
 from hf_attnviz.language import Text
+from hf_attnviz.role_names import OF_ROLES
 from hf_attnviz.trace import AttentionStack
 
 UNTESTED: Final = Text(
@@ -45,8 +46,9 @@ def undefined(found: Mapping[str, Tally], lacking: Text, *, told: Iterable[str] 
     names = [name for name, tally in found.items() if name not in set(told) and not bool(tally.counts.any())]
     if not names:
         return []
-    listed = ", ".join(names)
-    return [Text(f"Undefined here: {listed}. {lacking.en}", f"此处未定义：{listed}。{lacking.zh}")]
+    named = [OF_ROLES[name][0] if name in OF_ROLES else Text(name, name) for name in names]
+    en, zh = ", ".join(one.en for one in named), "、".join(one.zh for one in named)
+    return [Text(f"Undefined here: {en}. {lacking.en}", f"此处未定义：{zh}。{lacking.zh}")]
 
 
 def parked(data: Pooled) -> Text:

@@ -110,19 +110,7 @@ def pooled(
         ArgumentError: no trace at all, or something else.
         ShapeError: traces whose layers or heads differ.
     """
-<<<<<<< HEAD
-    several = [traces] if isinstance(traces, Trace) else list(traces)
-    if not several:
-        raise ArgumentError("expected a trace or several, got none")
-    for one in several:
-        if not isinstance(one, Trace):
-            raise ArgumentError(
-                f"expected a trace or several, got {type(one).__name__}; a trace is recording.trace, or "
-                "av.trace_text(model, text)"
-            )
-=======
     several = listed_traces(traces)
->>>>>>> r4-numbers
     stacks = [trace.stack(stack) for trace in several]
     attention = [of(one) for one in stacks]
     if len({(one.layers, maps.shape[1]) for one, maps in zip(stacks, attention, strict=True)}) > 1:

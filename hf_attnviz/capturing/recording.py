@@ -129,18 +129,24 @@ class Recording:
     # ---- opening and closing
 
     def __enter__(self) -> "Recording":
-        if self._listener is None:
-            self.open()
+        # First the block, then the hooks: in between, another thread that runs the model would be taken for a helper.
         self.in_block = True
         scope.enter_block(self)
+        try:
+            if self._listener is None:
+                self.open()
+        except BaseException:
+            self.in_block = False
+            scope.leave_block(self)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
+        self.detach()
         self.in_block = False
         scope.leave_block(self)
-        self.detach()
         if kind is None:
             self.check()
 
