@@ -222,8 +222,8 @@ def _reading(trust: Judged) -> list[Text]:
             f"The rule: a chart is passed (✓) if the mean of its curve beats the {rule:g}th percentile of the random "
             f"rankings, that is at least {needed} of the {draws}. “Trust” if all four charts are passed, “do not "
             "trust” if none is, else “undecided”; so is a ranking that does as well as the best where not even "
-            "the best can pass. Each method is tested for itself: that one of several passes by luck is likelier than that "
-            "a single one does.",
+            "the best can pass. Each method is tested for itself: that one of several passes by luck is "
+            "likelier than that a single one does.",
             f"规则：曲线平均值胜过随机排序的第 {rule:g} 百分位，即 {draws} 个中至少 {needed} 个，该图通过（✓）。"
             "四幅全部通过为“可信”，无一通过为“不可信”，其余为“无法判定”；若连最好的排序也无法通过，与之不相上下者亦然。"
             "各方法分别检验：方法越多，其中有一种碰巧通过的机会越大。",
