@@ -133,6 +133,11 @@ def test_results_are_labelled_and_say_what_they_leave_out() -> None:
     assert norms.axis("statistic").labels == ("mean_weight", "summed", "with_residual", "normalised")
     torch.testing.assert_close(norms.values.sum(-1), torch.ones(4, 2, 6))
     assert norms.parameters["blocks"] == "post-norm" and norms.parameters["largest_deviation"] < 1e-5
+    weights = trace.encoder.stacked().double().mean(1).float()
+    torch.testing.assert_close(norms.select(statistic="mean_weight").values, weights)
+    for name in ("summed", "with_residual", "normalised"):
+        found = torch.stack([layer_norms(m)[name] for m in trace.maps])
+        torch.testing.assert_close(norms.select(statistic=name).values, found / found.sum(-1, keepdim=True))
     lengths = av.norms(trace, shares=False)
     torch.testing.assert_close(lengths.select(statistic="summed").values[0], layer_norms(trace.maps[0])["summed"])
     heads = av.norms(trace, heads=True)
