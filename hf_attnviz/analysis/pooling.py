@@ -87,8 +87,11 @@ def listed_traces(traces: Trace | Sequence[Trace]) -> list[Trace]:
     Raises:
         ArgumentError: none, or something else.
     """
-    if not isinstance(traces, Trace | Iterable):
-        raise ArgumentError(f"expected a trace or several, got {type(traces).__name__}; take recording.traces")
+    if isinstance(traces, str) or not isinstance(traces, Trace | Iterable):
+        raise ArgumentError(
+            f"expected a trace or several, got {type(traces).__name__}; take recording.traces, or make one with "
+            "av.trace_text(model, text)"
+        )
     several = [traces] if isinstance(traces, Trace) else list(traces)
     if not several:
         raise ArgumentError("expected a trace or several, got none")

@@ -110,12 +110,24 @@ def _again(site: Site, seen: Seen, forbidden: torch.Tensor) -> tuple[torch.Tenso
     value, weights = seen.vectors().get("value"), seen.proved.weights
     if value is None or weights.dim() != 4:
         raise CaptureError(f"{site.stack} layer {site.layer} does not show its values; ablate its heads instead")
-    cut = _without(weights, forbidden)
+    cut = _without(weights, forbidden, _visible(site, weights))
     values = value.repeat_interleave(weights.shape[1] // value.shape[1], dim=1)
     return (cut.to(values.dtype) @ values).transpose(1, 2), cut
 
 
-def _without(weights: torch.Tensor, forbidden: torch.Tensor) -> torch.Tensor:
+def _visible(site: Site, weights: torch.Tensor) -> torch.Tensor:
+    """Which keys a query may look at ``[batch, 1, query, key]``: where any query looks ahead, all of them.
+
+    Weights do not tell: one of zero may be too small for its dtype.
+    """
+    keys, queries = (places.to(weights.device) for places in (site.keys, site.queries))
+    ahead = (keys[:, None, :] > queries[:, :, None])[:, None]
+    all_of_them = site.stack == "cross" or bool((weights * ahead).any())
+    real = (keys >= 0)[:, None, None, :]
+    return real.expand_as(ahead) if all_of_them else real & ~ahead
+
+
+def _without(weights: torch.Tensor, forbidden: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
     """Rows without some of their keys, the others (and a sink that is no key) scaled up in proportion.
 
     Raises:
@@ -127,9 +139,7 @@ def _without(weights: torch.Tensor, forbidden: torch.Tensor) -> torch.Tensor:
     beyond = torch.where(whole > 0, 1 - whole, 0)
     sinks = beyond.amax(-2, keepdim=True) > loose  # every row of a head has the same one
     remaining = kept + torch.where(sinks, beyond.clamp(min=0), 0)
-    lost = (kept < torch.finfo(weights.dtype).tiny) & (exact.amax(1, keepdim=True).masked_fill(forbidden, 0) > 0).any(
-        -1, keepdim=True
-    )  # other heads look at keys that are not forbidden
+    lost = (kept < torch.finfo(weights.dtype).tiny) & (visible & ~forbidden).any(-1, keepdim=True)
     if bool((hit & (lost | (sinks & (kept > 0) & (remaining < _SURE * loose)))).any()):
         raise CaptureError(
             f"next to nothing is left of a row once its keys are forbidden, too little to be scaled up in "

@@ -9,9 +9,10 @@ import contextlib
 import functools
 import re
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import nn
@@ -33,6 +34,9 @@ from hf_attnviz.errors import CaptureError
 
 if TYPE_CHECKING:
     from hf_attnviz.capturing.recording import Recording
+
+
+_NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Listener:
@@ -235,7 +239,8 @@ class Listener:
 
     # ---- hooks
 
-    def _enter_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _enter_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] = _NONE) -> None:
+        # torch puts a hook on before it notes that it takes kwargs; another thread may come by in between
         if torch.compiler.is_compiling():  # the code made from this trace serves others, too
             return
         session = scope.session_of(self.recording)
@@ -315,7 +320,9 @@ class Listener:
             session.current.side = self._reads(session, named_arguments(module, args, kwargs))
 
 
-def _context(session: scope.Session, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> scope.Context:
+def _context(
+    session: scope.Session, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> scope.Context:
     """A call that begins; inside a module that a user speaks for, and on our own side paths, no other is asked."""
     extract = None if session.stated or scope.is_deaf() else extract_of(module)
     return scope.Context(module, args, kwargs, extract=extract)

@@ -128,24 +128,22 @@ class Recording:
 
     # ---- opening and closing
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the hooks are on."""
+        return self._listener is not None
+
     def __enter__(self) -> "Recording":
-        # First the block, then the hooks: in between, another thread that runs the model would be taken for a helper.
+        if self._listener is None:
+            self._open(in_block=True)
         self.in_block = True
         scope.enter_block(self)
-        try:
-            if self._listener is None:
-                self.open()
-        except BaseException:
-            self.in_block = False
-            scope.leave_block(self)
-            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         self.detach()
-        self.in_block = False
         scope.leave_block(self)
         if kind is None:
             self.check()
@@ -154,8 +152,12 @@ class Recording:
         """Put the hooks on. Whatever fails half-way, everything already put on comes off."""
         if self._listener is not None:
             raise CaptureError("this recording is open already; open a second one with av.capture(model)")
-        self._listener = Listener(self)
+        self._open(in_block=False)
         return self
+
+    def _open(self, *, in_block: bool) -> None:
+        self.in_block = in_block  # before the first hook is on: other threads go by it
+        self._listener = Listener(self)
 
     def detach(self) -> None:
         """Take every hook off; what was recorded stays. Calling it twice does no harm."""

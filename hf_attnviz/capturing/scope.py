@@ -121,9 +121,9 @@ def hears(recording: "Recording") -> bool:
     Two blocks on one model in two tasks or threads hear their own runs only. A recording attached by hand hears all,
     and a thread that stands in no block is heard by all: it may be anybody's helper.
     """
-    if _thread.deaf:
+    if _thread.deaf or not recording.is_open:  # a call may be under way at a door that somebody has just left
         return False
-    blocks = [block for ref in _blocks.get() if (block := ref()) is not None and block.in_block]
+    blocks = [block for ref in _blocks.get() if (block := ref()) is not None and block.in_block and block.is_open]
     if _thread.strangers is not None and not recording.intervenes:
         return recording in blocks and recording not in _thread.strangers
     return not blocks or recording in blocks or not recording.in_block

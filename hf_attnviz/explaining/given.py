@@ -46,13 +46,26 @@ def one_example(model: Any, processor: Any, inputs: str | Mapping[str, Any]) -> 
     else:
         raise ArgumentError(f"expected a text or the model's inputs (a dict of tensors), got {type(inputs).__name__}")
     given.pop("labels", None)
-    sizes = {name: len(given[name]) for name in _READ if isinstance(given.get(name), Tensor)}
+    sizes = {name: _size(name, given[name]) for name in _READ if name in given}
     if any(size != 1 for size in sizes.values()):
         raise ArgumentError(f"expected one example, got batches of {sizes}; explain one at a time")
     given = {name: value.clone() if isinstance(value, Tensor) else value for name, value in given.items()}
     if "input_ids" in given and can_generate(model) and not {"decoder_input_ids", "decoder_inputs_embeds"} & set(given):
         given |= decoder_start(model)  # a classifier with a decoder makes what that reads of the text itself
-    return _without_padding(given)
+    given = _without_padding(given)
+    if isinstance(given.get("input_ids"), Tensor) and not given["input_ids"].numel():
+        raise ArgumentError("the text is empty, or padding from end to end; expected at least one token")
+    return given
+
+
+def _size(name: str, value: Any) -> int:
+    """How many examples there are."""
+    axes, kinds = ("[1, position]", (torch.long, torch.int)) if name == "input_ids" else ("[1, …]", None)
+    fits = isinstance(value, Tensor) and value.dim() >= 2 and (kinds is None or value.dtype in kinds)
+    if not fits:
+        came = f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+        raise ArgumentError(f"expected {name} {axes}, a tensor{' of ids' if kinds else ''}; got {came}")
+    return len(value)
 
 
 def _without_padding(given: dict[str, Any]) -> dict[str, Any]:

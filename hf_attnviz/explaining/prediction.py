@@ -10,7 +10,7 @@ import torch
 from hf_attnviz.capturing.pipeline import model_of, processor_of
 from hf_attnviz.capturing.recording import Recording
 from hf_attnviz.capturing.text import can_generate, tokenizer_of
-from hf_attnviz.capturing.wrappers import unwrapped
+from hf_attnviz.capturing.wrappers import refuse_compiled, unwrapped
 from hf_attnviz.errors import ArgumentError, CaptureError, listed
 from hf_attnviz.explaining.given import one_example, reads_alone, refuse_training
 from hf_attnviz.explaining.target import Target, TargetLike, is_two_sided, meant
@@ -83,6 +83,7 @@ def predicted(model: Any, inputs: str | Mapping[str, Any], *, target: TargetLike
         ArgumentError: a model in training mode, no text, more than one, or a target that is not there.
     """
     module = unwrapped(model_of(model))
+    refuse_compiled(module)
     reads = processor if processor is not None else processor_of(model)
     refuse_training(module)
     given = _one_text(module, reads, inputs)

@@ -1,5 +1,6 @@
 """Interventions against the same thing done by hand to the model's own weights, hooks and masks."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -509,23 +510,106 @@ def test_a_patch_in_a_generation_takes_each_step_from_its_own() -> None:
 
 
 def test_four_threads_silence_four_heads_of_one_model() -> None:
+    """They come and go at one another's hooks and doors; each hears its own runs, and nobody else's."""
     model, read = tiny("gpt2"), ids(1, 6)
-    expected, found = {}, dict[int, list[bool]]()
+    found = dict[int, list[bool]]()
 
     def silenced(head: int) -> torch.Tensor:
-        with torch.no_grad(), av.ablate(model, heads=[(0, head)]):
+        with torch.no_grad(), av.ablate(model, heads=[(0, head)]), av.capture(model) as recording:
             logits: torch.Tensor = model(read).logits
+        assert len(recording.calls) == 2
         return logits
 
     expected = {head: silenced(head) for head in range(4)}
 
     def run(head: int) -> None:
-        found[head] = [torch.equal(silenced(head), expected[head]) for _ in range(10)]
+        found[head] = [torch.equal(silenced(head), expected[head]) for _ in range(15)]
 
-    threads = [threading.Thread(target=run, args=(head,)) for head in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=run, args=(head,)) for head in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
     assert all(all(found[head]) for head in range(4))
     assert "forward" not in model.__dict__
+
+
+# ---- where no mask can be given: what is left of a row is scaled up
+
+
+class WithSink(torch.nn.Module):
+    """Attention by hand whose heads may look at a learned sink that is no key."""
+
+    def __init__(self, sinks: list[float], bias: torch.Tensor) -> None:
+        super().__init__()
+        self.project, self.out = torch.nn.Linear(8, 24), torch.nn.Linear(8, 8)
+        self.sinks, self.bias = torch.nn.Parameter(torch.tensor(sinks)), bias
+
+    def scores(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        query, key, value = (t.unflatten(-1, (2, 4)).transpose(1, 2) for t in self.project(x).chunk(3, dim=-1))
+        scores = query @ key.mT + self.bias.to(x.dtype)
+        sinks = self.sinks[None, :, None, None].expand(*scores.shape[:3], 1)
+        return torch.cat([scores, sinks.to(scores.dtype)], dim=-1), value
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scores, value = self.scores(x)
+        return self.out((scores.softmax(-1)[..., :-1] @ value).transpose(1, 2).flatten(2))
+
+
+def sunk(sinks: list[float], key: int, strength: float, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a model gives when query 3 may not look at ``key``, by us and by its own arithmetic in float64."""
+    torch.manual_seed(0)
+    bias = torch.zeros(5, 5)
+    bias[3, 1] = strength
+    model, x = WithSink(sinks, bias).to(dtype).eval(), torch.randn(1, 5, 8).to(dtype)
+    with torch.no_grad(), av.knock_out(model, queries=[3], keys=[key]):
+        found = model(x)
+    exact = model.double()
+    scores, value = exact.scores(x.double())
+    scores[:, :, 3, key] = -torch.inf
+    return found, exact.out((scores.softmax(-1)[..., :-1] @ value).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("sinks", [[1.0, -1.0], [2.0, -torch.inf]], ids=str)
+def test_a_sink_by_hand_keeps_its_share_too(sinks: list[float]) -> None:
+    for key, strength in ((0, 0.0), (1, 3.0)):
+        found, expected = sunk(sinks, key, strength, torch.float32)
+        torch.testing.assert_close(found.double(), expected, atol=2e-6, rtol=1e-5)
+
+
+def test_without_a_sink_little_is_enough_and_beside_one_it_is_refused() -> None:
+    none = [-torch.inf, -torch.inf]
+    found, expected = sunk(none, 1, 12.0, torch.float32)
+    torch.testing.assert_close(found.double(), expected, atol=2e-6, rtol=1e-5)
+    found, expected = sunk(none, 1, 12.0, torch.bfloat16)
+    torch.testing.assert_close(found.double(), expected, atol=2e-2, rtol=2e-2)
+    for sinks, strength, dtype in (([1.0, 1.0], 14.0, torch.float32), ([1.0, 1.0], 5.0, torch.bfloat16)):
+        with pytest.raises(av.errors.CaptureError, match="run the model in a finer dtype"):
+            sunk(sinks, 1, strength, dtype)
+    with pytest.raises(av.errors.CaptureError, match="next to nothing is left"):
+        sunk(none, 1, 150.0, torch.float32)  # the other keys' weights are all zero by now
+
+
+def test_a_kernel_of_ones_own_is_not_mistaken_for_the_models_eager_function() -> None:
+    """It attends half as sharply; what is left of its rows is scaled up, not what another function would give."""
+
+    def softer(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float, **_: Any) -> Any:
+        scores = (query @ key.mT) * scaling / 2
+        ahead = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+        return (scores.masked_fill(ahead, -torch.inf).softmax(-1) @ value).transpose(1, 2), None
+
+    transformers.AttentionInterface.register("softer", softer)
+    transformers.AttentionMaskInterface.register("softer", lambda *_, **__: None)
+    model, read = tiny("gpt2", "softer"), ids(1, 8)
+    with torch.no_grad(), av.capture(model) as plain:
+        model(read)
+    with torch.no_grad(), av.knock_out(model, queries=[6], keys=[2]), av.capture(model) as cut:
+        model(read)
+    expected = plain.calls[0].weights.log()
+    expected[:, :, 6, 2] = -torch.inf
+    torch.testing.assert_close(cut.calls[0].weights, expected.softmax(-1), atol=1e-6, rtol=1e-5)

@@ -137,3 +137,46 @@ def test_every_pass_of_long_work_is_a_step_that_was_announced(monkeypatch: pytes
     av.trust(model, GIVEN, methods=["attention"], replacement=3, rule=av.TrustRule(draws=20))
     assert count.of("running the text without heads") == [2 + 7, 2 + 7]
     assert count.of("running the text without some")[1] > 1
+
+
+@pytest.mark.parametrize(
+    ("ids_given", "match"),
+    [
+        (ids(1, 5)[0], r"expected input_ids \[1, position\], a tensor of ids; got \(5,\)"),
+        ([[3, 4, 5]], r"expected input_ids \[1, position\], a tensor of ids; got list"),
+        (torch.rand(1, 4), "of torch.float32"),
+        (ids(2, 4), "one at a time"),
+        (torch.zeros(1, 0, dtype=torch.long), "the text is empty"),
+    ],
+)
+def test_what_is_no_text_is_refused_alike_everywhere(ids_given: Any, match: str) -> None:
+    for analysis in (av.explain, av.trust, av.hotflip, av.value_zeroing):
+        with pytest.raises(ArgumentError, match=match):
+            analysis(tiny("gpt2"), {"input_ids": ids_given})
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_padding_from_end_to_end_and_compiled_models_are_refused_alike_everywhere() -> None:
+    given = GIVEN | {"attention_mask": torch.zeros(1, 10, dtype=torch.long)}
+    compiled = torch.compile(tiny("gpt2"), backend="eager")
+    for analysis in (av.explain, av.trust, av.hotflip, av.value_zeroing):
+        with pytest.raises(ArgumentError, match="padding from end to end"):
+            analysis(tiny("gpt2"), given)
+        with pytest.raises(av.errors.CaptureError, match="compiled before"):
+            analysis(compiled, GIVEN)
+
+
+def test_labels_are_no_part_of_what_is_read() -> None:
+    """A decoder would read the text of the labels; it starts from its start token."""
+    model = tiny("bart")
+    with_labels = av.explain(model, GIVEN | {"labels": ids(1, 4)}, methods=["saliency"])
+    assert torch.equal(with_labels.values, av.explain(model, GIVEN, methods=["saliency"]).values)
+    assert with_labels.parameters["target"].endswith("at position 0")
+
+
+def test_the_sink_is_the_share_of_the_row_on_the_first_and_on_special_tokens() -> None:
+    given = {"input_ids": torch.tensor([[1, 7, 8, 2, 9, 10, 11, 12]])}  # 1 begins a text, 2 ends it
+    row = av.explain(tiny("gpt2"), given, methods=["attention"]).values[0].double()
+    sink = av.trust(tiny("gpt2"), given, methods=["attention"], replacement=3, rule=av.TrustRule(draws=20)).sink
+    assert sink is not None
+    torch.testing.assert_close(sink.values, torch.stack([row[0], row[0] + row[3]]), atol=1e-6, rtol=1e-5)

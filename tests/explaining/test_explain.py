@@ -371,3 +371,23 @@ def test_what_is_no_text_and_no_trace_is_named() -> None:
         av.trace_text(av.load_model("induction"), ["sun", "moon"])  # type: ignore[arg-type]
     with pytest.raises(av.errors.ArgumentError, match="expected a trace or several, got str.*trace_text"):
         av.head_roles("sun moon")  # type: ignore[arg-type]
+
+
+class Shared(torch.nn.Module):
+    """An encoder and a decoder with one embedding: logit_c = Σ_i w_c · e(source_i) + 3 Σ_i w_c · e(read_i)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.out = torch.nn.Embedding(11, 4), torch.nn.Linear(4, 3, bias=False)
+
+    def forward(self, input_ids: torch.Tensor, decoder_input_ids: torch.Tensor) -> torch.Tensor:
+        return self.out(self.embed(input_ids).sum(1) + 3 * self.embed(decoder_input_ids).sum(1))
+
+
+def test_an_embedding_that_serves_two_texts_is_followed_for_the_one_that_is_explained() -> None:
+    torch.manual_seed(0)
+    model, source = Shared().double().eval(), torch.tensor([[3, 1, 4, 1]])
+    inputs = {"input_ids": source, "decoder_input_ids": torch.tensor([[5, 9, 2, 6]])}
+    found = av.explain(model, inputs, target=1, methods=["integrated_gradients"], settings=av.Settings(steps=3))
+    expected = model.embed(source)[0] @ model.out.weight[1]
+    torch.testing.assert_close(found.values[0], expected.detach(), atol=1e-7, rtol=1e-7)
