@@ -28,6 +28,11 @@ _NO_SHARES: Final = Text(
     "Each row holds the token's own 1, with which it began; rows do not sum to one, and negative effects were cut off.",
     "每行含该词元自身起始的 1；各行之和不为一，负的作用已被截去。",
 )
+_SATURATED: Final = Text(
+    "Where a head is sure, its softmax is flat and its gradient vanishes: relevance may pass over the very token that "
+    "a saturated head carries.",
+    "头非常确定时，其 softmax 饱和、梯度消失：相关性可能恰好略过饱和的头所搬运的那个词元。",
+)
 _FIRST_ORDER: Final = Text(
     "To first order, minus what the scalar would change by if that one weight became 0 and nothing else moved.",
     "一阶近似：若仅该权重变为 0 而其余不变，标量改变量的相反数。",
@@ -74,7 +79,7 @@ def relevance(trace: Trace, *, stack: str | None = None, target: str = "") -> Re
         attention, gradient = _pair(trace, chosen.name)
         values = functional.relevance(attention[:, None], gradient[:, None])[0]
     shares = () if chosen.maps[0].kind == "cross" else (_NO_SHARES,)
-    notes = (*_named(target), *shares, *_unknown(chosen), _ROUNDING, UNTESTED)
+    notes = (*_named(target), *shares, *_unknown(chosen), _SATURATED, _ROUNDING, UNTESTED)
     return Result(values, _sides(chosen), "relevance", _about(chosen.name, target), _CHEFER, "relevance", notes)
 
 
