@@ -3,6 +3,7 @@ out, and why a number is undefined."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 import torch
@@ -12,7 +13,6 @@ from hf_attnviz.analysis.pooling import Pooled
 from hf_attnviz.functional import Tally
 from hf_attnviz.functional.checks import upcast
 from hf_attnviz.language import Text
-from hf_attnviz.role_names import OF_ROLES
 from hf_attnviz.trace import AttentionStack
 
 UNTESTED: Final = Text(
@@ -41,12 +41,19 @@ def left_out(data: Pooled) -> list[Text]:
     return [*_sampled(data.stacks), *([_EMPTY] if _empty_keys(data) else []), *nan_weights(data.attention)]
 
 
-def undefined(found: Mapping[str, Tally], lacking: Text, *, told: Iterable[str] = ()) -> list[Text]:
-    """Which numbers no row counts for, and what the rows lack; without those that are told of elsewhere."""
+def undefined(
+    found: Mapping[str, Tally],
+    lacking: Text,
+    *,
+    told: Iterable[str] = (),
+    words: Mapping[str, tuple[Text, Text]] = MappingProxyType({}),
+) -> list[Text]:
+    """Which numbers no row counts for, and what the rows lack; without those that are told of elsewhere. ``words``
+    are what they are called."""
     names = [name for name, tally in found.items() if name not in set(told) and not bool(tally.counts.any())]
     if not names:
         return []
-    named = [OF_ROLES[name][0] if name in OF_ROLES else Text(name, name) for name in names]
+    named = [words[name][0] if name in words else Text(name, name) for name in names]
     en, zh = ", ".join(one.en for one in named), "、".join(one.zh for one in named)
     return [Text(f"Undefined here: {en}. {lacking.en}", f"此处未定义：{zh}。{lacking.zh}")]
 

@@ -77,7 +77,7 @@ def head_roles(
     verdicts = functional.role_verdicts(scores, baseline, thresholds=limits)
     texts = {text for labels, marks in zip(keys, marked, strict=True) for text in compress(labels.texts, marks)}
     notes = [_holders(data, verdicts, limits), _counted(texts), interval_note(len(keys)), _CAVEAT]
-    notes[1:1] = undefined(found, _LACKING[data.causal])
+    notes[1:1] = undefined(found, _LACKING[data.causal], words=OF_ROLES)
     notes += left_out(data)
     if any(number is None for labels in keys for number in labels.ids):
         notes.append(_NO_IDS)
