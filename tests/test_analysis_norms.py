@@ -138,6 +138,10 @@ def test_results_are_labelled_and_say_what_they_leave_out() -> None:
     for name in ("summed", "with_residual", "normalised"):
         found = torch.stack([layer_norms(m)[name] for m in trace.maps])
         torch.testing.assert_close(norms.select(statistic=name).values, found / found.sum(-1, keepdim=True))
+    moved = torch.stack([layer_norms(m)["summed"] for m in trace.maps])
+    by_weight, by_norm = (float((one[..., 0] / one.sum(-1)).mean()) for one in (weights, moved))
+    said = f"The first token takes {by_weight:.0%} of the weights and {by_norm:.0%} of the norms"
+    assert said in norms.notes[0].en
     lengths = av.norms(trace, shares=False)
     torch.testing.assert_close(lengths.select(statistic="summed").values[0], layer_norms(trace.maps[0])["summed"])
     heads = av.norms(trace, heads=True)

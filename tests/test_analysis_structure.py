@@ -170,6 +170,13 @@ def test_statistics_stand_beside_uniform_attention(decoder: av.Trace) -> None:
     torch.testing.assert_close(entropy.low, entropy.values)  # five equal examples
 
 
+def test_uniform_attention_is_as_broad_as_can_be_under_its_mask(decoder: av.Trace) -> None:
+    roles = av.head_roles(decoder)
+    broad, after = (roles.select(statistic=name).baseline for name in ("broad", "next_token"))
+    assert broad is not None and after is not None and after.isnan().all()
+    torch.testing.assert_close(broad, torch.ones_like(broad))
+
+
 def test_sinks_with_and_without_the_first_row(decoder: av.Trace) -> None:
     result = av.sinks(decoder, threshold=0.2)
     above = {"sink_mass": 0, "sink_mass_after_first_row": 0}
@@ -229,6 +236,7 @@ def test_heads_that_look_alike_stand_together(repeats: list[av.Trace]) -> None:
 )
 def test_drift_follows_every_option(decoder: av.Trace, options: dict[str, float]) -> None:
     result = av.rollout(decoder, head_fusion="max", **options)
+    assert result.axis("layer").labels == ("0", "1")[int(options.get("start_layer", 0)) :]
     uniform = torch.ones(9, 9).tril() / torch.arange(1, 10)[:, None]
     wanted = av.functional.rollout(uniform.expand(2, 1, 1, 9, 9), **options)[:, 0]
     assert result.baseline is not None
@@ -251,6 +259,17 @@ def test_drift_of_a_sliding_window_is_that_of_the_window() -> None:
         rolled = mixed if rolled is None else mixed @ rolled
         assert result.baseline is not None
         torch.testing.assert_close(result.baseline[layer].double(), rolled, atol=1e-6, rtol=0)
+
+
+def test_flow_through_uniform_attention_passes_the_window_of_each_layer() -> None:
+    found = av.flow(windowed())
+    places = torch.arange(8)
+    apart = places[:, None] - places
+    seen = torch.stack([(apart >= 0) & (apart < width) for width in (3, 8)]).double()
+    uniform = (seen / seen.sum(-1, keepdim=True))[:, None]
+    assert found.baseline is not None
+    wanted = torch.from_numpy(reference.flow(uniform.numpy(), 0.5))
+    torch.testing.assert_close(found.baseline.double(), wanted, atol=2e-5, rtol=0)
 
 
 def test_flow_of_the_last_row_and_of_all(decoder: av.Trace) -> None:

@@ -137,12 +137,12 @@ def _stacked(found: Sequence[dict[str, torch.Tensor]], name: str) -> torch.Tenso
 def _special(stack: AttentionStack, weights: torch.Tensor, summed: torch.Tensor) -> Text:
     """How much special tokens, or else the first token, take of weights and of norms, mean over rows and layers."""
     keys = [n for s in stack.keys.segments if s.kind == "special" for n in range(s.start, s.stop)]
-    en, zh = ("Special tokens", "特殊词元") if keys else ("The first token", "第一个词元")
+    en, zh = ("Special tokens take", "特殊词元") if keys else ("The first token takes", "第一个词元")
     by_weight, by_norm = (
         float((one[..., keys or [0]].sum(-1) / one.sum(-1)).nanmean()) for one in (weights, summed)
     )  # shares of each row, so that rows that move much count no more than others
     return Text(
-        f"{en} take {by_weight:.0%} of the weights and {by_norm:.0%} of the norms (shares of a row, mean over rows and "
+        f"{en} {by_weight:.0%} of the weights and {by_norm:.0%} of the norms (shares of a row, mean over rows and "
         "layers).",
         f"{zh}占权重的 {by_weight:.0%}，占范数的 {by_norm:.0%}（每行的占比，对各行各层取平均）。",
     )
