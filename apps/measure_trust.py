@@ -9,6 +9,7 @@ shuffled ranking, which knows nothing. Uses the front door only. Ten minutes or 
 import argparse
 import sys
 import time
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -44,9 +45,11 @@ class Judged:
 
 
 def judged(exhibit: av.zoo.Exhibit, case: av.zoo.Case, seed: int) -> tuple[list[Judged], dict[str, float]]:
-    """The verdict on each ranking of one input, and what the model loses without the heads shown."""
-    generator = torch.Generator().manual_seed(10_000 * exhibit.seed + seed)
-    nothing = torch.rand(case.inputs["input_ids"].shape[1], generator=generator)
+    """The verdict on each ranking of one input, and what the model loses without the heads shown.
+
+    `seed` is of the shuffled ranking and of the random ones; it differs from input to input.
+    """
+    nothing = torch.rand(case.inputs["input_ids"].shape[1], generator=torch.Generator().manual_seed(seed))
     found = av.trust(exhibit, case.inputs, target=case.target, rankings={SHUFFLED: nothing}, seed=seed)
     rows = []
     for name, scores in zip(found.verdicts, found.scores.values, strict=True):
@@ -115,7 +118,7 @@ def main(names: Sequence[str], seeds: int, inputs: int) -> None:
             figures.append([name, seed, *numbers, score, exhibit.steps, f"{seconds:.0f}"])
             lost = []
             for n, case in enumerate(cases):
-                rows, without = judged(exhibit, case, n)
+                rows, without = judged(exhibit, case, zlib.crc32(f"{name} {seed} {n}".encode()))
                 found += rows
                 lost.append(without)
             columns = ("top_head", "layer", "random_mean")

@@ -6,7 +6,7 @@ from hf_attnviz import analysis, views
 from hf_attnviz.analysis.sides import target_side
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
-from hf_attnviz.trace import Trace
+from hf_attnviz.trace import AttentionStack, Trace
 from hf_attnviz.view import View
 from hf_attnviz.views.groups import stack_name
 
@@ -17,6 +17,22 @@ _INTRO = (
         "output. They show where the model looked, not why it answered as it did.",
         "以下注意力权重是在模型以自身后端运行时捕获的，并与内核输出核对过。它们显示模型看向哪里，而不是它为何如此作答。",
     ),
+)
+_NO_GRADIENTS = Text(
+    "Left out: relevance and head importance, which need gradients: capture with gradients=True and call backward().",
+    "略去：相关性与头的重要性，它们需要梯度：以 gradients=True 捕获并调用 backward()。",
+)
+_NOT_KEPT = Text(
+    'Left out: norms and ALTI, which need what each key adds: capture with keep=["maps", "contributions"].',
+    '略去：范数与 ALTI，它们需要每个键所加的内容：以 keep=["maps", "contributions"] 捕获。',
+)
+_NOT_APART = Text(
+    "Left out: norms and ALTI, for what attention adds could not be taken apart",
+    "略去：范数与 ALTI，因为注意力所加的内容未能分解",
+)
+_NO_FLOW = Text(
+    "Left out: attention flow, which takes long on so long a text; av.flow(trace, queries=[0]) computes it.",
+    "略去：注意力流，文本过长，计算耗时；可用 av.flow(trace, queries=[0]) 计算。",
 )
 
 
@@ -50,8 +66,23 @@ def report(trace: Trace, *, title: Text | str | None = None, layer: int | None =
         f"共 {len(trace.maps)} 张注意力图；与内核输出的最大偏差：{proof:.1e}。",
     )
     return views.compose(
-        title or Text(f"Attention of {trace.model}", f"{trace.model} 的注意力"), sections, (*_INTRO, proved)
+        title or Text(f"Attention of {trace.model}", f"{trace.model} 的注意力"),
+        sections,
+        (*_INTRO, proved, *_left_out(trace)),
     )
+
+
+def _left_out(trace: Trace) -> list[Text]:
+    """The parts that this trace cannot have, and what to capture for them."""
+    found = []
+    if not any(_has_gradients(trace, name) for name in trace.stacks):
+        found.append(_NO_GRADIENTS)
+    if not any(_taken_apart(trace, name) for name in trace.stacks):
+        reason = next((m.undecomposed for m in trace.maps if m.undecomposed), "")
+        found.append(Text(f"{_NOT_APART.en}: {reason}.", f"{_NOT_APART.zh}：{reason}。") if reason else _NOT_KEPT)
+    if any(_too_long_for_flow(stack) for stack in trace.stacks.values()):
+        found.append(_NO_FLOW)
+    return found
 
 
 def _statistics(trace: Trace, stack: str) -> View:
@@ -81,10 +112,14 @@ def _above_uniform(trace: Trace, stack: str) -> View | None:
 def _flow(trace: Trace, stack: str) -> View | None:
     found = trace.stacks[stack]
     weights = all(m.whole and bool((m.weights >= 0).all()) for m in found)  # NaN is none
-    if not weights or len(found) * len(found.keys) ** 3 > _FLOW_WORK:
+    if not weights or _too_long_for_flow(found):
         return None
     row = -1 if all(m.causal for m in found) else 0
     return views.heatmap(analysis.flow(trace, stack=stack, queries=[row]))
+
+
+def _too_long_for_flow(stack: AttentionStack) -> bool:
+    return all(m.whole for m in stack) and len(stack) * len(stack.keys) ** 3 > _FLOW_WORK
 
 
 def _roles(trace: Trace, stack: str) -> View:

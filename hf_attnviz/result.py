@@ -82,6 +82,17 @@ class Result:
                 raise ShapeError(f"{self.method}: {name} of shape {tuple(tensor.shape)}, axes of lengths {expected}")
         object.__setattr__(self, "parameters", MappingProxyType(dict(self.parameters)))
 
+    def __repr__(self) -> str:
+        """In one line what this is; the numbers would fill pages."""
+        axes = " × ".join(f"{axis.name} {len(axis.labels)}" for axis in self.axes)
+        told = [axes, *([f"unit: {self.unit}"] if self.unit else []), _span(self.values)]
+        told += [f"beside: {', '.join(self.beside)}"] if self.beside else []
+        return f"Result({self.method}; {'; '.join(part for part in told if part)})"
+
+    def __str__(self) -> str:
+        """The same, and what a reader must know before believing the numbers."""
+        return "\n".join([repr(self), *(f"  · {note}" for note in self.notes)])
+
     @property
     def beside(self) -> dict[str, torch.Tensor]:
         """What stands beside the values, by name: those of ``low``, ``high``, ``baseline``, ``verdict`` there are."""
@@ -117,8 +128,8 @@ class Result:
     def _known_baseline(self) -> torch.Tensor:
         if self.baseline is None:
             raise ArgumentError(
-                f"{self.method} has no baseline of uniform attention; rollout, flow, head_statistics, head_roles and "
-                "sinks have one"
+                f"{self.method} has no baseline of uniform attention; rollout, alti (rolled out), flow, "
+                "head_statistics, head_roles, sinks and image_distance have one"
             )
         return self.baseline
 
@@ -173,6 +184,14 @@ class Result:
             attrs={"source": self.source, "unit": self.unit, **{k: str(v) for k, v in self.parameters.items()}},
         )
         return array
+
+
+def _span(values: torch.Tensor) -> str:
+    """The least and the largest number, and how many are undefined."""
+    known = values[values.isfinite()]
+    missing = values.numel() - known.numel()
+    ends = f"{float(known.min()):.4g} to {float(known.max()):.4g}" if known.numel() else ""
+    return ", ".join(filter(None, [ends, f"{missing:,} undefined" if missing else ""]))
 
 
 def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:

@@ -152,10 +152,22 @@ def test_what_a_word_looks_at_in_two_texts() -> None:
             wanted.append([sum(matrix[i][j] for i in pieces for j in group) / 2 for group in groups])
         assert result.values[0, layer, head].tolist() == pytest.approx(wanted[0], abs=1e-12)
         assert result.values[1, layer, head].tolist() == pytest.approx(wanted[1], abs=1e-12)
+        change = [after - before for before, after in zip(*wanted, strict=True)]
+        assert result.values[2, layer, head].tolist() == pytest.approx(change, abs=1e-12)
         js = reference.divergence(*wanted)
         assert at(av.compare(first, second, word="apple"), "js", layer, head) == pytest.approx(js, abs=1e-9)
     assert any("in the first i, ate, an (2), ago; in the second sold" in note.en for note in result.notes)
     assert any("2 and 2 pieces" in note.en for note in result.notes)
+
+
+def test_what_uniform_attention_would_give_counts_the_pieces_a_row_may_see() -> None:
+    """The word's last piece stands on place 5 and 2: causal rows see 6 and 3 pieces, others all 10 and 7."""
+    for causal, seen in ((True, (6, 3)), (False, (10, 7))):
+        result = av.compare(
+            trace(FRUIT, causal=causal), trace(FIRM, seed=7, causal=causal), by="word", word="apple"
+        )  # fmt: skip
+        said = f"each token {1 / seen[0]:.3f} in the first text and {1 / seen[1]:.3f} in the second"
+        assert any(said in note.en for note in result.notes)
 
 
 def test_words_that_only_one_text_has_may_stand_apart() -> None:

@@ -133,6 +133,11 @@ def test_results_are_labelled_and_say_what_they_leave_out() -> None:
     assert norms.axis("statistic").labels == ("mean_weight", "summed", "with_residual", "normalised")
     torch.testing.assert_close(norms.values.sum(-1), torch.ones(4, 2, 6))
     assert norms.parameters["blocks"] == "post-norm" and norms.parameters["largest_deviation"] < 1e-5
+    weights = trace.encoder.stacked().double().mean(1).float()
+    torch.testing.assert_close(norms.select(statistic="mean_weight").values, weights)
+    for name in ("summed", "with_residual", "normalised"):
+        found = torch.stack([layer_norms(m)[name] for m in trace.maps])
+        torch.testing.assert_close(norms.select(statistic=name).values, found / found.sum(-1, keepdim=True))
     lengths = av.norms(trace, shares=False)
     torch.testing.assert_close(lengths.select(statistic="summed").values[0], layer_norms(trace.maps[0])["summed"])
     heads = av.norms(trace, heads=True)
@@ -171,8 +176,11 @@ def test_cross_attention_leaves_the_residual_its_share_and_is_not_rolled_out() -
 
 def test_the_report_shows_them_when_the_trace_holds_them() -> None:
     model, given = built("bert"), inputs("bert")
-    assert "ALTI" in av.report(captured(model, given)).html
-    assert "ALTI" not in av.report(captured(model, given, keep="maps")).html
+    assert "ALTI: contributions" in av.report(captured(model, given)).html
+    bare = av.report(captured(model, given, keep="maps")).html
+    assert "ALTI: contributions" not in bare
+    assert "Left out: norms and ALTI" in bare
+    assert "gradients=True" in bare
 
 
 def test_a_file_gives_back_what_is_needed(tmp_path: Any) -> None:

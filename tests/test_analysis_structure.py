@@ -75,7 +75,7 @@ def test_the_card_of_the_induction_model_is_right(induction: av.Loaded, repeats:
         assert 0.9 < score.low[layer, head] <= score.values[layer, head] <= score.high[layer, head] <= 1
         assert score.baseline[layer, head] < 0.1
     assert "L1H0 L1H1 L1H2 L1H3" in roles.notes[0].en
-    assert "next_token, delimiter" in roles.notes[1].en and "causal" in roles.notes[1].en
+    assert "next token, delimiter" in roles.notes[1].en and "causal" in roles.notes[1].en
 
 
 def test_scores_and_intervals_by_hand(repeats: list[av.Trace]) -> None:
@@ -186,6 +186,28 @@ def test_sinks_with_and_without_the_first_row(decoder: av.Trace) -> None:
     assert float(result.baseline[0, 0, 0]) == pytest.approx(sum(1 / n for n in range(1, 10)) / 9)
     with pytest.raises(av.errors.ArgumentError, match="threshold"):
         av.sinks(decoder, threshold=30)
+
+
+def test_the_share_of_sink_heads_is_the_mean_over_texts(encoder_traces: list[av.Trace]) -> None:
+    threshold, shares = 0.2, []
+    for trace in encoder_traces:
+        masses = trace.encoder.stacked()[..., 0].double().mean(-1)  # every row counts: all stand behind the first
+        shares.append(float((masses > threshold).double().mean()))
+    assert len(set(shares)) > 1
+    found = av.sinks(encoder_traces, threshold=threshold).parameters["sink_fraction"]
+    assert found["sink_mass"] == pytest.approx(sum(shares) / len(shares))
+
+
+def test_the_order_of_the_heads_puts_like_beside_like() -> None:
+    """Heads 0 and 3, 1 and 2 are nearly the same; by whatever measure they are neighbours."""
+    generator = torch.Generator().manual_seed(0)
+    one, other, noise = torch.randn(3, 6, 6, generator=generator)
+    weights = torch.stack([3 * one, 3 * other, 3 * other + 0.1 * noise, 3 * one + 0.1 * noise]).softmax(-1)
+    labels = av.Labels.plain("abcdef")
+    trace = av.Trace((av.AttentionMap(weights, labels, labels, "encoder", 0, positions=tuple(range(6))),))
+    for method in ("pearson", "spearman", "cosine", "js", "js_clark", "hellinger", "jeffreys"):
+        order = list(av.head_correlation(trace, method=method).axis("head").order or ())
+        assert abs(order.index(0) - order.index(3)) == abs(order.index(1) - order.index(2)) == 1, method
 
 
 def test_heads_that_look_alike_stand_together(repeats: list[av.Trace]) -> None:

@@ -131,10 +131,28 @@ def test_any_analysis_and_two_texts(demo: Any) -> None:
     frame = page.frame_locator("#frame-compare iframe")
     frame.get_by_role("heading", name="“moon”在两段文本中看向什么").wait_for(timeout=30_000)
     assert frame.locator("#bars tbody th").all_inner_texts() == ["<s>", "sun", "moon", "star"]
+    page.locator("#second textarea").fill("star moon sun moon")  # twice: the first place is meant, as the label says
+    page.locator("#compare-now").click()
+    frame.get_by_text("star moon sun moon").first.wait_for(timeout=30_000)
     page.locator("#word textarea").fill("rain")
     page.locator("#compare-now").click()
     page.locator("#frame-compare [role=alert]").wait_for(timeout=30_000)
     assert "no word 'rain'; it has: <s>, sun, moon, star" in page.locator("#frame-compare").inner_text()
+
+
+def test_a_prediction_is_put_to_the_test(demo: Any) -> None:
+    page = demo(locale="zh-CN")
+    choose(page, "model", "induction")
+    page.locator("#text textarea").fill("the cat sat on my red hat the cat sat on my red")
+    page.get_by_role("tab", name="可信吗？").click()
+    page.locator("#trust-now").click()
+    frame = page.frame_locator("#frame-trust iframe")
+    frame.get_by_text("“hat”").first.wait_for(timeout=60_000)
+    assert frame.get_by_text("可信").count() >= 1
+    page.locator("#target textarea").fill("elephant")
+    page.locator("#trust-now").click()
+    page.locator("#frame-trust [role=alert]").wait_for(timeout=60_000)
+    assert "elephant" in page.locator("#frame-trust").inner_text()
 
 
 def test_the_typed_interface(address: str) -> None:

@@ -63,3 +63,14 @@ def test_another_shape_beside_the_values_is_refused() -> None:
     for name in BESIDE:
         with pytest.raises(ShapeError, match=f"m: {name} of shape"):
             result(**{name: torch.zeros(2)})
+
+
+def test_printed_it_says_what_it_is_and_what_to_know_and_no_tensor() -> None:
+    found = result()
+    found.values[1, 0, 2] = float("nan")
+    shape, beside = "statistic 2 × layer 1 × head 3", "low, high, baseline, verdict"
+    said = f"Result(m; {shape}; unit: share; 0 to 4, 1 undefined; beside: {beside})"
+    assert repr(found) == said
+    assert str(found) == f"{said}\n  · a note"
+    empty = Result(torch.full((2,), float("nan")), (Axis("statistic", ("a", "b")),), "m")
+    assert repr(empty) == "Result(m; statistic 2; 2 undefined)"

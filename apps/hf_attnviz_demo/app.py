@@ -63,6 +63,10 @@ def build(service: Service) -> tuple[gr.Blocks, gr.I18n]:
                         special = gr.Checkbox(False, label=words("special"), elem_id="special")
                         compare_now = gr.Button(words("compare_now"), variant="primary", elem_id="compare-now")
                         compared = gr.HTML("", elem_id="frame-compare")
+                    with gr.Tab(words("trust"), id="trust", elem_id="tab-trust"):
+                        target = gr.Textbox("", label=words("target"), info=words("trust_slow"), elem_id="target")
+                        trust_now = gr.Button(words("trust_now"), variant="primary", elem_id="trust-now")
+                        trusted = gr.HTML("", elem_id="frame-trust")
 
         def attention(
             model: str, text: str, pair: str, stack: str | None, method: str, new_tokens: float, analysis: str,
@@ -88,6 +92,14 @@ def build(service: Service) -> tuple[gr.Blocks, gr.I18n]:
             except Exception as error:
                 return _alert(error, language)
 
+        def trust(model: str, text: str, target: str, request: gr.Request) -> str:
+            """Put rankings of the words of a text to the test: do they name what the prediction depends on?"""
+            language = _language(request)
+            try:
+                return service.trust(model, text, target or "", language=language)
+            except Exception as error:
+                return _alert(error, language)
+
         def another(model: str) -> tuple[Any, ...]:
             """A model's examples; the first one is put into the text box."""
             found = service.examples(model)
@@ -105,6 +117,8 @@ def build(service: Service) -> tuple[gr.Blocks, gr.I18n]:
         compare_now.click(compare, both, [compared], api_name="compare", **shared)
         second.submit(compare, both, [compared], api_name=False, **shared)
         word.submit(compare, both, [compared], api_name=False, **shared)
+        trust_now.click(trust, [model, text, target], [trusted], api_name="trust", **shared)
+        target.submit(trust, [model, text, target], [trusted], api_name=False, **shared)
         model.input(another, [model], [text, examples, stack], api_name="examples", **shared)
         examples.input(lambda chosen: chosen or "", [examples], [text], api_name=False)
     page.queue(max_size=16)

@@ -110,7 +110,8 @@ class Service:
         self, model: str, text: str, second: str, word: str = "", stack: str = "", without_special: bool = False,
         *, language: str = "en",
     ) -> str:  # fmt: skip
-        """What differs when the model reads two texts: around a word that both have, or head by head.
+        """What differs when the model reads two texts: around the first place of a word that both have, or head by
+        head.
 
         Raises:
             AttnvizError: in words for the person who typed.
@@ -119,10 +120,22 @@ class Service:
             first, other = (self._trace(model, one, "", READ_ONLY) for one in (text, second))
         own = [name for name, found in first.stacks.items() if found.maps[0].kind == "self"]
         chosen = stack if stack in own else own[0]  # nothing is generated, so cross-attention has one row only
-        around: dict[str, Any] = {"by": "word", "word": word.strip(), "others": "apart"} if word.strip() else {}
+        around: dict[str, Any] = (
+            {"by": "word", "word": word.strip(), "occurrence": (0, 0), "others": "apart"} if word.strip() else {}
+        )
         with av.language.speaking(language):
             result = av.compare(first, other, stack=chosen, without_special=without_special, **around)
             return av.compare_view(result).frame()
+
+    def trust(self, model: str, text: str, target: str = "", *, language: str = "en") -> str:
+        """Whether the tokens that attention and other methods point at are those that the prediction depends on.
+
+        Raises:
+            AttnvizError: in words for the person who typed.
+        """
+        self._check_length(text)
+        with self._lock, av.language.speaking(language):
+            return av.trust(self._model(model), text, target=target.strip() or None).view.frame()
 
     def _model(self, name: str) -> av.Loaded:
         if name not in self.models:
@@ -135,11 +148,7 @@ class Service:
         return self._loaded[name]
 
     def _trace(self, model: str, text: str, pair: str, new_tokens: int, keep: tuple[str, ...] = ("maps",)) -> av.Trace:
-        if len(text) + len(pair) > LONGEST_TEXT:
-            raise av.errors.ArgumentError(
-                f"the text has {len(text) + len(pair):,} characters, the demo takes {LONGEST_TEXT:,}; "
-                "for longer ones use the command line: attnviz view"
-            )
+        self._check_length(text + pair)
         key = (model, text, pair, new_tokens, keep)
         if key not in self._traces:
             loaded = self._model(model)
@@ -149,6 +158,13 @@ class Service:
                 self._traces.popitem(last=False)
         self._traces.move_to_end(key)
         return self._traces[key]
+
+    def _check_length(self, text: str) -> None:
+        if len(text) > LONGEST_TEXT:
+            raise av.errors.ArgumentError(
+                f"the text has {len(text):,} characters, the demo takes {LONGEST_TEXT:,}; for longer ones use the "
+                "command line: attnviz view"
+            )
 
     def _status(self, trace: av.Trace, words: dict[str, str]) -> str:
         error = max(m.error for m in trace.maps)

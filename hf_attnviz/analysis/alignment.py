@@ -7,6 +7,7 @@ from typing import Final, Literal
 import torch
 
 from hf_attnviz import functional
+from hf_attnviz.analysis.pooling import stack_of
 from hf_attnviz.analysis.sides import Side, source_side, target_side
 from hf_attnviz.axes import HEAD, KEY, LAYER, QUERY, STATISTIC
 from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
@@ -58,7 +59,9 @@ _OTHERS: Final = Text(
     "sum to less than one.",
     "权重的 {share:.0%} 落在不属于提示文本的键上（各头平均），它们已略去：各行之和小于一。",
 )
-_NO_LINK: Final = Text("A row without a defined weight has no link.", "权重未定义的行没有链接。")
+_NO_LINK: Final = Text(
+    "A row whose weights are undefined (NaN), or all zero, has no link.", "权重未定义（NaN）或全为零的行没有链接。"
+)
 _LUCK: Final = Text(
     "That a head aligns is no condition of translating well: models without such a head translate too.",
     "有对齐的头并非译得好的前提：没有这种头的模型同样能翻译。",
@@ -95,7 +98,7 @@ def alignment(
         ArgumentError: no token is left on one side, or words of what has none (frames, patches).
     """
     targets, sources, every, left_out = between(trace, stack, read, words, special)
-    layers = trace.stack(stack).layers
+    layers = stack_of(trace, stack).layers
     weights, axes = every, [Axis(QUERY, targets), Axis(KEY, sources)]
     if head == "mean":
         weights = weights.mean(1)
@@ -104,8 +107,8 @@ def alignment(
         weights, axes = _narrowed(weights, 1, HEAD, heads, head, axes)
     weights, axes = _narrowed(weights, 0, LAYER, tuple(map(str, layers)), layer, axes)
     found = functional.linked(weights, method=method)
-    undefined = bool(weights.isnan().any())
-    notes = (_ROWS[read], _LINKS[method], *([_WORDS] if words else []), *left_out, *([_NO_LINK] * undefined), _LUCK)
+    unlinked = not bool(found.any(-1).all())
+    notes = (_ROWS[read], _LINKS[method], *([_WORDS] if words else []), *left_out, *([_NO_LINK] * unlinked), _LUCK)
     return Result(
         torch.stack([found.to(weights.dtype), weights]),
         (Axis(STATISTIC, ("link", "weight")), *axes),
@@ -162,7 +165,7 @@ def between(
 
     Arguments as in :func:`alignment`.
     """
-    chosen = trace.stack(stack)
+    chosen = stack_of(trace, stack)
     one = chosen.maps[0].plain()
     sides = target_side(trace, one, read), source_side(one)
     rows, columns = sides if special else (_text(sides[0], "target"), _text(sides[1], "source"))

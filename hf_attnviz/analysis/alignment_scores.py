@@ -7,6 +7,7 @@ import torch
 
 from hf_attnviz import functional
 from hf_attnviz.analysis.alignment import between
+from hf_attnviz.analysis.pooling import listed_traces
 from hf_attnviz.analysis.sides import READS
 from hf_attnviz.axes import HEAD, LAYER, STATISTIC
 from hf_attnviz.errors import ArgumentError, ShapeError
@@ -22,6 +23,11 @@ _ORDER: Final = Text(
     "nothing.",
     "单调：相邻目标间链接不后退的比例。Kendall τ：所有词对上两种次序的一致程度。"
     "始终看同一处的头完全单调而 τ = 0：它什么也没有对齐。",
+)
+
+_NO_ORDER: Final = Text(
+    "NaN: fewer than two targets, or a target without a link, have no order; without links there is no error rate.",
+    "NaN：目标少于两个，或有目标没有链接，则没有次序；没有链接就没有错误率。",
 )
 
 
@@ -53,7 +59,7 @@ def alignment_scores(
         ShapeError: traces whose layers or heads differ.
     """
     alone = isinstance(traces, Trace)
-    several = [traces] if isinstance(traces, Trace) else list(traces)
+    several = listed_traces(traces)
     layers = _same_layers(several, stack)
     certain = _each(sure, len(several), alone)
     allowed = _each(sure if possible is None else possible, len(several), alone)
@@ -84,7 +90,7 @@ def alignment_scores(
         | ({"chance_error_rate": chances[0]} if chances else {}),
         "Och & Ney 2003; Kendall 1938",
         "shares (error rate, monotone), −1 to 1 (Kendall's τ)",
-        (*_about_chance(chances), _ORDER),
+        (*_about_chance(chances), _ORDER, *([_NO_ORDER] if bool(values.isnan().any()) else [])),
     )
 
 
@@ -101,8 +107,6 @@ def _about_chance(chances: Sequence[float]) -> list[Text]:
 
 
 def _same_layers(traces: Sequence[Trace], stack: str) -> tuple[int, ...]:
-    if not traces:
-        raise ArgumentError("expected a trace or several, got none")
     layers = {trace.stack(stack).layers for trace in traces}
     if len(layers) > 1:
         raise ShapeError("these traces differ in layers; analyse traces of one model together")

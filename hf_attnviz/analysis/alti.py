@@ -5,7 +5,9 @@ from typing import Final
 import torch
 
 from hf_attnviz import functional
+from hf_attnviz.analysis.caveats import UNTESTED
 from hf_attnviz.analysis.norms import layer_axis, pair_axes, proof_of, rows_of
+from hf_attnviz.analysis.pooling import stack_of
 from hf_attnviz.errors import NotKeptError
 from hf_attnviz.functional.alti import contributions_of
 from hf_attnviz.language import Text
@@ -41,7 +43,7 @@ def alti(trace: Trace, *, stack: str | None = None, rolled: bool = True) -> Resu
     Raises:
         NotKeptError: the trace does not tell of what a layer's output is made, or (rolled) is cross-attention.
     """
-    chosen = trace.stack(stack)
+    chosen = stack_of(trace, stack)
     if rolled and chosen.maps[0].kind == "cross":
         raise NotKeptError("cross-attention has no layers to follow down to its keys; ask for each: rolled=False")
     values = torch.stack([_of_layer(m) for m in (chosen.whole() if rolled else chosen)])
@@ -59,7 +61,7 @@ def alti(trace: Trace, *, stack: str | None = None, rolled: bool = True) -> Resu
     axes = (layer_axis(chosen), *pair_axes(chosen))
     method = "ALTI rollout" if rolled else "ALTI contributions"
     unit = "share of the input" if rolled else "share"
-    return Result(values, axes, method, about, _SOURCE, unit, (*notes, _NO_MLP, _NO_PROOF), baseline=baseline)
+    return Result(values, axes, method, about, _SOURCE, unit, (*notes, _NO_MLP, _NO_PROOF, UNTESTED), baseline=baseline)
 
 
 def _of_layer(m: AttentionMap) -> torch.Tensor:

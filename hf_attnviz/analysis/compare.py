@@ -6,6 +6,7 @@ import torch
 
 from hf_attnviz import functional
 from hf_attnviz.analysis.around import OTHERS, Around, Name, about_rows, about_statistics, about_words, shared_words
+from hf_attnviz.analysis.caveats import nan_weights, parked_share
 from hf_attnviz.analysis.compared import Side, refuse_other_heads
 from hf_attnviz.axes import HEAD, KEY, LAYER, QUERY, STATISTIC
 from hf_attnviz.errors import ArgumentError, listed
@@ -20,6 +21,8 @@ _SECOND_MINUS_FIRST: Final = Text(
     "A change is the second trace's number minus the first's.", "“变化”为第二个 trace 的数值减去第一个的。"
 )
 
+_IN_FIRST: Final = Text("the first text", "第一侧")
+_IN_SECOND: Final = Text("the second text", "第二侧")
 _SIDES: Final = Axis(STATISTIC, ("first", "second", "change"))
 
 Occurrence = int | tuple[int | None, int | None] | None
@@ -101,7 +104,7 @@ def compare(
         {**told, **options, **texts},
         _SOURCE,
         unit,
-        (_SECOND_MINUS_FIRST, *_left_out(sides, without_special), *notes),
+        (_SECOND_MINUS_FIRST, *_left_out(sides, without_special), *notes, *_unknown(sides)),
     )
 
 
@@ -135,6 +138,18 @@ def _heads(first: Side, second: Side) -> Found:
         )
     before, after = (_statistics(side) for side in (first, second))
     numbers |= {CHANGE_IN + name: after[name] - before[name] for name in before}
+    notes += [_parked(first, _IN_FIRST), _parked(second, _IN_SECOND)]
+    gone = [name for name in before if bool((before[name] + after[name]).isnan().all()) and name != "next_token"]
+    if gone:
+        names = ", ".join(gone)
+        notes.append(
+            Text(
+                f"Undefined here: {names}. No row of one text has what they are about: a place of its own among the "
+                "keys (cross-attention has none), a neighbour, a row before it, a second key to choose from.",
+                f"此处未定义：{names}。某一侧没有任何一行具备其所涉的对象：在键中有自己的位置（交叉注意力没有）、"
+                "有相邻词元、前面还有行、有第二个键可选。",
+            )
+        )
     if first.causal or second.causal:
         notes.append(
             Text(
@@ -193,8 +208,16 @@ def _masks(side: Side) -> dict[str, Any]:
     }
 
 
+def _parked(side: Side, where: Text) -> Text:
+    return parked_share(side.weights[:, None], torch.tensor([side.keys.special]), side.weights.shape[-2], where=where)
+
+
 def _statistics(side: Side) -> dict[str, torch.Tensor]:
     return functional.head_statistics(side.weights[:, None], **_masks(side), causal=side.causal)
+
+
+def _unknown(sides: list[Side]) -> list[Text]:
+    return nan_weights(torch.cat([side.weights.flatten() for side in sides]))
 
 
 def _left_out(sides: list[Side], asked: bool) -> list[Text]:

@@ -1,5 +1,6 @@
 """How attention moves while text is generated, labelled by step; of several candidates side by side."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,9 +9,12 @@ import torch
 from torch.nn.functional import pad
 
 from hf_attnviz import functional
+from hf_attnviz.analysis.caveats import nan_weights
+from hf_attnviz.analysis.pooling import listed_traces, stack_of
 from hf_attnviz.analysis.steps import producing_rows, rows_by_step
 from hf_attnviz.axes import BATCH, HEAD, LAYER, STATISTIC, STEP
-from hf_attnviz.errors import ArgumentError, ShapeError
+from hf_attnviz.errors import ShapeError
+from hf_attnviz.functional.evolution import NO_KEY
 from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
 from hf_attnviz.trace import AttentionStack, Trace
@@ -108,7 +112,8 @@ def evolution(traces: Trace | Sequence[Trace], *, stack: str | None = None) -> R
 
 
 def argmax_paths(trace: Trace, *, stack: str | None = None) -> Result:
-    """The key that each head looks at most, step by step: ``[layer, head, step]``, the key's number (int64).
+    """The key that each head looks at most, step by step: ``[layer, head, step]``, the key's number: int64, or float64
+    where a row holds NaN and so has none.
 
     ``parameters["keys"]`` holds the keys' texts, so that ``keys[int(path.values[layer, head, step])]`` can be read.
 
@@ -120,14 +125,16 @@ def argmax_paths(trace: Trace, *, stack: str | None = None) -> Result:
         NotKeptError: the trace is of a plain forward, or lacks the rows that put out tokens.
     """
     one = _Generation(trace, _chosen(trace, stack))
+    path = one.every_number["argmax"].permute(1, 2, 0)
+    none = path == NO_KEY
     return Result(
-        one.every_number["argmax"].permute(1, 2, 0),
+        path.double().masked_fill(none, torch.nan) if bool(none.any()) else path,
         (*one.heads_axes, one.step_axis),
         "argmax paths",
         {"stack": one.stack.name, "keys": one.stack.keys.texts},
         "",
         "number of a key",
-        (_PATH,),
+        (_PATH, *one.undefined),
     )
 
 
@@ -196,30 +203,34 @@ class _Generation:
     def notes(self) -> list[Text]:
         """What is peculiar to this generation."""
         found = []
-        share = float(self.numbers["first_token"].mean())
-        found.append(
-            Text(
-                f"{share:.0%} of the weight lies on the first key (mean over steps and heads): read all else with that "
-                "in mind.",
-                f"权重的 {share:.0%} 落在第一个键上（各步各头平均）：看其他数值时请记住这一点。",
+        share = float(self.numbers["first_token"].nanmean())
+        if not math.isnan(share):
+            found.append(
+                Text(
+                    f"{share:.0%} of the weight lies on the first key (mean over steps and heads): read all else with "
+                    "that in mind.",
+                    f"权重的 {share:.0%} 落在第一个键上（各步各头平均）：看其他数值时请记住这一点。",
+                )
             )
-        )
         if not self.cross and "cross" in self.trace.stacks:
             found.append(Text(_START.en.format(count=self.prompt), _START.zh.format(count=self.prompt)))
         if any(bool((step[..., 0, :] == 0).all(dim=2).any()) for step in self.steps):
             found.append(_DROPPED)
-        return found
+        return [*found, *self.undefined]
+
+    @property
+    def undefined(self) -> list[Text]:
+        """Why numbers are NaN, where the model's weights are."""
+        return nan_weights(torch.cat([step.flatten() for step in self.steps]))
 
 
 def _several(traces: Trace | Sequence[Trace], stack: str | None) -> list[_Generation]:
-    several = [traces] if isinstance(traces, Trace) else list(traces)
-    if not several:
-        raise ArgumentError("expected a trace or several, got none")
-    return [_Generation(trace, _chosen(trace, stack)) for trace in several]
+    return [_Generation(trace, _chosen(trace, stack)) for trace in listed_traces(traces)]
 
 
 def _chosen(trace: Trace, stack: str | None) -> AttentionStack:
-    return trace.stack(stack or next((name for name in ("decoder", "cross") if name in trace.stacks), None))
+    found = trace.stacks if isinstance(trace, Trace) else ()
+    return stack_of(trace, stack or next((name for name in ("decoder", "cross") if name in found), None))
 
 
 def _filled(values: torch.Tensor, steps: int) -> torch.Tensor:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from hf_attnviz import functional
+from hf_attnviz.analysis.caveats import UNTESTED
+from hf_attnviz.analysis.pooling import stack_of
 from hf_attnviz.axes import KEY, QUERY
 from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
@@ -46,7 +48,7 @@ def flow(
         NotKeptError: cross-attention, or maps without all their rows.
         ArgumentError: a row that is not there.
     """
-    chosen = trace.stack(stack).whole()
+    chosen = stack_of(trace, stack).whole()
     rows = list(queries) if queries is not None else _telling(chosen)
     maps = chosen.stacked()
     uniform = functional.uniform_like(maps[:, None])[:, 0]
@@ -64,7 +66,7 @@ def flow(
         {"stack": chosen.name, **options, "queries": tuple(rows)},
         "Abnar & Zuidema 2020",
         "share" if normalise else "capacity, 0 to 1",
-        (*_NOTES, left_out) if len(rows) < tokens else _NOTES,
+        (*_NOTES, UNTESTED, *([left_out] if len(rows) < tokens else [])),
         baseline=baseline,
     )
 

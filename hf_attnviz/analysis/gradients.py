@@ -6,7 +6,8 @@ from typing import Any, Final
 import torch
 
 from hf_attnviz import functional
-from hf_attnviz.analysis.pooling import pooled
+from hf_attnviz.analysis.caveats import UNTESTED, nan_weights
+from hf_attnviz.analysis.pooling import listed_traces, pooled, stack_of
 from hf_attnviz.axes import HEAD, KEY, LAYER, QUERY
 from hf_attnviz.errors import NotKeptError, listed
 from hf_attnviz.language import Text
@@ -27,6 +28,11 @@ _NO_SHARES: Final = Text(
     "Each row holds the token's own 1, with which it began; rows do not sum to one, and negative effects were cut off.",
     "每行含该词元自身起始的 1；各行之和不为一，负的作用已被截去。",
 )
+_SATURATED: Final = Text(
+    "Where a head is sure, its softmax is flat and its gradient vanishes: relevance may pass over the very token that "
+    "a saturated head carries.",
+    "头非常确定时，其 softmax 饱和、梯度消失：相关性可能恰好略过饱和的头所搬运的那个词元。",
+)
 _FIRST_ORDER: Final = Text(
     "To first order, minus what the scalar would change by if that one weight became 0 and nothing else moved.",
     "一阶近似：若仅该权重变为 0 而其余不变，标量改变量的相反数。",
@@ -43,12 +49,12 @@ def attention_gradient(trace: Trace, *, stack: str | None = None, target: str = 
     Raises:
         NotKeptError: the trace has no gradients; the message says what to capture.
     """
-    chosen = trace.stack(stack)
+    chosen = stack_of(trace, stack)
     gradient = gradients_of(chosen)
     values = functional.attention_gradient(chosen.stacked()[:, None], gradient[:, None])[:, 0]
     heads = Axis(HEAD, tuple(map(str, range(values.shape[1]))))
     axes = (Axis(LAYER, tuple(map(str, chosen.layers))), heads, *_sides(chosen))
-    notes = (*_named(target), _FIRST_ORDER, _ROUNDING)
+    notes = (*_named(target), _FIRST_ORDER, *_unknown(chosen), _ROUNDING, UNTESTED)
     return Result(values, axes, "attention × gradient", _about(chosen.name, target), _CHEFER, _unit(target), notes)
 
 
@@ -63,7 +69,7 @@ def relevance(trace: Trace, *, stack: str | None = None, target: str = "") -> Re
     Raises:
         NotKeptError: the trace has no gradients, or not all rows or stacks; the message says what to capture.
     """
-    chosen = trace.stack(stack)
+    chosen = stack_of(trace, stack)
     if chosen.maps[0].kind == "cross":
         three = {name: _pair(trace, name) for name in ("encoder", "decoder", chosen.name)}
         values = functional.relevance_encoder_decoder(
@@ -73,7 +79,7 @@ def relevance(trace: Trace, *, stack: str | None = None, target: str = "") -> Re
         attention, gradient = _pair(trace, chosen.name)
         values = functional.relevance(attention[:, None], gradient[:, None])[0]
     shares = () if chosen.maps[0].kind == "cross" else (_NO_SHARES,)
-    notes = (*_named(target), *shares, _ROUNDING)
+    notes = (*_named(target), *shares, *_unknown(chosen), _SATURATED, _ROUNDING, UNTESTED)
     return Result(values, _sides(chosen), "relevance", _about(chosen.name, target), _CHEFER, "relevance", notes)
 
 
@@ -93,11 +99,15 @@ def head_importance(
         NotKeptError: a trace has no gradients, or not all its rows; the message says what to capture.
     """
     data, slopes = pooled(traces, stack), pooled(traces, stack, of=gradients_of)
-    for one in [traces] if isinstance(traces, Trace) else traces:
+    for one in listed_traces(traces):
         _with_all_rows(one.stack(stack))
     values = functional.head_importance(data.attention, slopes.attention, normalise=normalise)
     about = _about(data.stack.name, target) | {"sequences": data.attention.shape[1], "normalise": normalise}
-    notes = [*_named(target), _ROUNDING]
+    notes = [*_named(target), *nan_weights(data.attention * slopes.attention), _ROUNDING]
+    if bool((values.isnan() & ~functional.head_importance(data.attention, slopes.attention).isnan()).any()):
+        notes.append(
+            Text("NaN: a layer on which the scalar does not rest has no shares.", "NaN：标量不依赖的层没有占比。")
+        )
     if normalise:
         notes.append(
             Text(
@@ -133,6 +143,10 @@ def gradients_of(stack: AttentionStack) -> torch.Tensor:
             "that. Or let av.explain(model, inputs) do it"
         )
     return torch.stack(found)
+
+
+def _unknown(stack: AttentionStack) -> list[Text]:
+    return nan_weights(stack.stacked() * gradients_of(stack))
 
 
 def _pair(trace: Trace, name: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 
+import torch
+
 from hf_attnviz import functional
-from hf_attnviz.analysis.pooling import pooled
+from hf_attnviz.analysis.caveats import left_out, parked
+from hf_attnviz.analysis.pooling import Pooled, pooled
 from hf_attnviz.axes import HEAD, OTHER_HEAD
 from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
@@ -16,6 +19,11 @@ _UNITS = {
     "cosine": "cosine, 0 to 1",
     "hellinger": "squared distance, 0 to 1",
 }  # the others are divergences in nats
+_MOST_NAMED = 8
+_BEHIND_THE_MASK = Text(
+    "Pairs behind the causal mask are left out: their zeros would count as agreement.",
+    "因果掩码之后的配对已略去：它们的零会被当作一致。",
+)
 _SHARED_TREND = Text(
     "Causal heads share the trend that long rows have small weights, which raises every correlation; "
     "centred=True takes it out.",
@@ -49,5 +57,27 @@ def head_correlation(
         {**data.what, "method": method, "centred": centred, "allowed_only": True},
         "Clark et al. 2019, section 6" if method.startswith("js") else "",
         _UNITS.get(method, "nats"),
-        (_SHARED_TREND,) if data.causal and not centred and method in _LIKENESS else (),
+        (
+            *((_SHARED_TREND,) if data.causal and not centred and method in _LIKENESS else ()),
+            *((_BEHIND_THE_MASK,) if data.causal else ()),
+            parked(data),
+            *left_out(data),
+            *_constant(data, values),
+        ),
     )
+
+
+def _constant(data: Pooled, values: torch.Tensor) -> list[Text]:
+    """Heads without a likeness to any, though no weight of theirs is NaN."""
+    whole = ~data.attention.isnan().any((1, 3, 4)).flatten()
+    places = (values.diagonal().isnan().cpu() & whole.cpu()).nonzero().flatten().tolist()
+    if not places:
+        return []
+    more = f" … (+{len(places) - _MOST_NAMED})" if len(places) > _MOST_NAMED else ""
+    named = " ".join(data.head_names[n] for n in places[:_MOST_NAMED]) + more
+    return [
+        Text(
+            f"Undefined (NaN): {named}. What does not vary over the pairs compared has no correlation.",
+            f"未定义（NaN）：{named}。在所比较的配对上没有变化的头没有相关性。",
+        )
+    ]

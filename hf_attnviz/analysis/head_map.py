@@ -1,15 +1,19 @@
 """All heads as points on a plane, those that look alike side by side."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 
 from hf_attnviz import functional
+from hf_attnviz.analysis.caveats import left_out, parked
 from hf_attnviz.analysis.pooling import pooled
 from hf_attnviz.axes import HEAD, STATISTIC
 from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
 from hf_attnviz.trace import Trace
+
+_NOWHERE = Text("No head has a place: no distance between heads is known.", "没有头有位置：头与头之间的距离均未知。")
 
 
 def head_map(traces: Trace | Sequence[Trace], *, stack: str | None = None, dimensions: int = 2) -> Result:
@@ -39,13 +43,20 @@ def head_map(traces: Trace | Sequence[Trace], *, stack: str | None = None, dimen
                 f"Distances on the map differ from the real ones by {stress:.0%} (Kruskal's stress-1); directions mean "
                 "nothing by themselves.",
                 f"图上距离与真实距离相差 {stress:.0%}（Kruskal stress-1）；方向本身没有含义。",
-            ),
+            )
+            if not math.isnan(stress)
+            else _NOWHERE,
+            parked(data),
+            *left_out(data),
         ),
     )
 
 
 def _stress(distance: torch.Tensor, places: torch.Tensor) -> float:
-    """√(Σ(d − δ)² / Σδ²) over all pairs of heads that are known: Kruskal 1964."""
+    """√(Σ(d − δ)² / Σδ²) over all pairs of heads that are known: Kruskal 1964. Exact where all are one; NaN without."""
     drawn = (places[:, None] - places).double().norm(dim=-1)
     real = distance.double()
-    return float(((drawn - real).square().nansum() / real.square().nansum()).sqrt())
+    if bool(real.isnan().all()):
+        return math.nan
+    missed, size = ((drawn - real).square().nansum(), real.square().nansum())
+    return float((missed / size).sqrt()) if bool(size) else float(missed.sqrt())

@@ -8,21 +8,30 @@ import torch
 
 from hf_attnviz import functional
 from hf_attnviz.analysis.beside import interval_note, scored
+from hf_attnviz.analysis.caveats import left_out, undefined
 from hf_attnviz.analysis.pooling import Pooled, pooled
 from hf_attnviz.axes import STATISTIC
 from hf_attnviz.functional.roles import known_thresholds
 from hf_attnviz.labels import Labels
 from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
+from hf_attnviz.role_names import OF_ROLES
 from hf_attnviz.trace import Trace
 
 _MOST_NAMED = 8
 _CAVEAT = Text(
     "A role describes weights on these texts, by one definition each; it is no proof of what the head does for the "
-    "output. One head may score 0.80 by one definition of induction and 0.99 by another.",
-    "角色只是按某一种定义描述这些文本上的权重，并不能证明该头对输出的作用。"
+    "output: av.ablate tests that. One head may score 0.80 by one definition of induction and 0.99 by another.",
+    "角色只是按某一种定义描述这些文本上的权重，并不能证明该头对输出的作用：av.ablate 可以检验。"
     "同一个头按一种归纳定义可得 0.80，按另一种可得 0.99。",
 )
+_LACKING = {
+    causal: Text(
+        f"No row has what the role is about (a repeated token, a delimiter, a neighbour{en}).",
+        f"没有任何一行具备该角色所涉的对象（重复词元、分隔符、相邻词元{zh}）。",
+    )
+    for causal, en, zh in ((False, "", ""), (True, "; a causal stack sees no next token", "；因果栈看不到后一词元"))
+}
 _NO_IDS = Text(
     "Token ids are not known for some keys; such a key counts as unlike any other.",
     "有些键的词元 id 未知；这样的键视为与任何其他键都不同。",
@@ -68,9 +77,8 @@ def head_roles(
     verdicts = functional.role_verdicts(scores, baseline, thresholds=limits)
     texts = {text for labels, marks in zip(keys, marked, strict=True) for text in compress(labels.texts, marks)}
     notes = [_holders(data, verdicts, limits), _counted(texts), interval_note(len(keys)), _CAVEAT]
-    undefined = [name for name, score in scores.items() if bool(score.isnan().all())]
-    if undefined:
-        notes.insert(1, _undefined(undefined, data.causal))
+    notes[1:1] = undefined(found, _LACKING[data.causal])
+    notes += left_out(data)
     if any(number is None for labels in keys for number in labels.ids):
         notes.append(_NO_IDS)
     return Result(
@@ -111,24 +119,15 @@ def _holders(data: Pooled, verdicts: Mapping[str, torch.Tensor], limits: Mapping
         heads = [data.head_names[n] for n in (verdict.flatten() == 1).nonzero().flatten().tolist()]
         more = f" +{len(heads) - _MOST_NAMED}" if len(heads) > _MOST_NAMED else ""
         if heads:
-            parts.append(f"{name} ≥ {limits[name]:g}: {' '.join(heads[:_MOST_NAMED])}{more}")
-    listed = "; ".join(parts) or "–"
+            named, told = OF_ROLES[name][0], f" ≥ {limits[name]:g}: {' '.join(heads[:_MOST_NAMED])}{more}"
+            parts.append(Text(named.en + told, named.zh + told))
     return Text(
-        f"Heads that reach the threshold of a role and are above uniform attention: {listed}.",
-        f"达到角色阈值且高于均匀注意力的头：{listed}。",
+        "Heads that reach the threshold of a role and are above uniform attention: "
+        f"{'; '.join(part.en for part in parts) or 'none'}.",
+        f"达到角色阈值且高于均匀注意力的头：{'；'.join(part.zh for part in parts) or '无'}。",
     )
 
 
 def _counted(texts: Collection[str]) -> Text:
     shown = " ".join(sorted(texts)[:20]) or "–"
     return Text(f"Counted as delimiters: {shown}", f"计为分隔符的词元：{shown}")
-
-
-def _undefined(names: Sequence[str], causal: bool) -> Text:
-    listed = ", ".join(names)
-    return Text(
-        f"Undefined here: {listed}. No row has what the role is about (a repeated token, a delimiter, a neighbour"
-        f"{'; a causal stack sees no next token' if causal else ''}).",
-        f"此处未定义：{listed}。没有任何一行具备该角色所涉的对象（重复词元、分隔符、相邻词元"
-        f"{'；因果栈看不到后一词元' if causal else ''}）。",
-    )

@@ -4,11 +4,18 @@ from collections.abc import Sequence
 
 from hf_attnviz import functional
 from hf_attnviz.analysis.beside import interval_note, scored
+from hf_attnviz.analysis.caveats import left_out, parked, undefined
 from hf_attnviz.analysis.pooling import pooled
 from hf_attnviz.axes import STATISTIC
 from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
 from hf_attnviz.trace import Trace
+
+_LACKING = Text(
+    "No row has what they are about: a place of its own among the keys (cross-attention has none), a neighbour, a row "
+    "before it, a second key to choose from.",
+    "没有任何一行具备它们所涉的对象：在键中有自己的位置（交叉注意力没有）、有相邻词元、前面还有行、有第二个键可选。",
+)
 
 
 def head_statistics(traces: Trace | Sequence[Trace], *, stack: str | None = None) -> Result:
@@ -22,14 +29,7 @@ def head_statistics(traces: Trace | Sequence[Trace], *, stack: str | None = None
     found = functional.statistics_by_example(data.attention, **data.masks)
     uniform = functional.uniform_like(data.attention, valid=data.valid)
     beside = scored(found, functional.statistics_by_example(uniform, **data.masks))
-    sink = float(beside["values"][list(found).index("first_token")].nanmean())
-    notes = [
-        Text(
-            f"{sink:.0%} of all weight lies on the first token (mean over heads): read entropy and distance with that "
-            "in mind.",
-            f"全部权重的 {sink:.0%} 落在第一个词元上（各头平均）：看熵和距离时请记住这一点。",
-        )
-    ]
+    notes = [parked(data), *left_out(data), *undefined(found, _LACKING, told=["next_token"] * data.causal)]
     if data.causal:
         notes.append(
             Text(

@@ -1,12 +1,15 @@
 """How far across a picture each head looks, labelled."""
 
+import math
 from collections.abc import Sequence
 
 from hf_attnviz import functional
 from hf_attnviz.analysis.beside import interval_note, scored
-from hf_attnviz.analysis.pooling import pooled
+from hf_attnviz.analysis.caveats import nan_weights
+from hf_attnviz.analysis.pooling import Pooled, pooled
 from hf_attnviz.axes import STATISTIC
 from hf_attnviz.errors import ArgumentError
+from hf_attnviz.functional.checks import upcast
 from hf_attnviz.functional.image_distance import image_distance_by_example
 from hf_attnviz.labels import Labels
 from hf_attnviz.language import Text
@@ -49,9 +52,23 @@ def image_distance(
         parameters={**data.what, "grid": grid, "patch_size": patch_size},
         source="Dosovitskiy et al. 2021, appendix D.7",
         unit="patches" if patch_size is None else "pixels",
-        notes=(_OTHERS, interval_note(data.attention.shape[1])),
+        notes=(_OTHERS, *_beside(data, places), *nan_weights(data.attention), interval_note(data.attention.shape[1])),
         **scored({"image_distance": found}, {"image_distance": uniform}),
     )
+
+
+def _beside(data: Pooled, places: tuple[int, ...]) -> list[Text]:
+    """How much weight of the patches lies on what is left out."""
+    rows = upcast(data.attention[..., places, :])
+    share = float(1 - rows[..., places].sum(-1).mean((1, 3)).nanmean())
+    if len(places) == rows.shape[-1] or math.isnan(share):
+        return []
+    return [
+        Text(
+            f"{share:.0%} of the patches' weight lies on these other tokens (mean over heads).",
+            f"图块权重的 {share:.0%} 落在这些其他词元上（各头平均）。",
+        )
+    ]
 
 
 def _patches(keys: Labels) -> tuple[tuple[int, ...], tuple[int, int]]:

@@ -5,6 +5,8 @@ from typing import Any, Final
 
 import torch
 
+from hf_attnviz.analysis.caveats import UNTESTED, nan_weights
+from hf_attnviz.analysis.pooling import stack_of
 from hf_attnviz.axes import HEAD, KEY, LAYER, QUERY, STATISTIC
 from hf_attnviz.functional.value_norms import norms_of
 from hf_attnviz.language import Text
@@ -48,22 +50,23 @@ def norms(trace: Trace, *, stack: str | None = None, heads: bool = False, shares
     Raises:
         NotKeptError: the trace does not tell of what a layer's output is made; the message says what to do.
     """
-    chosen = trace.stack(stack)
+    chosen = stack_of(trace, stack)
     found = [layer_norms(m) for m in chosen]
     weights = chosen.stacked().to(found[0]["summed"].dtype)
     names = ("weighted",) if heads else _known(found, _OF_PAIRS)
     values = torch.stack([weights if heads else weights.mean(1), *(_stacked(found, name) for name in names)])
     name = "weight" if heads else "mean_weight"
-    notes = [_special(chosen, weights.mean(1), _stacked(found, "summed"))]
-    notes += [_NO_NORM] if bool(values.isnan().any()) else []
+    notes = [_special(chosen, weights.mean(1), _stacked(found, "summed")), *nan_weights(weights)]
+    notes += [_NO_NORM] if any(name not in one for one in found for name in names) else []
     if shares:
-        values = values / values.sum(-1, keepdim=True)
-        notes += [_NOTHING] if bool((_stacked(found, "summed").sum(-1) == 0).any()) else []
+        sums = values.sum(-1, keepdim=True)
+        values = values / sums
+        notes += [_NOTHING] if bool((sums == 0).any()) else []
     of_heads = [Axis(HEAD, tuple(map(str, range(weights.shape[1]))))] if heads else []
     axes = [Axis(STATISTIC, (name, *names)), layer_axis(chosen), *of_heads, *pair_axes(chosen)]
     about = {"stack": chosen.name, "shares": shares} | proof_of(chosen)
     unit = "share" if shares else "length of a vector (weights: share)"
-    return Result(values, tuple(axes), "value norms", about, _SOURCE, unit, (*notes, _FREE, _NOT_USE))
+    return Result(values, tuple(axes), "value norms", about, _SOURCE, unit, (*notes, _FREE, _NOT_USE, UNTESTED))
 
 
 def mixing_ratio(trace: Trace, *, stack: str | None = None) -> Result:
@@ -73,11 +76,13 @@ def mixing_ratio(trace: Trace, *, stack: str | None = None) -> Result:
     ``mixing_with_residual``, and, where a layer norms the sum, ``mixing_normalised``. Arguments and errors as in
     :func:`norms`.
     """
-    chosen = trace.stack(stack)
+    chosen = stack_of(trace, stack)
     found = [layer_norms(m) for m in chosen]
     names = _known(found, ("mixing", "mixing_with_residual", "mixing_normalised"))
     values = torch.stack([_stacked(found, name) for name in names])
-    notes = [_NONE_OWN] if chosen.maps[0].kind == "cross" else []
+    notes = [_NONE_OWN] if bool((rows_of(chosen.maps[0]) < 0).any()) else []
+    notes += [_NO_NORM] if any(name not in one for one in found for name in names) else []
+    notes += nan_weights(chosen.stacked())
     axes = (Axis(STATISTIC, names), layer_axis(chosen), pair_axes(chosen)[0])
     about = {"stack": chosen.name} | proof_of(chosen)
     return Result(values, axes, "mixing ratio", about, "Kobayashi et al. 2021", "share", (*notes, _FREE, _NOT_USE))

@@ -1,6 +1,6 @@
 """Several traces as one padded batch, and the labels that analyses share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,39 @@ class Pooled:
         return {"stack": self.stack.name, "sequences": self.attention.shape[1], "causal": self.causal}
 
 
+def stack_of(trace: Trace, stack: str | None) -> AttentionStack:
+    """A stack of one trace; default: the only one.
+
+    Raises:
+        ArgumentError: something else than one trace.
+    """
+    if not isinstance(trace, Trace):
+        raise ArgumentError(
+            f"expected one trace, got {type(trace).__name__}; take recording.trace, or one of recording.traces"
+        )
+    return trace.stack(stack)
+
+
+def listed_traces(traces: Trace | Sequence[Trace]) -> list[Trace]:
+    """One trace or several, as a list.
+
+    Raises:
+        ArgumentError: none, or something else.
+    """
+    if isinstance(traces, str) or not isinstance(traces, Trace | Iterable):
+        raise ArgumentError(
+            f"expected a trace or several, got {type(traces).__name__}; take recording.traces, or make one with "
+            "av.trace_text(model, text)"
+        )
+    several = [traces] if isinstance(traces, Trace) else list(traces)
+    if not several:
+        raise ArgumentError("expected a trace or several, got none")
+    for one in several:
+        if not isinstance(one, Trace):
+            raise ArgumentError(f"expected traces, got {type(one).__name__} among them; take recording.traces")
+    return several
+
+
 def pooled(
     traces: Trace | Sequence[Trace],
     stack: str | None,
@@ -77,12 +110,10 @@ def pooled(
     """The stack of one trace or of several, side by side; ``of`` reads ``[layer, head, query, key]`` from each.
 
     Raises:
-        ArgumentError: no trace at all.
+        ArgumentError: no trace at all, or something else.
         ShapeError: traces whose layers or heads differ.
     """
-    several = [traces] if isinstance(traces, Trace) else list(traces)
-    if not several:
-        raise ArgumentError("expected a trace or several, got none")
+    several = listed_traces(traces)
     stacks = [trace.stack(stack) for trace in several]
     attention = [of(one) for one in stacks]
     if len({(one.layers, maps.shape[1]) for one, maps in zip(stacks, attention, strict=True)}) > 1:

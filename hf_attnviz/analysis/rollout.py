@@ -1,13 +1,22 @@
 """Attention rollout, labelled, with the drift that it has by itself."""
 
+import math
 from typing import Any
 
+import torch
+
 from hf_attnviz import functional
+from hf_attnviz.analysis.caveats import UNTESTED, nan_weights
+from hf_attnviz.analysis.pooling import stack_of
 from hf_attnviz.axes import KEY, LAYER, QUERY
 from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
 from hf_attnviz.trace import Trace
 
+_NOTHING_LEFT = Text(
+    "NaN: a row of which nothing is left (all its weights discarded, no residual), and those that take of it.",
+    "NaN：什么也不剩的行（权重全被舍弃且无残差），以及取自它的行。",
+)
 _NO_PROOF = Text(
     "Rollout follows weights, not what is moved along them: it is no proof of influence.",
     "Rollout 只跟踪权重，不看沿权重传递的内容：它不能证明影响。",
@@ -37,7 +46,7 @@ def rollout(
     Raises:
         NotKeptError: cross-attention, or maps without all their rows.
     """
-    chosen = trace.stack(stack).whole()
+    chosen = stack_of(trace, stack).whole()
     options: dict[str, Any] = {
         "residual": residual,
         "head_fusion": head_fusion,
@@ -61,12 +70,21 @@ def rollout(
         {"stack": chosen.name, **options, "uniform_first_token": drift},
         "Abnar & Zuidema 2020",
         "share of the input",
-        (_drift_note(drift, float(values[-1, -1, 0])), _NO_PROOF),
+        (_drift_note(drift, float(values[-1, -1, 0])), *nan_weights(maps), *_gone(values, maps), _NO_PROOF, UNTESTED),
         baseline=baseline,
     )
 
 
+def _gone(values: torch.Tensor, maps: torch.Tensor) -> list[Text]:
+    return [_NOTHING_LEFT] if bool(values.isnan().any()) and not bool(maps.isnan().any()) else []
+
+
 def _drift_note(drift: float, here: float) -> Text:
+    if math.isnan(drift) or math.isnan(here):
+        return Text(
+            "The last row is undefined, here or under uniform attention, so that its drift is not known.",
+            "最后一行在此处或均匀注意力下未定义，因此其漂移未知。",
+        )
     return Text(
         f"Under uniform attention with the same mask the last row would put {drift:.2f} on the first token at this "
         f"depth; here it puts {here:.2f}. Only the difference is the model's doing.",

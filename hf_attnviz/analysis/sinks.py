@@ -1,11 +1,13 @@
 """How much attention each head parks on one token, labelled."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 
 from hf_attnviz import functional
 from hf_attnviz.analysis.beside import interval_note, scored
+from hf_attnviz.analysis.caveats import left_out, undefined
 from hf_attnviz.analysis.pooling import Pooled, pooled
 from hf_attnviz.axes import STATISTIC
 from hf_attnviz.functional import Tally
@@ -14,6 +16,10 @@ from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
 from hf_attnviz.trace import Trace
 
+_LACKING = Text(
+    "No text has such a token, or a row that counts: the row that stands on it, and those after.",
+    "没有文本含有该词元，或没有可计入的行：立于该词元之上及其后的行。",
+)
 _NAMES = {"sink_mass": True, "sink_mass_after_first_row": False}  # name -> whether the first row counts
 
 
@@ -34,10 +40,10 @@ def sinks(
     data = pooled(traces, stack)
     found = _masses(data, data.attention, position)
     uniform = _masses(data, functional.uniform_like(data.attention, valid=data.valid), position)
-    beside = scored(
-        {name: Tally.of_examples(mass.transpose(0, 1)) for name, mass in found.items()},
-        {name: Tally.of_examples(mass.transpose(0, 1)) for name, mass in uniform.items()},
+    tallies, even = (
+        {name: Tally.of_examples(mass.transpose(0, 1)) for name, mass in masses.items()} for masses in (found, uniform)
     )
+    beside = scored(tallies, even)
     values = beside["values"]
     above = {name: (mass > threshold).double().masked_fill(mass.isnan(), torch.nan) for name, mass in found.items()}
     fraction = {name: float(one.mean((0, 2)).nanmean()) for name, one in above.items()}
@@ -47,7 +53,12 @@ def sinks(
         parameters={**data.what, "position": position, "threshold": threshold, "sink_fraction": fraction},
         source="Gu et al. 2025, section 3.2",
         unit="share",
-        notes=(_fraction_note(data, fraction, threshold, position), interval_note(data.attention.shape[1])),
+        notes=(
+            _fraction_note(data, fraction, threshold, position),
+            *undefined(tallies, _LACKING),
+            *left_out(data),
+            interval_note(data.attention.shape[1]),
+        ),
         verdict=(values > threshold).to(values.dtype).masked_fill(values.isnan(), torch.nan),
         **beside,
     )
@@ -67,8 +78,12 @@ def _fraction_note(data: Pooled, fraction: dict[str, float], threshold: float, p
     texts = {stack.keys.texts[position] for stack in data.stacks if position < len(stack.keys)}
     named = " ".join(sorted(texts)[:5])
     return Text(
-        f"{with_first:.0%} of heads give more than {threshold:g} to token {position} ({named}); {without:.0%} without "
-        "the first row, which in a causal map has no choice.",
-        f"{with_first:.0%} 的头给第 {position} 个词元（{named}）的权重超过 {threshold:g}；不计因果下别无选择的首行则为 "
-        f"{without:.0%}。",
+        f"Heads that give more than {threshold:g} to token {position} ({named}): {_percent(with_first).en}; without "
+        f"the first row, which in a causal map has no choice: {_percent(without).en}.",
+        f"给第 {position} 个词元（{named}）的权重超过 {threshold:g} 的头：{_percent(with_first).zh}；"
+        f"不计因果下别无选择的首行：{_percent(without).zh}。",
     )
+
+
+def _percent(share: float) -> Text:
+    return Text("undefined", "未定义") if math.isnan(share) else Text(f"{share:.0%}", f"{share:.0%}")

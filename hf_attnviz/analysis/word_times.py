@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from hf_attnviz import functional
+from hf_attnviz.analysis.pooling import stack_of
 from hf_attnviz.analysis.sides import Side, target_side
 from hf_attnviz.axes import QUERY, STATISTIC
 from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
@@ -50,7 +51,7 @@ def word_times(
         UnknownNameError: a head that is not there.
         ArgumentError: no frame is left, no token is text, or a weight is NaN.
     """
-    chosen = trace.stack(stack)
+    chosen = stack_of(trace, stack)
     one = chosen.maps[0].plain()
     if one.kind != "cross" or not set(one.keys.kinds) <= {"frame", "latent"}:
         raise ArgumentError(

@@ -100,7 +100,8 @@ class Block:
         if first is None or last is None or not torch.equal(last.flatten(), first.flatten()):
             raise ProofError(
                 f"{type(self.module).__name__} is to run again, and does not repeat itself (a cache, hooks of your "
-                "own, an intervention, chance); run the model plainly"
+                "own, an intervention, gradients=True, chance); run the model plainly, and capture gradients in a run "
+                "of their own"
             )
 
 

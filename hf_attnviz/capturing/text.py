@@ -75,6 +75,9 @@ def encode(model: Any, processor: Any, text: str, pair: str | None = None) -> di
                 "give a file to: attnviz doctor MODEL --input FILE"
             )
         raise ArgumentError("this model came without a tokenizer; pass processor=AutoTokenizer.from_pretrained(…)")
+    for one in (text, *([] if pair is None else [pair])):
+        if not isinstance(one, str):
+            raise ArgumentError(f"expected one text, got {type(one).__name__}; read several one after another")
     if not text.strip() or (pair is not None and not pair.strip()):
         raise ArgumentError("the text is empty; expected at least one word")
     if pair is not None and not _knows_pairs(tokenizer):

@@ -24,10 +24,16 @@ _ASTRAY: Final = Text(
     "该误差超过 5%：这样的积分梯度不可采信。请增加步数；"
     "若模型首先对向量做归一化（RMSNorm），零向量是奇点，请改用某个词元作基线。",
 )
+_BASELINES: Final = {"zero": "零向量", "mask": "掩码词元", "pad": "填充词元", "unk": "未知词元"}
 _RUNNING: Final = Text("running the model for its gradients", "正在为求梯度而多次运行模型")
 
 Begins = Callable[[], object]
 """Called before each pass."""
+
+
+def baseline_word(baseline: str | int) -> str:
+    """What integrated gradients begin at, in Chinese."""
+    return _BASELINES.get(str(baseline), f"词元 {baseline}")
 
 
 def saliency(subject: Subject) -> Scores:
@@ -150,7 +156,7 @@ def _told(subject: Subject, baseline: Tensor, delta: float) -> tuple[dict[str, A
         Text(
             f"Integrated gradients share out the change from {start:.4g} (baseline: {settings.baseline}) to {end:.4g}; "
             f"{abs(delta):.2g} of it is error of the {settings.steps} steps (convergence delta).",
-            f"积分梯度所分摊的是从 {start:.4g}（基线：{settings.baseline}）到 {end:.4g} 的变化；"
+            f"积分梯度所分摊的是从 {start:.4g}（基线：{baseline_word(settings.baseline)}）到 {end:.4g} 的变化；"
             f"其中 {abs(delta):.2g} 是 {settings.steps} 步积分的误差（收敛差）。",
         )
     ]

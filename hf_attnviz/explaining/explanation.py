@@ -105,8 +105,8 @@ _OF_ATTENTION: Final = ("attention", "rollout", "attention_gradient", "relevance
 
 def _about(subject: Subject) -> Text:
     return Text(
-        f"Explained is one number: {subject.target.name}, here {subject.score:.4g}.",
-        f"所解释的是一个数：{subject.target.name}，此处为 {subject.score:.4g}。",
+        f"Explained is one number: {subject.target.told.en}, here {subject.score:.4g}.",
+        f"所解释的是一个数：{subject.target.told.zh}，此处为 {subject.score:.4g}。",
     )
 
 

@@ -189,8 +189,8 @@ def _result(subject: Subject, tried: list[Flip], labels: list[str], ids: Tensor,
     names = ["estimate", "measured", *(["probability"] if subject.target.index is not None else [])]
     values = torch.tensor([[getattr(flip, name) for flip in tried] for name in names])
     start = Text(
-        f"Changed is one number: {subject.target.name}, before {subject.score:.4g}.",
-        f"所改变的是一个数：{subject.target.name}，改变前为 {subject.score:.4g}。",
+        f"Changed is one number: {subject.target.told.en}, before {subject.score:.4g}.",
+        f"所改变的是一个数：{subject.target.told.zh}，改变前为 {subject.score:.4g}。",
     )
     return Result(
         values,

@@ -10,7 +10,7 @@ from hf_attnviz.axes import KEY, LAYER
 from hf_attnviz.capturing.address import block_of
 from hf_attnviz.capturing.embedding import tapped
 from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
-from hf_attnviz.explaining.by_captum import LAYER_METHODS, passes
+from hf_attnviz.explaining.by_captum import LAYER_METHODS, baseline_word, passes
 from hf_attnviz.explaining.given import with_gradients
 from hf_attnviz.explaining.subject import Settings, Subject
 from hf_attnviz.explaining.target import TargetLike
@@ -87,8 +87,8 @@ def layer_attributions(
         "of the target" if method != "activation" else "",
         (
             Text(
-                f"Explained is one number: {subject.target.name}, here {subject.score:.4g}.",
-                f"所解释的是一个数：{subject.target.name}，此处为 {subject.score:.4g}。",
+                f"Explained is one number: {subject.target.told.en}, here {subject.score:.4g}.",
+                f"所解释的是一个数：{subject.target.told.zh}，此处为 {subject.score:.4g}。",
             ),
             note,
         ),
@@ -106,7 +106,7 @@ def _missed(subject: Subject, rows: Sequence[torch.Tensor]) -> tuple[dict[str, A
     note = Text(
         f"Each row shares out the number's change from {start:.4g} (baseline: {settings.baseline}) to {end:.4g}; at "
         f"most {most:.2g} of it is error of the {settings.steps} steps (convergence delta).",
-        f"每行分摊该数从 {start:.4g}（基线：{settings.baseline}）到 {end:.4g} 的变化；"
+        f"每行分摊该数从 {start:.4g}（基线：{baseline_word(settings.baseline)}）到 {end:.4g} 的变化；"
         f"其中至多 {most:.2g} 是 {settings.steps} 步积分的误差（收敛差）。",
     )
     return told | {"convergence_delta": missed}, note

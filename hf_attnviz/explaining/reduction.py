@@ -151,9 +151,9 @@ def _result(subject: Subject, steps: Sequence[_Reduced], beam: int) -> Result:
     labels = tuple(" ".join(texts[position] for position in one.kept) for one in steps)
     start, end = steps[0], steps[-1]
     kept = Text(
-        f"The prediction kept is that of {subject.target.name}; {len(end.kept)} of {len(start.kept)} tokens are enough "
+        f"The prediction kept is {subject.target.subject.en}; {len(end.kept)} of {len(start.kept)} tokens are enough "
         f"for it (probability {start.probability:.3g} before, {end.probability:.3g} after).",
-        f"保持不变的预测：{subject.target.name}；{len(start.kept)} 个词元中 {len(end.kept)} 个就足够"
+        f"保持不变的预测：{subject.target.subject.zh}；{len(start.kept)} 个词元中 {len(end.kept)} 个就足够"
         f"（概率由 {start.probability:.3g} 变为 {end.probability:.3g}）。",
     )
     return Result(

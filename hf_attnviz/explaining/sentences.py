@@ -29,7 +29,8 @@ def sentence(
         tokens: how many tokens are ranked.
     """
     who, meaning = statistic_words(name)
-    subject = Text(who.en[:1].upper() + who.en[1:], who.zh) if meaning.en else who  # a user's own name stays
+    quoted = who.en if meaning.en else f"“{who.en}”"  # a user's own name
+    subject = Text(f"The ranking by {quoted}", f"“{who.zh}”排序")
     if reason is None:
         told = _verdict(subject, verdict, numbers["beats"].select(method=name))
     else:
@@ -68,8 +69,9 @@ def facts(sink: Result | None, heads: Result | None, stability: Result | None, s
 def _sink(sink: Result) -> Text:
     first, special = sink.values.tolist()
     return Text(
-        f"Of raw attention's row {_percent(first)} lies on the first token and {_percent(special)} on special tokens.",
-        f"原始注意力的这一行中，{_percent(first)} 落在首词元上，{_percent(special)} 落在特殊词元上。",
+        f"In the row where the prediction is read, {_percent(first)} of raw attention lies on the first token and "
+        f"{_percent(special)} on special tokens.",
+        f"在读出预测的那一行，原始注意力的 {_percent(first)} 落在首词元上，{_percent(special)} 落在特殊词元上。",
     )
 
 
@@ -95,7 +97,7 @@ def _stable(way: str, stability: Result, shift: Result) -> Text:
     names = stability.axis("method").labels
     kept = [(statistic_words(name)[0], float(stability.select(method=name).values)) for name in names]
     en = "".join(f"; {name.en} keeps its order with τ {tau:.2f}" for name, tau in kept if math.isfinite(tau))
-    zh = "".join(f"；{name.zh}的次序一致性 τ 为 {tau:.2f}" for name, tau in kept if math.isfinite(tau))
+    zh = "".join(f"；“{name.zh}”的次序一致性 τ 为 {tau:.2f}" for name, tau in kept if math.isfinite(tau))
     return Text(f"{where.en} the prediction moves by {signed(moved)}{en}.", f"{where.zh}预测变化 {signed(moved)}{zh}。")
 
 
@@ -118,8 +120,8 @@ def _verdict(subject: Text, verdict: str, won: Result) -> Text:
         )
     if verdict == DO_NOT:
         return Text(
-            f"{subject.en} ranks the evidence no better than chance here: it beats it in none of {of} tests.",
-            f"{subject.zh}在此对证据的排序不比随机更好：{of} 项检验无一胜过随机排序。",
+            f"{subject.en} is no better than chance here: it beats it in none of {of} tests.",
+            f"{subject.zh}在此不比随机更好：{of} 项检验无一胜过随机排序。",
         )
     tests = [
         Text(f"{m} by {w}", f"{removal_word(w).zh}下的{statistic_words(m)[0].zh}")
@@ -146,9 +148,9 @@ def _moved(name: str, curves: Result, random: Result, target: Target, tokens: in
     mean, deviation = signed(float(chance.mean())), signed(float(chance.std())).lstrip("+")
     return Text(
         f"Removing its top {percent} ({count} of {tokens} tokens) moves {what.en} by {signed(own)}, random "
-        f"removal by {mean} ± {deviation}.",
+        f"removal by {mean} ± {deviation} (mean and standard deviation).",
         f"移除其排序前 {percent}（{tokens} 个词元中的 {count} 个）使{what.zh}变化 {signed(own)}，"
-        f"随机移除为 {mean} ± {deviation}。",
+        f"随机移除为 {mean} ± {deviation}（平均与标准差）。",
     )
 
 

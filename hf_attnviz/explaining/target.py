@@ -42,6 +42,11 @@ class Target:
     function: Callable[[Any], torch.Tensor] | None = None
     subject: Text = GIVEN
 
+    @property
+    def told(self) -> Text:
+        """The scalar for people, in both languages."""
+        return Text(self.name, self.subject.zh if self.function is not None else f"{self.subject.zh}的 logit")
+
     def score(self, outputs: Any, position: int | torch.Tensor | None = None) -> torch.Tensor:
         """The scalar of each row ``[batch]``: the logit, or what the function gives. It stays in the graph.
 
@@ -221,6 +226,11 @@ def _token(text: str, processor: Any) -> int:
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if len(ids) != 1:
         raise ArgumentError(f"target={text!r} is {len(ids)} tokens; expected one: give the first one's id")
+    if ids[0] == getattr(tokenizer, "unk_token_id", None):
+        raise UnknownNameError(
+            f"target={text!r} is no token of this model: its tokenizer reads it as {tokenizer.unk_token}; give a token "
+            "that it knows (tokenizer.get_vocab()), or an id"
+        )
     return int(ids[0])
 
 

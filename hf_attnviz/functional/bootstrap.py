@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hf_attnviz.errors import ArgumentError
-from hf_attnviz.functional.checks import check_share
+from hf_attnviz.functional.checks import check_share, upcast
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -36,6 +36,7 @@ class Tally:
     @staticmethod
     def of_examples(values: Tensor) -> "Tally":
         """Each example one number, `[example, ...]`; one that is NaN in an example is left out there."""
+        values = upcast(values)
         return Tally(values.masked_fill(values.isnan(), 0), (~values.isnan()).to(values.dtype))
 
     def mean(self) -> Tensor:
@@ -56,6 +57,8 @@ class Tally:
         if resamples < 1:
             raise ArgumentError(f"expected at least one resample, got {resamples}; {RESAMPLES} is usual")
         examples = self.totals.shape[0]
+        if not examples:
+            raise ArgumentError("expected at least one example, got none")
         counts = self.counts.expand(self.totals.shape)
         times = _times_drawn(examples, resamples, seed).to(self.totals.device)
         parts = zip(_parts(self.totals.double()), _parts(counts.double()), strict=True)

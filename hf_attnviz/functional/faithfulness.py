@@ -50,6 +50,8 @@ def top_counts(tokens: int, bins: Sequence[float] = BINS) -> tuple[int, ...]:
     >>> top_counts(35, (0.01, 0.2, 0.5))
     (1, 7, 18)
     """
+    if not bins:
+        raise ArgumentError(f"expected at least one share of the tokens, got none; {BINS} is usual")
     for share in bins:
         if not 0 < share <= 1:
             raise ArgumentError(f"expected shares above 0 and up to 1, got {share}; 0.1 is the top tenth")
@@ -131,5 +133,12 @@ def kendall_tau(scores: Tensor) -> Tensor:
 
 
 def _differences(predict: Predict, everything: Tensor, kept: Tensor) -> Tensor:
-    whole = upcast(torch.as_tensor(predict(everything)))
-    return torch.stack([whole - upcast(torch.as_tensor(predict(keep))) for keep in kept]).detach()
+    whole = _number(predict(everything))
+    return torch.stack([whole - _number(predict(keep)) for keep in kept])
+
+
+def _number(answer: Tensor | float) -> Tensor:
+    found = upcast(torch.as_tensor(answer)).detach()
+    if found.numel() != 1:
+        raise ShapeError(f"expected one probability of predict, got sizes {tuple(found.shape)}; pick what is explained")
+    return found.reshape(())

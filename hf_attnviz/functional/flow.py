@@ -56,6 +56,8 @@ def flows(
 ) -> list[Tensor]:
     """`flow` of several stacks of one size as one piece of work, so that its length is told as a whole."""
     check_share(residual, "residual")
+    if not several:
+        raise ArgumentError("expected at least one stack of maps, got none")
     capacities, units = zip(*(_capacities(attention, residual) for attention in several), strict=True)
     tokens = capacities[0].shape[-1]
     rows = [_row(row, tokens) for row in (range(tokens) if queries is None else queries)]

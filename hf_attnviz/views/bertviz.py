@@ -40,8 +40,8 @@ _CAVEAT: Final = Text(
 _HEAD_READING: Final = (
     _SIDES,
     Text(
-        "Each line is one weight; each colour is one head (colours repeat after ten). Darkness is the weight divided "
-        "by the number of heads switched on, so faint lines grow as heads are switched off.",
+        "Each line is one weight; each colour is one head (colours repeat after ten). Its strength is the weight "
+        "divided by the number of heads switched on, so faint lines grow as heads are switched off.",
         "每条线是一个权重，每种颜色是一个头（十种颜色循环使用）。浓淡等于权重除以所开启的头数，关掉一些头，淡线会变浓。",
     ),
     Text(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from hf_attnviz.axes import HEAD, OTHER_HEAD, STATISTIC, STEP
+from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
 from hf_attnviz.result import Result
 from hf_attnviz.view import View
@@ -20,12 +21,17 @@ def picture(result: Result, *, title: Text | str | None = None) -> View:
     """Lines over decoding steps, bars or heat maps of a comparison, roles, a map or a square of heads; else a heat map.
 
     Raises:
-        ArgumentError: fewer than two axes, or an empty one.
+        ArgumentError: fewer than two axes, or an empty one; something that is no result.
     """
+    if not isinstance(result, Result):
+        raise ArgumentError(
+            "expected a Result of an analysis (head_statistics(trace), rollout(trace) …), got "
+            f"{type(result).__name__}: draw a trace with head_view(trace) or report(trace), a Trust with its .view"
+        )
     names = [axis.name for axis in result.axes]
     if result.method.startswith("comparison"):
         return compare_view(result, title=title)
-    if names == [STATISTIC, STEP, *names[2:]]:
+    if names == [STATISTIC, STEP, *names[2:]] or ("keys" in result.parameters and STEP in names):
         return evolution_view(result, title=title)
     for method, draw in _BY_METHOD.items():
         if result.method == method:

@@ -30,15 +30,24 @@ _PATHS: Final = Text(
     "menu; its height is the place of the key that it looks at most, the first key at the bottom.",
     "从左到右为解码步，标签是该步产出的词元。一条线是菜单所选层中的一个头；高度是它最关注的键的位置，第一个键在最下面。",
 )
+_REDUCED: Final = Text(
+    "Left to right: step by step one word less; the labels are what is left, whole when pointed at.",
+    "从左到右逐步减少一个词；标签是剩下的内容，指向即可看到全文。",
+)
 _UNDEFINED: Final = Text("Gaps are undefined.", "空缺表示未定义。")
 _CAVEAT: Final = Text(
     "Not shown: whether the output depends on it. Attention is not an explanation.",
     "未显示：输出是否依赖于它。注意力本身不是解释。",
 )
+_ONE_WAY: Final = Text(
+    "Not shown: the other ways to shorten the text; other words may be enough, too.",
+    "未显示：其他缩减方式；别的词也可能足够。",
+)
 
 
 def evolution_view(result: Result, *, title: Text | str | None = None) -> View:
-    """Lines over decoding steps, for the result of ``evolution(trace)`` or ``argmax_paths(trace)``.
+    """Lines over decoding steps, for the result of ``evolution(trace)`` or ``argmax_paths(trace)``; and over the steps
+    of ``input_reduction``, which have no layers.
 
     Args:
         result: axes ``batch, statistic, step, layer, head``; all but ``step`` may be missing. ``batch`` becomes a menu.
@@ -57,6 +66,8 @@ def evolution_view(result: Result, *, title: Text | str | None = None) -> View:
     batch, statistics, steps, layers, heads = found
     keys = result.parameters.get("keys")
     heading = title or method_word(result.method)
+    layered = LAYER in [axis.name for axis in result.axes]
+    reading = _PATHS if keys is not None else _READING if layered else _REDUCED
     data = {
         "batch": [visible(text) for text in batch.labels],
         "statistics": [
@@ -67,6 +78,7 @@ def evolution_view(result: Result, *, title: Text | str | None = None) -> View:
         "layers": [visible(text) for text in layers.labels],
         "heads": [visible(text) for text in heads.labels],
         "keys": None if keys is None else [visible(text) for text in keys],
+        "layered": layered,
         "values": packed(values),
     }
     footer = [Text(f"Source: {result.source}", f"出处：{result.source}")] if result.source else []
@@ -75,7 +87,7 @@ def evolution_view(result: Result, *, title: Text | str | None = None) -> View:
     return page(
         heading,
         fragment("evolution.html"),
-        how_to_read=[_READING if keys is None else _PATHS, *gaps, *result.notes, _CAVEAT],
+        how_to_read=[reading, *gaps, *result.notes, _CAVEAT if layered else _ONE_WAY],
         footer=footer,
         data=data,
         scripts=[vendored("d3.min.js"), own("evolution.js")],

@@ -6,6 +6,7 @@ from functools import partial
 from itertools import product
 from typing import Any, Final
 
+import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -44,13 +45,45 @@ _DIVERGING: Final = Text(
     "Numbers below zero are one hue, above zero the other; zero is in the middle.",
     "负数与正数各用一种色调，零在正中。",
 )
+_BY_ROW: Final = Text(
+    "Each row has its own unit and its own colours: the fullest is that row's largest number, whatever its sign. Point "
+    "at a cell for the number.",
+    "每行单位不同，颜色也各自定标：最浓的是该行绝对值最大的数。指向某格可看到数值。",
+)
+_MEANINGS: Final = {  # what rows and columns are, where the axes' names do not say it
+    "head roles": Text(
+        "A row is a role, a column is a head: L0H3 is head 3 of layer 0.",
+        "每行是一个角色，每列是一个头：L0H3 即第 0 层第 3 头。",
+    ),
+    "explanations of one number": Text(
+        "A row is a method, a column is a token of the input.", "每行是一种方法，每列是输入的一个词元。"
+    ),
+    "token replacement": Text(
+        "A column is a replacement: the token that was there → the one put in its place (its position, from 0).",
+        "每列是一次替换：原来的词元 → 换上的词元（位置，从 0 数）。",
+    ),
+}
 _UNDEFINED: Final = Text("Hatched cells are undefined (NaN).", "带斜纹的格子未定义（NaN）。")
+_OF_ROW: Final = Text("share of the row's largest", "占该行最大值之比")
 _ROWS_SUM: Final = Text("Each row sums to one.", "每一行之和为一。")
 _ROWS_FREE: Final = Text("Rows need not sum to one.", "各行之和不一定为一。")
 _CAVEAT: Final = Text(
     "Not shown: whether the output depends on it. Attention is not an explanation.",
     "未显示：输出是否依赖于它。注意力本身不是解释。",
 )
+_ESTIMATED: Final = Text(
+    "Not shown: what really happens without it; trust and ablate measure that.",
+    "未显示：真正去掉之后会怎样；trust 与 ablate 可以测量。",
+)
+_TRIED: Final = Text("Not shown: replacements that were not tried.", "未显示：没有试过的替换。")
+_CAVEATS: Final = {  # methods that do speak of the output
+    "attention × gradient": _ESTIMATED,
+    "relevance": _ESTIMATED,
+    "head importance": _ESTIMATED,
+    "explanations of one number": _ESTIMATED,
+    "layer attributions": _ESTIMATED,
+    "token replacement": _TRIED,
+}
 
 
 def heatmap(data: Result | AttentionMap, *, title: Text | str | None = None) -> View:
@@ -128,6 +161,7 @@ def _draw(result: Result, title: Text | str, reading: Sequence[Text]) -> View:
         ],
         "square": [a.name for a in result.axes[-2:]] in ([QUERY, KEY], [HEAD, OTHER_HEAD]),
         "unit": in_both(unit_word(result.unit if _brief(result.unit) else "")),
+        "byRow": _by_row(result),
         "start": _start(result),
         "scales": _scales(result),
         "values": packed(values),
@@ -137,7 +171,7 @@ def _draw(result: Result, title: Text | str, reading: Sequence[Text]) -> View:
         ],
     }
     rows = len(result.axes[-2].labels)
-    several = any(a.name == STATISTIC for a in result.axes)  # each then says its own unit
+    several = any(a.name == STATISTIC for a in result.axes[:-2])  # each then says its own unit
     return page(
         title,
         fragment("heatmap.html", unit=None if _brief(result.unit) or several else unit_line(result.unit)),
@@ -153,6 +187,11 @@ def _draw(result: Result, title: Text | str, reading: Sequence[Text]) -> View:
 
 def _label(axis: str, text: str) -> str | dict[str, str]:
     return in_both(statistic_words(text)[0]) if axis == STATISTIC else visible(text)
+
+
+def _by_row(result: Result) -> bool:
+    """Whether rows are statistics of several units, which no one scale of colours can hold."""
+    return result.axes[-2].name == STATISTIC and bool(result.unit) and not _brief(result.unit)
 
 
 def _brief(unit: str) -> bool:
@@ -215,9 +254,11 @@ def _reading(result: Result) -> list[Text]:
             "A row is a layer (0 is nearest the input), a column is a head.",
             "每行是一层（0 层最靠近输入），每列是一个头。",
         )
+    meaning = _MEANINGS.get(result.method.partition(" (")[0], meaning)
     finite = result.values.isfinite()
     scales = set(_scales(result)) if len(result.axes) > 1 else {None}
-    told = [meaning, _FIXED if scales == {WHOLE} else _COLOURS]
+    by_row = len(result.axes) > 1 and _by_row(_arranged(result))
+    told = [meaning, _BY_ROW if by_row else _FIXED if scales == {WHOLE} else _COLOURS]
     if bool((result.values[finite] < 0).any()) or scales != {None}:
         told.append(_DIVERGING)
     if not bool(finite.all()):
@@ -230,7 +271,7 @@ def _reading(result: Result) -> list[Text]:
                 f"指向某格可看到数值旁的信息：{'；'.join(m.zh for m in meanings)}。",
             )
         )
-    return [*told, *result.notes, _CAVEAT]
+    return [*told, *result.notes, _CAVEATS.get(result.method.partition(" (")[0], _CAVEAT)]
 
 
 def _rows_sum_to_one(result: Result) -> bool:
@@ -272,27 +313,38 @@ def _figure(values: npt.NDArray[Any], result: Result, title: str) -> Any:
     height = min(max(2.4, 1.4 + 0.17 * len(rows.labels)), 9)
     figure = figures.new_figure(width * across, height * down + 0.3)
     words = [title, *rows.labels, *columns.labels, *(text for axis in leading for text in axis.labels)]
-    words += [str(axis_word(name)) for name in names.NAMES] + [str(unit_line(result.unit))]
-    words += [str(statistic_words(text)[0]) for axis in leading if axis.name == STATISTIC for text in axis.labels]
+    words += [str(axis_word(name)) for name in names.NAMES] + [str(unit_line(result.unit)), str(_OF_ROW)]
+    words += [text for axis in result.axes for text in _written(axis)]
     fonts = figures.fonts_for(words)
     figures.write(figure.suptitle("", fontsize=11), title, fonts)
     if not unit and result.unit and not any(axis.name == STATISTIC for axis in leading):  # a statistic says its own
         figures.write(figure.supxlabel("", fontsize=8), str(unit_line(result.unit)), fonts)
     for number, pick in enumerate(picks):
         panel = figure.add_subplot(down, across, number + 1)
-        matrix = values[pick]
+        matrix = _shares_of_rows(values[pick]) if _by_row(result) else values[pick]
         low, high, diverging = figures.limits(matrix, scales[number])
         image = figures.heat(panel, matrix, diverging=diverging, low=low, high=high)
-        figures.label_ticks(panel.xaxis, columns.labels, fonts, rotation=90 if _long(columns) else 0)
-        figures.label_ticks(panel.yaxis, rows.labels, fonts)
+        figures.label_ticks(panel.xaxis, _written(columns), fonts, rotation=90 if _long(columns) else 0)
+        figures.label_ticks(panel.yaxis, _written(rows), fonts)
         figures.write(panel.xaxis.label, str(axis_word(columns.name)), fonts)
         figures.write(panel.yaxis.label, str(axis_word(rows.name)), fonts)
         chosen = ", ".join(_picked(axis, i) for axis, i in zip(leading, pick, strict=True))
         figures.write(panel.set_title("", fontsize=9), chosen, fonts)
         bar = figure.colorbar(image, ax=panel, shrink=0.9)
         bar.ax.tick_params(labelsize=8)
-        figures.write(bar.ax.yaxis.label, unit, fonts)
+        figures.write(bar.ax.yaxis.label, str(_OF_ROW) if _by_row(result) else unit, fonts)
     return figure
+
+
+def _written(axis: Axis) -> list[str]:
+    """The labels of an axis as they are written on paper."""
+    return [str(statistic_words(text)[0]) for text in axis.labels] if axis.name == STATISTIC else list(axis.labels)
+
+
+def _shares_of_rows(matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Each row over its largest number without its sign; a row of zeros, or of nothing, stays."""
+    sizes = np.nanmax(np.where(np.isfinite(matrix), np.abs(matrix), 0), axis=1, keepdims=True)
+    return np.asarray(matrix / np.where(sizes > 0, sizes, 1))
 
 
 def _picked(axis: Axis, place: int) -> str:

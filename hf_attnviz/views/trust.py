@@ -9,10 +9,12 @@ from typing import Any, Final, Protocol
 import torch
 
 from hf_attnviz.axes import METHOD, REMOVAL, SHARE, STATISTIC
+from hf_attnviz.errors import ArgumentError
 from hf_attnviz.labels import Labels
 from hf_attnviz.language import Text
 from hf_attnviz.legible import visible
 from hf_attnviz.result import Result
+from hf_attnviz.trace import Trace
 from hf_attnviz.view import View
 from hf_attnviz.views import figures
 from hf_attnviz.views.page import fragment, in_both, own, page
@@ -25,8 +27,12 @@ _AGREEMENT: Final = Text(
 )
 _FACTS: Final = Text("What else bears on it", "其他相关事实")
 _TESTS: Final = {
-    "comprehensiveness": Text("without the top, {way} (high is good)", "去掉前列·{way}（越高越好）"),
-    "sufficiency": Text("the top alone, {way} (low is good)", "仅留前列·{way}（越低越好）"),
+    "comprehensiveness": Text("without the top, {way}", "去掉前列·{way}"),
+    "sufficiency": Text("the top alone, {way}", "仅留前列·{way}"),
+}
+_GOOD: Final = {
+    "comprehensiveness": Text("high is good", "越高越好"),
+    "sufficiency": Text("low is good", "越低越好"),
 }
 
 
@@ -63,7 +69,15 @@ def trust_view(trust: Judged, *, title: Text | str | None = None) -> View:
     """Each method's verdict, its removal curves against the band of random rankings, and its tokens with their ranks.
 
     Saves as html, svg, png and pdf.
+
+    Raises:
+        ArgumentError: a result or a trace in place of verdicts.
     """
+    if isinstance(trust, Result | Trace):
+        raise ArgumentError(
+            f"expected what av.trust(model, text) gives, got a {type(trust).__name__}; draw a result with "
+            "picture(result), a trace with head_view(trace)"
+        )
     heading = title or Text("Does the explanation name the evidence?", "解释是否指出了真正的证据？")
     names = trust.curves.axis(METHOD).labels
     methods = [
@@ -130,9 +144,16 @@ def _data(trust: Judged, names: Sequence[str]) -> dict[str, Any]:
     for measure, way in _tests(trust):
         low, mean, high = _chance(trust, measure, way)
         tests.append(
-            {"measure": measure, "name": in_both(_test_name(measure, way)), "low": low, "mean": mean, "high": high}
+            {
+                "measure": measure,
+                "name": in_both(_test_name(measure, way)),
+                "good": in_both(_GOOD[measure]),
+                "low": low,
+                "mean": mean,
+                "high": high,
+            }
         )
-    methods = []
+    methods, draws = [], _draws(trust)
     for name in names:
         where = [{"statistic": m, "removal": w, "method": name} for m, w in _tests(trust)]
         known = [bool(trust.curves.select(**one).values.isfinite().all()) for one in where]
@@ -144,10 +165,20 @@ def _data(trust: Judged, names: Sequence[str]) -> dict[str, Any]:
                 "beats": [
                     bool(trust.beats.select(**one).values) if k else None for one, k in zip(where, known, strict=True)
                 ],
-                "beaten": [round(100 * b) if math.isfinite(b) else None for b in beaten],
+                "beaten": [round(draws * b) if math.isfinite(b) else None for b in beaten],
             }
         )
-    return {"shares": _shares(trust), "tests": tests, "methods": methods}
+    return {"shares": _shares(trust), "tests": tests, "methods": methods, "draws": draws}
+
+
+def _draws(trust: Judged) -> int:
+    """How many random rankings there are."""
+    return len(trust.random.axis(METHOD).labels)
+
+
+def _needed(trust: Judged) -> int:
+    """How many of them a ranking must beat: all up to the percentile's own, the next result above it."""
+    return math.ceil(round(float(trust.curves.parameters["percentile"]) / 100 * (_draws(trust) - 1), 9)) + 1
 
 
 def _chance(trust: Judged, measure: str, way: str) -> tuple[list[float | None], list[float | None], list[float | None]]:
@@ -171,8 +202,7 @@ def _number(value: float) -> str:
 
 
 def _reading(trust: Judged) -> list[Text]:
-    draws = len(trust.random.axis(METHOD).labels)
-    rule = trust.curves.parameters["percentile"]
+    draws, needed, rule = _draws(trust), _needed(trust), trust.curves.parameters["percentile"]
     return [
         Text(
             "Each method puts the tokens in an order; the small number is the rank, a fuller colour is higher. Dashed "
@@ -180,20 +210,23 @@ def _reading(trust: Judged) -> list[Text]:
             "每种方法给词元排出次序：小号数字为名次，颜色越浓名次越高。虚线框的词元不参与排序，也从不移除。",
         ),
         Text(
-            "Each chart: from left to right the share of tokens that is taken, upward by how much the prediction "
+            "Each chart: from left to right the share of tokens that is taken, upward how far the number named below "
             f"falls. Blue is the method; the grey band holds 90 % of {draws} random rankings, the dashed line is their "
             "mean. Without the top (comprehensiveness) a good ranking lies above the band; with the top alone "
             "(sufficiency) below it.",
-            "每幅小图：横轴为所取前列词元的占比，纵轴为预测下降的幅度。"
+            "每幅小图：横轴为所取前列词元的占比，纵轴为下面所写的那个数下降的幅度。"
             f"蓝线为该方法；灰带含 {draws} 个随机排序的 90 %，虚线为其平均。"
             "去掉前列（完备性）时，好的排序在带之上；仅留前列（充分性）时，在带之下。",
         ),
         Text(
-            f"The rule: “trust” if the mean of the curve beats the {rule:g}th percentile of the random rankings in all "
-            "four charts (✓), “do not trust” if in none, else “undecided”. Each method is tested for itself: that one "
-            "of several passes by luck is likelier than that a single one does.",
-            f"规则：四幅图中曲线平均值都胜过随机排序的第 {rule:g} 百分位（✓）为“可信”，"
-            "一项都没有为“不可信”，其余为“无法判定”。各方法分别检验：方法越多，其中有一种碰巧通过的机会越大。",
+            f"The rule: a chart is passed (✓) if the mean of its curve beats the {rule:g}th percentile of the random "
+            f"rankings, that is at least {needed} of the {draws}. “Trust” if all four charts are passed, “do not "
+            "trust” if none is, else “undecided”; so is a ranking that does as well as the best where not even "
+            "the best can pass. Each method is tested for itself: that one of several passes by luck is "
+            "likelier than that a single one does.",
+            f"规则：曲线平均值胜过随机排序的第 {rule:g} 百分位，即 {draws} 个中至少 {needed} 个，该图通过（✓）。"
+            "四幅全部通过为“可信”，无一通过为“不可信”，其余为“无法判定”；若连最好的排序也无法通过，与之不相上下者亦然。"
+            "各方法分别检验：方法越多，其中有一种碰巧通过的机会越大。",
         ),
         Text(
             "Not shown: why the model answers so. Nobody writes texts with tokens missing, and on them a model may do "
@@ -209,7 +242,7 @@ def _figure(trust: Judged, title: str) -> Any:
     names, tests, shares = trust.curves.axis(METHOD).labels, _tests(trust), _shares(trust)
     figure = figures.new_figure(2.6 * len(tests) + 0.6, 1.9 * len(names) + 0.9)
     words = [f"{statistic_words(n)[0]}: {verdict_word(trust.verdicts[n])}" for n in names]
-    fonts = figures.fonts_for([title, *words, *(str(_test_name(*test)) for test in tests)])
+    fonts = figures.fonts_for([title, *words, *(f"{_test_name(*test)}{_GOOD[test[0]]}" for test in tests)])
     figures.write(figure.suptitle("", fontsize=11), title, fonts)
     panels = figure.subplots(len(names), len(tests), squeeze=False, sharex=True, sharey="all")
     for row, name in enumerate(names):
@@ -227,7 +260,8 @@ def _figure(trust: Judged, title: str) -> Any:
             panel.tick_params(labelsize=7)
             panel.spines[["top", "right"]].set_visible(False)
             if row == 0:
-                figures.write(panel.set_title("", fontsize=8), str(_test_name(measure, way)), fonts)
+                heading = f"{_test_name(measure, way)}\n{_GOOD[measure]}"
+                figures.write(panel.set_title("", fontsize=8), heading, fonts)
             if column == 0:
                 figures.write(panel.yaxis.label, words[row], fonts)
                 panel.yaxis.label.set_fontsize(8)

@@ -4,6 +4,7 @@ from typing import Final
 
 from hf_attnviz import axes
 from hf_attnviz.language import Text
+from hf_attnviz.role_names import OF_ROLES
 from hf_attnviz.views.comparison_words import OF_COMPARISONS
 
 _AXES: Final = {
@@ -35,6 +36,28 @@ _UNITS: Final = {
     "nats": Text("nats", "奈特"),
     "tokens": Text("tokens", "词元"),
     "relevance": Text("relevance", "相关性"),
+    "seconds": Text("seconds", "秒"),
+    "patches": Text("patches", "图块"),
+    "pixels": Text("pixels", "像素"),
+    "share of the input": Text("share of the input", "输入的占比"),
+    "number of a key": Text("number of a key", "键的序号"),
+    "capacity, 0 to 1": Text("capacity, 0 to 1", "容量，0 到 1"),
+    "of the target": Text("that of the number explained", "与所解释的数相同"),
+    "of the scalar": Text("that of the number whose gradient was taken", "与求梯度的那个数相同"),
+    "each method's own": Text("each method's own", "各方法自有"),
+    "share (probability), tokens (left)": Text("share (probability), tokens (left)", "占比（概率）、词元（剩余）"),
+    "change of the target; share (probability)": Text(
+        "change of the number explained; share (probability)", "所解释的数的变化；占比（概率）"
+    ),
+    "correlation, −1 to 1": Text("correlation, −1 to 1", "相关系数，−1 到 1"),
+    "rank correlation, −1 to 1": Text("rank correlation, −1 to 1", "秩相关系数，−1 到 1"),
+    "cosine, 0 to 1": Text("cosine, 0 to 1", "余弦，0 到 1"),
+    "squared distance, 0 to 1": Text("squared distance, 0 to 1", "距离的平方，0 到 1"),
+    "1 or 0 (link), share (weight)": Text("1 or 0 (link), share (weight)", "1 或 0（链接）、占比（权重）"),
+    "nats (entropy, drift), tokens (span, distance), shares (all others)": Text(
+        "nats (entropy, drift), tokens (span, distance), shares (all others)",
+        "奈特（熵、漂移）、词元（跨度、距离）、占比（其余）",
+    ),
 }
 
 _METHODS: Final = {
@@ -71,6 +94,7 @@ _METHODS: Final = {
 }
 _STATISTICS: Final = {
     **OF_COMPARISONS,
+    **OF_ROLES,
     "weighted": (
         Text("norm of a head's part", "单头部分的范数"),
         Text("Length of weight × projected value of one head.", "单头的 权重 × 投影后的值 的长度。"),
@@ -182,11 +206,6 @@ _STATISTICS: Final = {
         Text("distance (tokens)", "距离（词元）"),
         Text("How far back or ahead a head looks, weighted.", "加权平均的注视距离。"),
     ),
-    "previous_token": (
-        Text("previous token", "前一词元"),
-        Text("Weight on the token before.", "落在前一个词元上的权重。"),
-    ),
-    "next_token": (Text("next token", "后一词元"), Text("Weight on the token after.", "落在后一个词元上的权重。")),
     "first_token_after_first_row": (
         Text("first token, after the first row", "首词元（不计首行）"),
         Text(
@@ -196,37 +215,6 @@ _STATISTICS: Final = {
     "confidence": (
         Text("confidence", "置信度"),
         Text("The largest weight of a row, on average.", "每行最大权重的平均值。"),
-    ),
-    "positional": (
-        Text("positional", "位置型"),
-        Text(
-            "Share of rows whose largest weight is on the same neighbour.", "最大权重落在同一侧相邻词元上的行的占比。"
-        ),
-    ),
-    "delimiter": (Text("delimiter", "分隔符"), Text("Weight on delimiters.", "落在分隔符上的权重。")),
-    "first_token_sink": (
-        Text("first token (sink)", "首词元（汇点）"),
-        Text("Weight on the first token, the first row left out.", "落在首词元上的权重，不计首行。"),
-    ),
-    "duplicate_token": (
-        Text("duplicate token", "重复词元"),
-        Text("Weight on earlier copies of the same token.", "落在同一词元先前出现处的权重。"),
-    ),
-    "induction": (
-        Text("induction (all copies)", "归纳（全部先例）"),
-        Text("Weight on what came after earlier copies of the token.", "落在同一词元先前出现处之后一个词元上的权重。"),
-    ),
-    "induction_stripe": (
-        Text("induction (stripe)", "归纳（条纹）"),
-        Text("The same for the nearest copy, or the one a period before.", "同上，只计最近的或相隔一个周期的那一处。"),
-    ),
-    "induction_mul": (
-        Text("induction (of the map)", "归纳（占全图之比）"),
-        Text("The weight on these cells over that of the whole map.", "这些格子的权重占全图权重之比。"),
-    ),
-    "broad": (
-        Text("broad", "分散型"),
-        Text("Entropy over the logarithm of the allowed keys: 1 is uniform.", "熵 ÷ 可看的键数的对数：1 即均匀。"),
     ),
     "sink_mass": (
         Text("sink mass", "汇点权重"),
@@ -293,7 +281,7 @@ _STATISTICS: Final = {
     ),
     "left": (Text("tokens left", "剩余词元数"), Text("How many tokens are left.", "还剩多少个词元。")),
     "norms": (
-        Text("norms", "范数"),
+        Text("norms of what is moved", "所搬运内容的范数"),
         Text(
             "How much of each token the last layer moves, all heads together.", "最后一层各头合计从每个词元搬运的量。"
         ),
@@ -391,4 +379,5 @@ def unit_word(unit: str) -> Text:
 
 def unit_line(unit: str) -> Text:
     """A longer unit as a line of its own."""
-    return Text(f"Unit: {unit}", f"单位：{unit}")
+    word = unit_word(unit)
+    return Text(f"Unit: {word.en}", f"单位：{word.zh}")

@@ -338,6 +338,41 @@ def test_a_text_and_the_embedded_translator() -> None:
     assert result.parameters["stack"] == "cross" and len(result.values) == len(METHODS)
 
 
+def test_a_word_that_the_model_does_not_know_is_no_target() -> None:
+    """Its tokenizer would read it as <unk>, and another number than the one asked for would be explained."""
+    loaded = av.load_model("induction")
+    with pytest.raises(av.errors.UnknownNameError, match="'elephant' is no token of this model.*<unk>"):
+        av.explain(loaded, "sun moon sun", target="elephant", methods=["attention"])
+    named = av.explain(loaded, "sun moon sun", target="<unk>", methods=["attention"])  # by its own name it is one
+    assert "<unk>" in named.parameters["target"]
+
+
+def test_what_is_explained_is_told_in_both_languages() -> None:
+    loaded, text = av.load_model("induction"), "sun moon sun"
+    settings = av.Settings(steps=2, samples=2)
+    explained = av.explain(loaded, text, methods=["integrated_gradients"], settings=settings)
+    layers = av.layer_attributions(loaded, text, settings=settings)
+    for result in (explained, layers, av.hotflip(loaded, text, candidates=2), av.input_reduction(loaded, text)):
+        told = result.notes[0]
+        assert "'moon' at position 3" in told.en
+        assert "位置 3 处的“moon”" in told.zh
+        assert "logit of" not in told.zh
+    assert any("零向量" in note.zh for note in explained.notes)
+
+
+def test_every_door_takes_a_loaded_model() -> None:
+    loaded, text = av.load_model("induction"), "sun moon sun"
+    plain = av.value_zeroing(loaded.model, text, processor=loaded.processor)
+    assert torch.equal(av.value_zeroing(loaded, text).values, plain.values)
+
+
+def test_what_is_no_text_and_no_trace_is_named() -> None:
+    with pytest.raises(av.errors.ArgumentError, match="expected one text, got list"):
+        av.trace_text(av.load_model("induction"), ["sun", "moon"])  # type: ignore[arg-type]
+    with pytest.raises(av.errors.ArgumentError, match="expected a trace or several, got str.*trace_text"):
+        av.head_roles("sun moon")  # type: ignore[arg-type]
+
+
 class Shared(torch.nn.Module):
     """An encoder and a decoder with one embedding: logit_c = Σ_i w_c · e(source_i) + 3 Σ_i w_c · e(read_i)."""
 

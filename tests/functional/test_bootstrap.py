@@ -78,11 +78,24 @@ def test_numbers_of_examples_leave_out_what_is_undefined():
     assert Tally.of_examples(values).mean() == 2
 
 
+def test_numbers_of_examples_in_bfloat16_are_averaged_in_float32():
+    values = torch.tensor([0.5, 0.25, 0.125, 0.75, 1.0, 0.375]).bfloat16()[:, None]
+    coarse, fine = (Tally.of_examples(one) for one in (values, values.double()))
+    for got, wanted in zip((coarse.mean(), *coarse.interval()), (fine.mean(), *fine.interval()), strict=True):
+        assert got.dtype == torch.float32
+        close(got, wanted, 1e-6)
+
+
 def test_many_columns_are_the_same_as_few():
     totals = torch.from_numpy(np.random.default_rng(0).random((5, 5000)))
     low, _ = Tally(totals, torch.ones(5, 1)).interval(resamples=50)
     for column in (0, 2047, 2048, 4999):
         close(low[column], Tally(totals[:, column : column + 1], torch.ones(5, 1)).interval(resamples=50)[0][0])
+
+
+def test_no_example_is_refused():
+    with pytest.raises(ArgumentError, match="at least one example"):
+        Tally(torch.zeros(0, 2), torch.zeros(0, 2)).interval()
 
 
 def test_what_is_no_level_is_refused():

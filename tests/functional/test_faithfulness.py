@@ -127,3 +127,12 @@ def test_errors():
         functional.comprehensiveness(lambda keep: 0.5, torch.ones(3), bins=(10,))
     with pytest.raises(ShapeError, match="stack the rankings"):
         functional.kendall_tau(torch.ones(3))
+
+
+def test_predict_answers_with_one_number_whatever_its_shape():
+    scores = torch.tensor([0.3, 0.2, 0.1])
+    assert functional.comprehensiveness(lambda keep: torch.full((1, 1), 0.5), scores).shape == (5,)
+    with pytest.raises(ShapeError, match=r"one probability of predict, got sizes \(2,\)"):
+        functional.sufficiency(lambda keep: torch.zeros(2), scores)
+    with pytest.raises(ArgumentError, match="at least one share"):
+        functional.comprehensiveness(lambda keep: 0.5, scores, bins=())

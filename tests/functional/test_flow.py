@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_attnviz.errors import ArgumentError, ShapeError
-from hf_attnviz.functional import flow, uniform_like
+from hf_attnviz.functional import flow, flows, uniform_like
 from tests.functional import reference_structure as reference
 from tests.functional.stacks import close, quick, stacks
 
@@ -104,5 +104,7 @@ def test_errors():
         flow(good.masked_fill(torch.eye(3).bool(), torch.nan))
     with pytest.raises(ArgumentError, match="infinity"):
         flow(good.masked_fill(torch.eye(3).bool(), torch.inf))
+    with pytest.raises(ArgumentError, match="got none"):
+        flows([])
     with pytest.raises(ArgumentError, match="residual"):
         flow(good, residual=2)

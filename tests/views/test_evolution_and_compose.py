@@ -4,7 +4,7 @@ import torch
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text, set_language
 from hf_attnviz.result import Axis, Result
-from hf_attnviz.views import compose, evolution_view, head_view, heatmap
+from hf_attnviz.views import compose, evolution_view, head_view, heatmap, picture
 from tests.views.builders import self_trace
 
 browser = pytest.mark.browser
@@ -159,3 +159,29 @@ def test_a_composed_page_passes_language_and_theme_on(open_page):
 def test_only_sections_of_bertviz_carry_its_libraries():
     part = heatmap(Result(torch.eye(2), (Axis("query", ("a", "b")), Axis("key", ("a", "b"))), "m"))
     assert len(compose("Report", [("one", part), ("two", part)]).html) < 120_000
+
+
+@browser
+def test_a_reduced_input_is_told_as_what_it_is(open_page):
+    axes = (Axis("statistic", ("probability", "left")), Axis("step", ("a long text of words", "text of words")))
+    found = Result(torch.tensor([[0.9, 0.8], [5.0, 3.0]]), axes, "input reduction")
+    page = open_page(picture(found))
+    reading = page.inner_text(".how")
+    assert "one word less" in reading
+    assert "decoding" not in reading
+    assert "layer" not in reading
+    assert page.locator("#menus select").count() == 1
+    assert page.inner_text("#legend").strip() == "probability"
+    shown = page.eval_on_selector_all("#chart .x .tick text", "ts => ts.map(t => t.firstChild.textContent)")
+    assert shown == ["a long text of words", "text of words"]
+
+
+def test_paths_are_drawn_as_lines_by_any_door():
+    axes = (Axis("step", ("0 → a", "1 → b")), Axis("layer", ("0",)), Axis("head", ("0", "1")))
+    found = Result(torch.zeros(2, 1, 2), axes, "argmax paths", {"keys": ("x", "y")})
+    assert picture(found).how_to_read == evolution_view(found).how_to_read
+
+
+def test_only_results_have_pictures():
+    with pytest.raises(ArgumentError, match="expected a Result.*got Trace.*head_view"):
+        picture(self_trace(["a"]))

@@ -1,15 +1,17 @@
 import dataclasses
 from dataclasses import replace
+from io import BytesIO
 
 import pytest
 import torch
+from matplotlib.image import imread
 
 from hf_attnviz.errors import MissingPackageError, UnknownNameError, UnknownStackError
 from hf_attnviz.labels import Labels
 from hf_attnviz.language import set_language
 from hf_attnviz.trace import Trace
 from hf_attnviz.views import head_view, model_view
-from tests.views.builders import a_map, self_trace, translation
+from tests.views.builders import a_map, rows, self_trace, translation
 
 browser = pytest.mark.browser
 TEXTS = "elements => elements.map(element => element.textContent)"
@@ -229,3 +231,16 @@ def test_half_precision_is_fine():
     for dtype in (torch.bfloat16, torch.float16, torch.float64):
         maps = tuple(dataclasses.replace(m, weights=m.weights.to(dtype)) for m in trace.maps)
         assert head_view(Trace(maps)).height > 0
+
+
+@browser
+def test_many_faint_lines_do_not_paint_black_on_the_dark(open_page):
+    """Each line's colour, rounded down to eight bits, would take light away: attention would be a shadow."""
+    found = self_trace([f"t{n}" for n in range(40)], layers=1, heads=12).encoder.layer(0)
+    trace = Trace((replace(found, weights=rows(12, 40, 40, 0, sharp=1.0)),), model="tiny")
+    page = open_page(head_view(trace), color_scheme="dark")
+    box = page.locator("#stage svg").first.bounding_box()
+    clip = {"x": box["x"] + 150, "y": box["y"] + 100, "width": 20, "height": 300}
+    lines = imread(BytesIO(page.screenshot(clip=clip)))[..., :3].mean()
+    beside = {**clip, "x": box["x"] + box["width"] + 5, "width": 4}
+    assert lines > imread(BytesIO(page.screenshot(clip=beside)))[..., :3].mean()

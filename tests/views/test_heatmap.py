@@ -174,3 +174,46 @@ def test_every_panel_is_in_the_file_and_too_many_are_refused(tmp_path):
 
 def test_all_undefined_is_drawn_too(tmp_path):
     heatmap(square(torch.full((2, 2), NAN), "ab")).save(tmp_path / "x.png")
+
+
+def explanations(unit="each method's own"):
+    values = torch.tensor([[0.1, 0.4, 0.0], [-20.0, 5.0, 10.0]])
+    axes = (Axis("statistic", ("attention", "integrated_gradients")), Axis("key", ("one", "two", "three")))
+    return Result(values, axes, "explanations of one number", unit=unit)
+
+
+@browser
+def test_rows_with_units_of_their_own_have_colours_of_their_own(open_page):
+    page = open_page(heatmap(explanations()))
+    small, half, negative, zero = cell_colours(page, [(0, 1), (1, 2), (1, 0), (0, 2)], (2, 3))
+    assert small == "103,0,31"  # the row's largest: the end of the ramp, though 50 times smaller than the other row's
+    assert negative == "5,48,97"
+    assert half not in (small, negative, zero)
+    assert "0.4" in hover(page, 0, 1, (2, 3))  # the number itself, not its share of the row
+    assert "own colours" in page.inner_text(".how")
+    assert "of the row's largest" in page.inner_text("#bar-high")
+    shared = open_page(heatmap(explanations(unit="share")))
+    assert cell_colours(shared, [(0, 1)], (2, 3))[0] != "103,0,31"
+
+
+def test_rows_with_units_of_their_own_are_drawn_as_shares_on_paper_too():
+    assert "svg" in heatmap(explanations()).figures
+    drawn = heatmap(explanations()).figures["svg"]().decode()
+    assert "largest" in drawn
+    assert "raw attention" in drawn  # rows bear their names, not those of the code
+    set_language("zh")
+    assert "原始注意力" in heatmap(explanations()).figures["svg"]().decode()
+
+
+@browser
+@pytest.mark.parametrize("width", [400, 1100])
+def test_no_label_is_cut_off_and_no_column_hidden(open_page, width):
+    labels = tuple(f"hat → bread ({n})" for n in range(10))
+    page = open_page(heatmap(Result(rows(1, 4, 10, 0)[0], (Axis("step", tuple("abcd")), Axis("batch", labels)), "m")))
+    page.set_viewport_size({"width": width, "height": 700})
+    page.wait_for_timeout(200)
+    plot = page.locator("#plot").bounding_box()
+    right = plot["x"] + plot["width"]
+    for box in ("#heat", "#column-labels span:last-child"):
+        found = page.locator(box).bounding_box()
+        assert found["x"] + found["width"] <= right + 0.5, box

@@ -47,7 +47,7 @@ def test_what_stands_on_the_page(open_page, judged):
     assert page.locator(".method:nth-of-type(1) .token").count() == 13
     assert page.locator(".method:nth-of-type(1) .token.unranked").all_inner_texts() == ["<s>", "my"]
     facts = page.inner_text(".beside ul")
-    assert "Of raw attention's row" in facts
+    assert "of raw attention lies on the first token" in facts
     assert "Without the head" in facts
     assert "Beside padding" in facts
     assert page.locator("table td").count() == 1 + 16
@@ -77,7 +77,7 @@ def test_curves_bands_and_marks(open_page, judged):
     own = judged.curves.select(statistic="comprehensiveness", removal="deletion", method="attention", share="0.2")
     mean = judged.random.select(statistic="comprehensiveness", removal="deletion", share="0.2").values.mean()
     text = page.inner_text("#readout").replace("−", "-")
-    assert text.startswith("raw attention · without the top, deletion (high is good) · 20 %: ")
+    assert text.startswith("raw attention · without the top, deletion · 20 %: ")
     numbers = [float(n) for n in re.findall(r"-?\d+\.\d+", text)]
     assert numbers[:2] == pytest.approx([own.values.item(), mean.item()], abs=6e-4)
 
@@ -137,3 +137,26 @@ def test_what_could_not_be_measured_is_drawn_empty(open_page):
     assert page.locator(".charts svg").count() == 8
     assert page.locator(".dot").count() == 0
     assert "no token is left to rank" in page.inner_text(".sentence >> nth=0")
+
+
+@browser
+def test_headings_of_charts_keep_to_a_line_and_say_what_was_needed(open_page, judged):
+    page = open_page(judged.view)
+    page.set_viewport_size({"width": 1100, "height": 900})
+    widest = "es => es.map(e => { e.textContent = 'high is good · beats 100 of 100'; return e.clientHeight; })"
+    assert set(page.eval_on_selector_all(".method:nth-of-type(2) .beaten", widest)) == {17}  # one line
+    heights = page.eval_on_selector_all(".method:nth-of-type(1) figcaption", "es => es.map(e => e.clientHeight)")
+    assert len(set(heights)) == 1
+    beaten = page.locator(".method:nth-of-type(1) .beaten").all_inner_texts()
+    passed = judged.beats.select(method="attention").values.flatten().tolist()
+    for text, one in zip(beaten, passed, strict=True):
+        count = int(re.search(r"beats (\d+) of 40", text)[1])
+        assert (count >= 39) == bool(one)  # 0.95 × 39, up to the next: the 39th of 40 random rankings
+    assert "at least 39 of the 40" in page.inner_text(".how")
+
+
+def test_a_result_or_a_trace_is_no_verdict():
+    trace = av.trace_text(av.load_model("induction"), "sun moon", generate=False)
+    for other in (trace, av.flow(trace)):
+        with pytest.raises(av.errors.ArgumentError, match=f"got a {type(other).__name__}"):
+            av.trust_view(other)

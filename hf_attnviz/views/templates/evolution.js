@@ -1,11 +1,13 @@
 "use strict";
 // Lines over decoding steps: one a layer (mean over heads), or one a head of the chosen layer.
 (async () => {
-  const {batch, statistics, steps, layers, heads, keys} = attnviz.data; // keys: values are places of keys, never averaged
+  // keys: values are places of keys, never averaged; layered: false where there is one line, of no layer
+  const {batch, statistics, steps, layers, heads, keys, layered} = attnviz.data;
   const values = new Float32Array(await attnviz.unpack(attnviz.data.values));
   const byId = (id) => document.getElementById(id);
-  const margin = {top: 12, right: 16, bottom: 96, left: keys ? 120 : 56};
-  const height = 400;
+  const longest = layered ? 14 : 34; // characters of a step's label
+  const margin = {top: 12, right: 16, bottom: layered ? 96 : 190, left: keys ? 120 : layered ? 56 : 190};
+  const height = layered ? 400 : 480;
   let example = 0;
   let statistic = 0;
   let layer = keys ? 0 : -1; // −1: every layer, mean over heads
@@ -29,7 +31,7 @@
     const count = layer < 0 ? layers.length : heads.length;
     const [from, to] = attnviz.theme === "dark" ? [0.28, 1] : [0, 0.86];
     lines = Array.from({length: count}, (_, i) => ({
-      name: layer < 0 ? `${attnviz.say(LAYER)} ${layers[i]}` : `${attnviz.say(HEAD)} ${heads[i]}`,
+      name: !layered ? attnviz.say(statistics[statistic].name) : layer < 0 ? `${attnviz.say(LAYER)} ${layers[i]}` : `${attnviz.say(HEAD)} ${heads[i]}`,
       colour: d3.interpolateViridis(count > 1 ? from + ((to - from) * i) / (count - 1) : (from + to) / 2),
       values: steps.map((_, t) => (layer < 0 ? mean(statistic, t, i) : value(statistic, t, layer, i))),
     }));
@@ -101,7 +103,7 @@
   }
   function cut(text) {
     const characters = Array.from(text);
-    return characters.length > 14 ? `${characters.slice(0, 13).join("")}…` : text;
+    return characters.length > longest ? `${characters.slice(0, longest - 1).join("")}…` : text;
   }
   function strengthen(chosen) {
     drawn.series.classed("strong", (_, i) => i === chosen).classed("faded", (_, i) => chosen !== null && i !== chosen);
@@ -135,7 +137,7 @@
     candidates.querySelector("select").addEventListener("change", (event) => { example = +event.target.value; draw(); });
     byId("menus").append(candidates);
   }
-  byId("menus").append(...(statistics.length > 1 || !keys ? [choice] : []), which);
+  byId("menus").append(...(statistics.length > 1 || !keys ? [choice] : []), ...(layered ? [which] : []));
   draw();
   attnviz.onChange(draw);
   let lastWidth = innerWidth;

@@ -2,7 +2,7 @@
 // A matrix on a canvas, its labels as text around it, a readout under it. Colours are ColorBrewer's GnBu and RdBu,
 // which the colour-blind can tell apart; in the dark the same hues run from dark to light.
 (async () => {
-  const {axes, square, unit} = attnviz.data;
+  const {axes, square, unit, byRow} = attnviz.data; // byRow: each row has a unit, and colours, of its own
   const byId = (id) => document.getElementById(id);
   const canvas = byId("heat");
   const [rowAxis, columnAxis] = axes.slice(-2);
@@ -52,12 +52,16 @@
     if (Array.isArray(wanted)) return {low: wanted[0], high: wanted[1], diverging: wanted[0] < 0, undefinedCells};
     if (low > high) return {low: 0, high: 1, diverging: false, undefinedCells};
     if (low < 0 || wanted === "centred") {
-      const bound = Math.max(-low, high) || 1;
+      const bound = byRow ? 1 : Math.max(-low, high) || 1;
       return {low: -bound, high: bound, diverging: true, undefinedCells};
     }
     if (low <= high / 2) low = 0;
+    if (byRow) return {low: 0, high: 1, diverging: false, undefinedCells};
     return {low, high: high > low ? high : low + 1, diverging: false, undefinedCells};
   }
+
+  /** The largest finite number without its sign; 1 where there is none, or nothing but zeros. */
+  const largest = (row) => row.reduce((most, value) => (Number.isFinite(value) ? Math.max(most, Math.abs(value)) : most), 0) || 1;
 
   function format(value) {
     if (!Number.isFinite(value)) return attnviz.say({en: "undefined", zh: "未定义"});
@@ -66,11 +70,21 @@
     return size >= 1e5 || size < 1e-4 ? value.toExponential(2) : String(+value.toPrecision(4));
   }
 
+  const widest = () => Math.min(150, Math.max(...spoken(columnAxis).map(textWidth)));
+  /** The angle of the columns' labels in degrees, for columns of a width. */
+  function angleOf(width) {
+    if (spoken(columnAxis).every((text) => textWidth(text) <= width - 4)) return 0;
+    return width >= 20 ? 50 : 90;
+  }
+  /** How far the last label leans out over the cells. */
+  const lean = (width) => (angleOf(width) === 50 ? Math.max(0, widest() * 0.65 - width / 2 + 2) : 0);
+
   function sizes() {
     const longest = Math.min(Math.max(...spoken(rowAxis).map(textWidth)), 150);
     const layout = document.querySelector(".layout").clientWidth;
-    const plotRoom = Math.max(220, (innerWidth > 760 ? layout - 320 : layout) - longest - 60);
+    const plotRoom = Math.max(120, (innerWidth > 760 ? layout - 320 : layout) - longest - 66);
     let width = Math.min(36, plotRoom / columns);
+    width = Math.min(width, (plotRoom - lean(width)) / columns);
     let height = Math.min(36, 680 / rows);
     if (square && rows / columns < 3 && columns / rows < 3) width = height = Math.min(width, height);
     height = Math.max(height, rows === 1 ? 24 : 0);
@@ -101,11 +115,10 @@
         return [span];
       }));
     };
-    const upright = spoken(columnAxis).every((text) => textWidth(text) <= cell.width - 4);
-    const angle = upright ? 0 : cell.width >= 20 ? 50 : 90;
-    const widest = Math.min(150, Math.max(...spoken(columnAxis).map(textWidth)));
-    byId("column-labels").style.height = `${upright ? 18 : widest * Math.sin((angle * Math.PI) / 180) + 14}px`;
-    byId("column-labels").style.marginRight = angle === 50 ? `${widest * 0.65}px` : "0";
+    const angle = angleOf(cell.width);
+    const upright = angle === 0;
+    byId("column-labels").style.height = `${upright ? 18 : widest() * Math.sin((angle * Math.PI) / 180) + 14}px`;
+    byId("cells").style.marginRight = `${lean(cell.width)}px`;
     byId("row-labels").style.width = `${cell.longest + 10}px`;
     place(byId("row-labels"), spoken(rowAxis), cell.height, (span, y) => { span.style.top = `${y + 1}px`; });
     place(byId("column-labels"), spoken(columnAxis), cell.width, (span, x) => {
@@ -130,10 +143,11 @@
   function paint() {
     const ramp = table(RAMPS[attnviz.theme][scale.diverging ? "diverging" : "sequential"]);
     const image = new ImageData(columns, rows);
+    const whole = Array.from({length: rows}, (_, r) => (byRow ? largest(matrix.subarray(r * columns, (r + 1) * columns)) : 1));
     const hollow = [];
     for (let i = 0; i < matrix.length; i++) {
       if (!Number.isFinite(matrix[i])) { hollow.push(i); continue; }
-      const level = Math.round(((matrix[i] - scale.low) / (scale.high - scale.low)) * 255);
+      const level = Math.round(((matrix[i] / whole[Math.floor(i / columns)] - scale.low) / (scale.high - scale.low)) * 255);
       image.data.set(ramp[Math.min(255, Math.max(0, level))], i * 4);
       image.data[i * 4 + 3] = 255;
     }
@@ -162,7 +176,8 @@
     bar.putImageData(strip, 0, 0);
     byId("bar-low").textContent = format(scale.low);
     byId("bar-middle").textContent = format((scale.low + scale.high) / 2);
-    byId("bar-high").textContent = `${format(scale.high)} ${attnviz.say(unit)}`.trim();
+    const top = byRow ? attnviz.say({en: "of the row's largest", zh: "× 该行最大值"}) : attnviz.say(unit);
+    byId("bar-high").textContent = `${format(scale.high)} ${top}`.trim();
     byId("bar-undefined").hidden = !scale.undefinedCells;
   }
   function hatching(context, ratio) {

@@ -1,7 +1,7 @@
 "use strict";
 // For each method four small charts: its removal curve against the band of random rankings.
 (() => {
-  const {shares, tests, methods} = attnviz.data;
+  const {shares, tests, methods, draws} = attnviz.data;
   const SVG = "http://www.w3.org/2000/svg";
   const size = {width: 260, height: 140, left: 34, right: 8, top: 6, bottom: 20};
   const readout = document.getElementById("readout");
@@ -67,7 +67,7 @@
     const caption = document.createElement("figcaption");
     const mark = attnviz.make("span", {className: passes === null ? "quiet" : passes ? "passes" : "fails"});
     mark.textContent = passes === null ? "–" : passes ? "✓" : "✗";
-    const beaten = attnviz.make("span", {className: "quiet beaten", textContent: method.beaten[t] === null ? "" : attnviz.say({en: `beats ${method.beaten[t]} % of random`, zh: `胜过 ${method.beaten[t]} % 的随机排序`})});
+    const beaten = attnviz.make("span", {className: "quiet beaten", textContent: [attnviz.say(test.good), ...(method.beaten[t] === null ? [] : [attnviz.say({en: `beats ${method.beaten[t]} of ${draws}`, zh: `胜过 ${draws} 个随机中的 ${method.beaten[t]} 个`})])].join(" · ")});
     caption.append(mark, ` ${attnviz.say(test.name)}`, beaten);
     const figure = document.createElement("figure");
     figure.append(caption, svg);

@@ -1,0 +1,104 @@
+"""What a reader must know of the weights before believing a number made of them: what is parked where, what was left
+out, and why a number is undefined."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import torch
+
+from hf_attnviz import functional
+from hf_attnviz.analysis.pooling import Pooled
+from hf_attnviz.functional import Tally
+from hf_attnviz.functional.checks import upcast
+from hf_attnviz.language import Text
+from hf_attnviz.role_names import OF_ROLES
+from hf_attnviz.trace import AttentionStack
+
+UNTESTED: Final = Text(
+    "Whether the answer depends on it is not told here: av.trust(model, inputs) holds it against random rankings.",
+    "这里并未说明回答是否依赖于它：av.trust(model, inputs) 会将其与随机排序对照检验。",
+)
+_NAN: Final = Text(
+    "Some weights are NaN, as a row is that may look at nothing; what is made of them is NaN.",
+    "有些权重是 NaN（例如不能看任何键的行）；由它们得出的数也是 NaN。",
+)
+_EMPTY: Final = Text(
+    "Some keys get exactly nothing from every head of a layer although they do not lie behind the causal mask, as "
+    "beyond a window. They count as keys: their zeros raise likeness, and normalised entropy divides by them too.",
+    "有些键不在因果掩码之后，却在某一层的所有头上权重恰为零（如窗口之外）。它们仍计为键："
+    "这些零会抬高相似度，归一化熵的分母也包含它们。",
+)
+
+
+def nan_weights(attention: torch.Tensor) -> list[Text]:
+    """Said when some weight is NaN."""
+    return [_NAN] if bool(attention.isnan().any()) else []
+
+
+def left_out(data: Pooled) -> list[Text]:
+    """Rows that were not kept, keys that nobody looks at, weights that are NaN."""
+    return [*_sampled(data.stacks), *([_EMPTY] if _empty_keys(data) else []), *nan_weights(data.attention)]
+
+
+def undefined(found: Mapping[str, Tally], lacking: Text, *, told: Iterable[str] = ()) -> list[Text]:
+    """Which numbers no row counts for, and what the rows lack; without those that are told of elsewhere."""
+    names = [name for name, tally in found.items() if name not in set(told) and not bool(tally.counts.any())]
+    if not names:
+        return []
+    named = [OF_ROLES[name][0] if name in OF_ROLES else Text(name, name) for name in names]
+    en, zh = ", ".join(one.en for one in named), "、".join(one.zh for one in named)
+    return [Text(f"Undefined here: {en}. {lacking.en}", f"此处未定义：{zh}。{lacking.zh}")]
+
+
+def parked(data: Pooled) -> Text:
+    """How much weight lies on the first key and on special tokens, mean over rows and heads."""
+    special = torch.zeros_like(data.valid)
+    for row, stack in zip(special, data.stacks, strict=True):
+        row[: len(stack.keys)] = torch.tensor(stack.keys.special)
+    return parked_share(data.attention, special, int(data.valid_queries.sum()))
+
+
+def parked_share(attention: torch.Tensor, special: torch.Tensor, rows: int, *, where: Text | None = None) -> Text:
+    """The same of ``[layer, batch, head, query, key]`` that is zero where no token is; ``special`` ``[batch, key]``;
+    ``where`` names the text."""
+    one = upcast(attention[..., 0]).sum((1, 3)) / rows
+    special = special.to(attention.device)
+    others = torch.stack([(upcast(layer) * special[:, None, None]).sum((0, 2, 3)) for layer in attention]) / rows
+    first, marked = (float(share.nanmean()) for share in (one, others))
+    en, zh = (" in " + where.en, where.zh) if where else ("", "")
+    if math.isnan(first):
+        return Text(f"How much weight is parked{en} is not known: it is NaN.", f"{zh}停放了多少权重未知：为 NaN。")
+    too = (
+        (f" and {marked:.0%} on special tokens", f"，{marked:.0%} 落在特殊词元上") if bool(special.any()) else ("", "")
+    )
+    return Text(
+        f"{first:.0%} of all weight{en} lies on the first token{too[0]} (mean over heads): read what stands here with "
+        "that in mind.",
+        f"{zh}全部权重的 {first:.0%} 落在第一个词元上{too[1]}（各头平均）：看这些数值时请记住这一点。",
+    )
+
+
+def _sampled(stacks: Sequence[AttentionStack]) -> list[Text]:
+    """Said of self-attention that lacks rows."""
+    maps = [stack.maps[0] for stack in stacks if stack.maps[0].positions is not None]
+    held, wanted = sum(len(m.queries) for m in maps), sum(len(m.keys) for m in maps)
+    if held >= wanted:
+        return []
+    return [
+        Text(
+            f"{held} of {wanted} rows were kept: all numbers are of these.",
+            f"{wanted} 行中只保留了 {held} 行：所有数值都只来自这些行。",
+        )
+    ]
+
+
+def _empty_keys(data: Pooled) -> bool:
+    """Whether a real key before the row gets exactly nothing from all heads of a layer."""
+    keys = torch.arange(data.attention.shape[-1])
+    open_to = data.valid_queries[:, :, None] & data.valid[:, None, :]
+    if data.causal:
+        open_to = open_to & (keys <= data.positions[:, None])
+    open_to = open_to.to(data.attention.device)
+    seen = (functional.uniform_like(layer[None])[0, :, 0] > 0 for layer in data.attention)
+    return any(bool((open_to & ~one).any()) for one in seen)
