@@ -14,7 +14,8 @@ from torch.overrides import _get_current_function_mode_stack
 from transformers.modeling_utils import AttentionInterface
 
 import hf_attnviz as av
-from hf_attnviz.capturing import scope
+from hf_attnviz.capturing import listener, scope
+from hf_attnviz.capturing import recording as recording_module
 from tests.models import ids, tiny
 
 ORIGINAL = AttentionInterface.__dict__.get("get_interface"), AttentionInterface.get_interface
@@ -327,3 +328,27 @@ def test_a_hand_written_model_is_not_disturbed_by_odd_views() -> None:
         assert torch.equal(model(x), plain)
     finally:
         recording.detach()
+
+
+def test_a_block_is_its_own_before_the_first_hook_is_on_and_deaf_once_the_last_is_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Calls of other threads may be under way between its hooks; who hears all is only what was attached by hand."""
+    model, seen = tiny("gpt2"), list[bool]()
+
+    class Watched(listener.Listener):
+        def __init__(self, opened: av.Recording) -> None:
+            seen.append(opened.in_block)
+            super().__init__(opened)
+
+    monkeypatch.setattr(recording_module, "Listener", Watched)
+    with av.capture(model) as block:
+        assert scope.hears(block)
+    assert not scope.hears(block)
+    attached = av.attach(model)
+    assert scope.hears(attached)
+    attached.detach()
+    assert not scope.hears(attached)
+    with block:
+        pass
+    assert seen == [True, False, True]
