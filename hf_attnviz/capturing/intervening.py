@@ -20,7 +20,7 @@ from torch import nn
 
 from hf_attnviz.axes import head_name
 from hf_attnviz.capturing import scope
-from hf_attnviz.capturing.address import of_attention
+from hf_attnviz.capturing.address import model_name, of_attention
 from hf_attnviz.capturing.recording import Recording
 from hf_attnviz.capturing.runs import AttentionCall, Pass, Run, Side
 from hf_attnviz.capturing.steering import Mixed
@@ -134,7 +134,11 @@ class Intervention(Recording):
             kind = type(self._problem) if isinstance(self._problem, AttnvizError) else CaptureError
             raise kind(f"the intervention did not happen as asked: {self._problem}") from self._problem
         missed = [head for head in self._wanted or () if head not in self._reached]
-        if self.runs and (missed or not self._ran):
+        if self.runs and not self._ran:
+            raise CaptureError(
+                f"{model_name(self.model)} ran and no attention was seen in it where something can be put in its place"
+            )
+        if self.runs and missed:
             ran = (f"{stack} {head_name(layer, 0)} to H{heads - 1}" for (stack, layer), heads in self._ran.items())
             asked = listed(f"{stack or ''} {head_name(layer, head)}".strip() for stack, layer, head in missed)
             raise CaptureError(

@@ -77,7 +77,10 @@ class Mixed:
         """
         if not self.changed:
             return result
-        return (self.output if back is None else back(self.output)).reshape(result.shape)
+        put = (self.output if back is None else back(self.output)).reshape(result.shape)
+        if put.stride() == result.stride():
+            return put
+        return torch.empty_like(result).copy_(put)  # models go on with views, which hang on how it lies in memory
 
 
 class _Thread(threading.local):

@@ -613,3 +613,26 @@ def test_a_kernel_of_ones_own_is_not_mistaken_for_the_models_eager_function() ->
     expected = plain.calls[0].weights.log()
     expected[:, :, 6, 2] = -torch.inf
     torch.testing.assert_close(cut.calls[0].weights, expected.softmax(-1), atol=1e-6, rtol=1e-5)
+
+
+def test_what_is_put_in_place_lies_in_memory_as_what_was_there() -> None:
+    """This model goes on with a view of what was mixed; afterwards it is the model with a mask."""
+    config = transformers.AfmoeConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2, head_dim=8, vocab_size=97,
+        intermediate_size=16, moe_intermediate_size=16, num_dense_layers=1, num_experts=2, sliding_window=64,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model, read = transformers.AfmoeForCausalLM._from_config(config).eval(), ids(1, 6)
+    allowed = torch.ones(1, 1, 6, 6, dtype=torch.bool).tril()
+    allowed[..., 5, 2] = False
+    with torch.no_grad(), av.knock_out(model, queries=[5], keys=[2]):
+        found = model(read).logits
+    masks = {"full_attention": allowed, "sliding_attention": allowed}
+    torch.testing.assert_close(found, model(read, attention_mask=masks).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_without_attention_is_told() -> None:
+    model = transformers.MambaForCausalLM(transformers.MambaConfig(hidden_size=16, num_hidden_layers=1, vocab_size=97))
+    told = pytest.raises(av.errors.CaptureError, match="MambaForCausalLM ran and no attention was seen in it")
+    with told, torch.no_grad(), av.knock_out(model.eval(), queries=[2], keys=[1]):
+        model(ids(1, 5))
