@@ -104,11 +104,12 @@ def head_importance(
     values = functional.head_importance(data.attention, slopes.attention, normalise=normalise)
     about = _about(data.stack.name, target) | {"sequences": data.attention.shape[1], "normalise": normalise}
     notes = [*_named(target), *nan_weights(data.attention * slopes.attention), _ROUNDING]
-    if bool((values.isnan() & ~functional.head_importance(data.attention, slopes.attention).isnan()).any()):
-        notes.append(
-            Text("NaN: a layer on which the scalar does not rest has no shares.", "NaN：标量不依赖的层没有占比。")
-        )
     if normalise:
+        plain = functional.head_importance(data.attention, slopes.attention)
+        if bool((values.isnan() & ~plain.isnan()).any()):
+            notes.append(
+                Text("NaN: a layer on which the scalar does not rest has no shares.", "NaN：标量不依赖的层没有占比。")
+            )
         notes.append(
             Text(
                 "Divided by each layer's l2 norm: layers cannot be compared with one another.",

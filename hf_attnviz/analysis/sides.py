@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from hf_attnviz.analysis.steps import producing_rows
+from hf_attnviz.analysis.words import goes_on, piece
 from hf_attnviz.errors import ArgumentError, NotKeptError, UnknownNameError, listed
 from hf_attnviz.trace import AttentionMap, Trace
 
@@ -14,8 +15,6 @@ _END_MARKS: Final = frozenset(
     {"</s>", "<s>", "<pad>", "<eos>", "[SEP]", "[EOS]", "[PAD]", "<|endoftext|>", "<|im_end|>", "<|eot_id|>"}
 )
 _TIME_MARK = re.compile(r"<\|\d+\.\d+\|>")  # Whisper's; written like words, but no words
-_GOES_ON = re.compile(r"^.{1,32}?⟨(?:[2-9]|\d\d)/\d+⟩", re.DOTALL)  # a later piece of a character that began before
-_BEGUN = re.compile(r"⟨1/\d+⟩$")
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Side:
         numbers: list[int] = []
         before: int | None = None
         for text, word in zip(self.texts, self.words, strict=True):
-            same = bool(numbers) and (word == before if word is not None else _GOES_ON.match(text) is not None)
+            same = bool(numbers) and (word == before if word is not None else goes_on(text))
             numbers.append((numbers[-1] if numbers else -1) + (not same))
             before = word
         return numbers
@@ -67,9 +66,8 @@ class Side:
     def word_texts(self) -> tuple[str, ...]:
         """The text of each word, its tokens joined; a character that was split over tokens stands there once."""
         numbers = self.word_numbers
-        whole = [_BEGUN.sub("", _GOES_ON.sub("", text)) for text in self.texts]
         words = [
-            "".join(text for text, number in zip(whole, numbers, strict=True) if number == word)
+            "".join(piece(text) for text, number in zip(self.texts, numbers, strict=True) if number == word)
             for word in range(len(set(numbers)))
         ]
         return tuple(word.strip("␣") or word for word in words)  # a space that is a token of its own

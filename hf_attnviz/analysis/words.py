@@ -31,7 +31,7 @@ class Words:
     def of(cls, labels: Labels) -> "Words":
         """The words of these labels, as :attr:`Labels.words` numbers them."""
         groups = tuple(map(tuple, word_groups(labels.words)))
-        texts = tuple("".join(_piece(labels.texts[i]) for i in group) for group in groups)
+        texts = tuple("".join(piece(labels.texts[i]) for i in group) for group in groups)
         return cls(groups, texts, tuple(all(labels.special[i] for i in group) for group in groups))
 
     def __len__(self) -> int:
@@ -105,6 +105,11 @@ class Words:
         return " ".join([*before, f"»{''.join(self.texts[start:stop])}«", *after])
 
 
-def _piece(text: str) -> str:
+def goes_on(text: str) -> bool:
+    """Whether a piece goes on with a character that began in the piece before."""
+    return _TAIL.match(text) is not None
+
+
+def piece(text: str) -> str:
     """A piece without the marks of a character that is split over several; its first piece keeps the character."""
     return _HEAD.sub("", _TAIL.sub("", text))

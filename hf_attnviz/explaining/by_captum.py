@@ -148,10 +148,8 @@ def _captum() -> Any:
 
 
 def _told(subject: Subject, baseline: Tensor, delta: float) -> tuple[dict[str, Any], tuple[Text, ...]]:
-    with torch.no_grad():
-        start, end = (float(subject.forward(at)[0]) for at in (baseline, subject.vectors))
+    start, end, told = from_baseline(subject, baseline)
     settings, share = subject.settings, abs(delta) / abs(end - start) if end != start else float("inf")
-    told = {"baseline": settings.baseline, "baseline_score": start, "steps": settings.steps, "convergence_delta": delta}
     notes = [
         Text(
             f"Integrated gradients share out the change from {start:.4g} (baseline: {settings.baseline}) to {end:.4g}; "
@@ -162,7 +160,15 @@ def _told(subject: Subject, baseline: Tensor, delta: float) -> tuple[dict[str, A
     ]
     if not share <= _CONVERGED:
         notes.append(_ASTRAY)
-    return told, tuple(notes)
+    return told | {"convergence_delta": delta}, tuple(notes)
+
+
+def from_baseline(subject: Subject, baseline: Tensor) -> tuple[float, float, dict[str, Any]]:
+    """The scalar at the baseline and at the input, and what a result's parameters say of the way between them."""
+    with torch.no_grad():
+        start, end = (float(subject.forward(at)[0]) for at in (baseline, subject.vectors))
+    settings = subject.settings
+    return start, end, {"baseline": settings.baseline, "baseline_score": start, "steps": settings.steps}
 
 
 def _counted(subject: Subject, copies: int) -> Callable[[Tensor], Tensor]:

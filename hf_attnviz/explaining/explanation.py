@@ -12,6 +12,7 @@ from hf_attnviz.explaining.methods import METHODS, Method
 from hf_attnviz.explaining.scores import Scores
 from hf_attnviz.explaining.subject import Settings, Subject
 from hf_attnviz.explaining.target import TargetLike
+from hf_attnviz.functional.checks import upcast
 from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
 
@@ -83,10 +84,9 @@ def _chosen(methods: Sequence[str] | None) -> list[Method]:
 
 
 def _result(subject: Subject, found: Mapping[str, Scores], left_out: Mapping[str, AttnvizError]) -> Result:
-    rows = [scores.values.cpu() for scores in found.values()]
-    values = torch.stack([row if row.dtype == torch.float64 else row.float() for row in rows])
+    values = torch.stack([upcast(scores.values.cpu()) for scores in found.values()])
     parameters: dict[str, Any] = {"target": subject.target.name, "score": subject.score}
-    notes = [_about(subject), _DISAGREE]
+    notes = [subject.told, _DISAGREE]
     if any(name in found for name in _OF_ATTENTION):
         parameters |= {"stack": subject.stack.name, "captured_score": subject.captured_score}
         notes.append(_captured(subject))
@@ -101,13 +101,6 @@ def _result(subject: Subject, found: Mapping[str, Scores], left_out: Mapping[str
 
 
 _OF_ATTENTION: Final = ("attention", "rollout", "attention_gradient", "relevance")
-
-
-def _about(subject: Subject) -> Text:
-    return Text(
-        f"Explained is one number: {subject.target.told.en}, here {subject.score:.4g}.",
-        f"所解释的是一个数：{subject.target.told.zh}，此处为 {subject.score:.4g}。",
-    )
 
 
 def _captured(subject: Subject) -> Text:

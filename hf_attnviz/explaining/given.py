@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from hf_attnviz.capturing import scope
+from hf_attnviz.capturing.pipeline import model_of, processor_of
 from hf_attnviz.capturing.text import can_generate, decoder_start, encode, on_device
+from hf_attnviz.capturing.wrappers import refuse_compiled, unwrapped
 from hf_attnviz.errors import ArgumentError, listed
-from hf_attnviz.explaining.target import Target
+from hf_attnviz.explaining.target import Target, text_config
 
 _READ: Final = ("input_ids", "pixel_values")
 
@@ -22,7 +24,20 @@ def with_gradients(function: F) -> F:
     return inside
 
 
-def refuse_training(model: nn.Module) -> None:
+def opened(model: Any, processor: Any) -> tuple[nn.Module, Any]:
+    """The model inside a pipeline or a wrapper, fit to be explained, and the tokenizer or processor that reads for it.
+
+    Raises:
+        ArgumentError: it is in training mode.
+        CaptureError: it is compiled.
+    """
+    module = unwrapped(model_of(model))
+    refuse_compiled(module)
+    _refuse_training(module)
+    return module, processor if processor is not None else processor_of(model)
+
+
+def _refuse_training(model: nn.Module) -> None:
     if any(part.training for part in model.modules()):
         raise ArgumentError(
             f"{type(model).__name__} is in training mode, where dropout makes every answer another; call model.eval()"
@@ -101,8 +116,7 @@ def reads_alone(model: nn.Module, inputs: Mapping[str, Any], target: Target) -> 
     padding token that it does not have, and refuses a batch of two."""
     if any(len(value) != 1 for value in inputs.values() if isinstance(value, Tensor) and value.dim()):
         return True
-    config = getattr(model, "config", None)
-    text = config.get_text_config() if config is not None and hasattr(config, "get_text_config") else config
+    text = text_config(getattr(model, "config", None))
     if target.position is not None or getattr(text, "pad_token_id", None) is not None:
         return False
     try:

@@ -10,7 +10,7 @@ from hf_attnviz.axes import KEY, LAYER
 from hf_attnviz.capturing.address import block_of
 from hf_attnviz.capturing.embedding import tapped
 from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
-from hf_attnviz.explaining.by_captum import LAYER_METHODS, baseline_word, passes
+from hf_attnviz.explaining.by_captum import LAYER_METHODS, baseline_word, from_baseline, passes
 from hf_attnviz.explaining.given import with_gradients
 from hf_attnviz.explaining.subject import Settings, Subject
 from hf_attnviz.explaining.target import TargetLike
@@ -85,23 +85,15 @@ def layer_attributions(
         about,
         _SOURCES.get(method, ""),
         "of the target" if method != "activation" else "",
-        (
-            Text(
-                f"Explained is one number: {subject.target.told.en}, here {subject.score:.4g}.",
-                f"所解释的是一个数：{subject.target.told.zh}，此处为 {subject.score:.4g}。",
-            ),
-            note,
-        ),
+        (subject.told, note),
     )
 
 
 def _missed(subject: Subject, rows: Sequence[torch.Tensor]) -> tuple[dict[str, Any], Text]:
     """What conductance began at, and by how much each layer misses the change that it shares out."""
-    with torch.no_grad():
-        start, end = (float(subject.forward(at)[0]) for at in (subject.baseline(), subject.vectors))
+    start, end, told = from_baseline(subject, subject.baseline())
     missed = tuple(float(row.sum()) - (end - start) for row in rows)
     settings = subject.settings
-    told = {"baseline": settings.baseline, "baseline_score": start, "steps": settings.steps}
     most = max(map(abs, missed))
     note = Text(
         f"Each row shares out the number's change from {start:.4g} (baseline: {settings.baseline}) to {end:.4g}; at "

@@ -1,18 +1,16 @@
 """One prediction of a model on one text: what was read, what is explained, and where in the text it is read off."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 
-from hf_attnviz.capturing.pipeline import model_of, processor_of
 from hf_attnviz.capturing.recording import Recording
 from hf_attnviz.capturing.text import can_generate, tokenizer_of
-from hf_attnviz.capturing.wrappers import refuse_compiled, unwrapped
 from hf_attnviz.errors import ArgumentError, CaptureError, listed
-from hf_attnviz.explaining.given import one_example, reads_alone, refuse_training
+from hf_attnviz.explaining.given import one_example, opened, reads_alone
 from hf_attnviz.explaining.target import Target, TargetLike, is_two_sided, meant
 from hf_attnviz.labels import Labels, label_tokens
 from hf_attnviz.trace import Trace
@@ -82,12 +80,9 @@ def predicted(model: Any, inputs: str | Mapping[str, Any], *, target: TargetLike
     Raises:
         ArgumentError: a model in training mode, no text, more than one, or a target that is not there.
     """
-    module = unwrapped(model_of(model))
-    refuse_compiled(module)
-    reads = processor if processor is not None else processor_of(model)
-    refuse_training(module)
+    module, reads = opened(model, processor)
     given = _one_text(module, reads, inputs)
-    outputs, trace, unseen = _run(module, reads, given)
+    outputs, trace, unseen = run_seen(module, reads, given, lambda recording: recording.trace)
     causal = _is_causal(module, trace)
     found = meant(target, outputs, model=module, processor=reads, ids=given["input_ids"][0])
     with torch.no_grad():
@@ -115,13 +110,14 @@ def _one_text(model: Any, processor: Any, inputs: str | Mapping[str, Any]) -> di
     return given
 
 
-def _run(model: Any, processor: Any, given: Mapping[str, Any]) -> tuple[Any, Trace | None, str]:
-    """The outputs of one pass, with its attention where that can be had."""
+def run_seen(
+    model: Any, processor: Any, given: Mapping[str, Any], trace_of: Callable[[Recording], Trace]
+) -> tuple[Any, Trace | None, str]:
+    """The outputs of one pass, with its attention where that can be had, else with the reason why not."""
     try:
-        recording = Recording(model, processor)
-        with recording, torch.no_grad():
+        with Recording(model, processor) as recording, torch.no_grad():
             outputs = model(**given)
-        return outputs, recording.trace, ""
+        return outputs, trace_of(recording), ""
     except CaptureError as problem:
         with torch.no_grad():
             return model(**given), None, str(problem)

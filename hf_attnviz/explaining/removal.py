@@ -16,7 +16,7 @@ from hf_attnviz.capturing.text import tokenizer_of
 from hf_attnviz.errors import ArgumentError, ShapeError
 from hf_attnviz.explaining.given import copies, shortened
 from hf_attnviz.explaining.prediction import Prediction
-from hf_attnviz.explaining.target import whole_number
+from hf_attnviz.explaining.target import text_config, whole_number
 from hf_attnviz.language import Text
 
 WAYS: Final = ("deletion", "replacement")
@@ -111,7 +111,7 @@ class Removal:
         """How many texts run side by side."""
         if self.prediction.alone:
             return 1
-        text = _text_config(self.prediction.model)
+        text = text_config(getattr(self.prediction.model, "config", None))
         widths = [getattr(text, name, None) for name in ("vocab_size", "hidden_size", "d_model", "n_embd")]
         width = max([w * (1 if n == 0 else 16) for n, w in enumerate(widths) if isinstance(w, int)], default=16_384)
         return max(1, min(_ROWS, _NUMBERS // (width * len(self.prediction.ids))))
@@ -119,11 +119,6 @@ class Removal:
     @staticmethod
     def _key(keep: torch.Tensor) -> bytes:
         return bytes(keep.to(torch.uint8).tolist())
-
-
-def _text_config(model: Any) -> Any:
-    config = getattr(model, "config", None)
-    return config.get_text_config() if config is not None and hasattr(config, "get_text_config") else config
 
 
 def measure(work: Iterable[tuple[Removal, torch.Tensor]]) -> None:
@@ -162,7 +157,7 @@ def _given(prediction: Prediction, tokenizer: Any, given: int | str) -> tuple[in
         if found is None:
             raise ArgumentError(f"replacement={given!r} is no token of this tokenizer; give one token, or its id")
         given = int(found)
-    size = getattr(_text_config(prediction.model), "vocab_size", None)
+    size = getattr(text_config(getattr(prediction.model, "config", None)), "vocab_size", None)
     token = whole_number(given)
     if token is None or not 0 <= token < (size or token + 1):
         up_to = f" to {size - 1}" if size else ""

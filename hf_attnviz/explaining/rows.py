@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from hf_attnviz import functional
+from hf_attnviz.functional.checks import upcast
 from hf_attnviz.trace import AttentionStack, Trace
 
 
@@ -25,8 +25,3 @@ def rollout_row(trace: Trace, stack: AttentionStack, rows: Sequence[int]) -> Ten
 def mean_row(weights: Tensor, rows: Sequence[int]) -> Tensor:
     """The mean of some rows of ``[query, key]``, of all where none is named."""
     return weights[list(rows)].mean(0) if len(rows) else weights.mean(0)
-
-
-def upcast(values: Tensor) -> Tensor:
-    """In float32, or in float64 where they are."""
-    return values if values.dtype == torch.float64 else values.float()

@@ -12,11 +12,10 @@ from typing import Any, Final
 import torch
 
 from hf_attnviz import functional
-from hf_attnviz.capturing.recording import Recording
 from hf_attnviz.capturing.text import longest, tokenizer_of
-from hf_attnviz.errors import CaptureError, NotKeptError
+from hf_attnviz.errors import NotKeptError
 from hf_attnviz.explaining.given import copies, of_positions
-from hf_attnviz.explaining.prediction import Prediction
+from hf_attnviz.explaining.prediction import Prediction, run_seen
 from hf_attnviz.explaining.rankings import OWN
 
 PADDING: Final = 3
@@ -89,14 +88,9 @@ def _run(prediction: Prediction, inputs: Mapping[str, Any], moved: int) -> Predi
     """The same prediction, read off perturbed inputs."""
     position = prediction.target.position
     place = None if position is None or prediction.two_sided else position + moved
-    try:
-        with Recording(prediction.model, prediction.processor) as recording, torch.no_grad():
-            outputs = prediction.model(**inputs)
-        trace, unseen = recording.traces[0], ""
-    except CaptureError as problem:
-        trace, unseen = None, str(problem)
-        with torch.no_grad():
-            outputs = prediction.model(**inputs)
+    outputs, trace, unseen = run_seen(
+        prediction.model, prediction.processor, inputs, lambda recording: recording.traces[0]
+    )
     probability = float(prediction.target.probability(outputs, place)[0])
     return replace(prediction, trace=trace, unseen=unseen, probability=probability)
 

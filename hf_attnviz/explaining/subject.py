@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from hf_attnviz.capturing import scope
 from hf_attnviz.capturing.embedding import Change, embedded, embedder
-from hf_attnviz.capturing.pipeline import model_of, processor_of
 from hf_attnviz.capturing.recording import Recording
 from hf_attnviz.capturing.text import tokenizer_of
-from hf_attnviz.capturing.wrappers import refuse_compiled, unwrapped
 from hf_attnviz.errors import ArgumentError, NotKeptError, ShapeError
-from hf_attnviz.explaining.given import copies, explained, one_example, reads_alone, refuse_training, shortened
+from hf_attnviz.explaining.given import copies, explained, one_example, opened, reads_alone, shortened
 from hf_attnviz.explaining.target import Target, TargetLike, is_two_sided, meant
 from hf_attnviz.labels import Labels, label_tokens
+from hf_attnviz.language import Text
 from hf_attnviz.trace import AttentionStack, Trace
 
 
@@ -80,10 +79,7 @@ class Subject:
         stack: str | None = None,
         settings: Settings | None = None,
     ) -> None:
-        self.model: nn.Module = unwrapped(model_of(model))
-        refuse_compiled(self.model)
-        self.processor = processor if processor is not None else processor_of(model)
-        refuse_training(self.model)
+        self.model, self.processor = opened(model, processor)
         self.inputs = one_example(self.model, self.processor, inputs)
         self.name = explained(self.inputs)
         self.stack_name, self.settings = stack, settings if settings is not None else Settings()
@@ -102,6 +98,14 @@ class Subject:
     def two_sided(self) -> bool:
         """Whether a decoder predicts and an encoder reads."""
         return is_two_sided(self.model)
+
+    @property
+    def told(self) -> Text:
+        """What is explained, and what the model gives for it."""
+        return Text(
+            f"Explained is one number: {self.target.told.en}, here {self.score:.4g}.",
+            f"所解释的是一个数：{self.target.told.zh}，此处为 {self.score:.4g}。",
+        )
 
     # ---- from vectors to the scalar
 

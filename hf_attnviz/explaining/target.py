@@ -181,8 +181,13 @@ def labels_of(config: Any, logits: torch.Tensor) -> dict[int, str]:
     """The names of the classes, where the last axis of the logits is classes; empty where it is tokens."""
     named = dict(getattr(config, "id2label", None) or {})
     size = logits.shape[-1]
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    text = text_config(config)
     return {} if len(named) != size or size == getattr(text, "vocab_size", None) else named
+
+
+def text_config(config: Any) -> Any:
+    """The part of a model's config that speaks of its texts."""
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
 def logits_of(outputs: Any) -> torch.Tensor | None:
@@ -215,8 +220,8 @@ def _class(name: str, labels: dict[int, str]) -> int:
 
 
 def _token(text: str, processor: Any) -> int:
-    tokenizer = getattr(processor, "tokenizer", processor)
-    if not hasattr(tokenizer, "convert_ids_to_tokens"):
+    tokenizer = tokenizer_of(processor)
+    if tokenizer is None:
         raise ArgumentError(
             f"target={text!r} is a text, and there is no tokenizer to read it; pass processor=…, or an id"
         )
@@ -247,8 +252,8 @@ def _class_words(index: int, labels: dict[int, str]) -> Text:
 
 
 def _token_words(index: int, processor: Any) -> Text:
-    tokenizer = getattr(processor, "tokenizer", processor)
-    if not hasattr(tokenizer, "decode"):
+    tokenizer = tokenizer_of(processor)
+    if tokenizer is None:
         return Text(f"token {index}", f"词元 {index}")
     text = tokenizer.decode([index])
     return Text(repr(text), f"“{text}”")

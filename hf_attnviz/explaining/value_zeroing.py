@@ -15,11 +15,9 @@ from hf_attnviz import functional, progress
 from hf_attnviz.analysis.norms import layer_axis, pair_axes
 from hf_attnviz.capturing import scope
 from hf_attnviz.capturing.opening import capture
-from hf_attnviz.capturing.pipeline import model_of, processor_of
-from hf_attnviz.capturing.wrappers import unwrapped
 from hf_attnviz.capturing.zeroing import Zeroing
 from hf_attnviz.errors import CaptureError, NotKeptError
-from hf_attnviz.explaining.given import one_example, refuse_training
+from hf_attnviz.explaining.given import one_example, opened
 from hf_attnviz.language import Text
 from hf_attnviz.result import Result
 from hf_attnviz.trace import AttentionStack, Trace
@@ -61,8 +59,7 @@ def value_zeroing(
         CaptureError: a layer cannot be run again piece by piece; the message names it and says why.
         NotKeptError: cross-attention is to be rolled out.
     """
-    module, processor = unwrapped(model_of(model)), processor if processor is not None else processor_of(model)
-    refuse_training(module)
+    module, processor = opened(model, processor)
     given = one_example(module, processor, inputs)
     with capture(module, processor, layers=layers) as plain:
         module(**given)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hf_attnviz.errors import ArgumentError, ShapeError
-from hf_attnviz.functional.checks import check_mask
+from hf_attnviz.functional.checks import check_axes, check_mask
 
 NOWHERE = -1  # the position of a query row that stands on none of the keys
 FORBIDDEN_WEIGHT = 1e-3  # more than rounding can put behind a causal mask
@@ -39,6 +39,27 @@ class Pairs:
                 f"expected no weight behind the causal mask, got a weight of {most:.3g} on a key after its query; "
                 "pass causal=False, or positions that say on which key each query row stands"
             )
+
+
+def pairs_of(
+    attention: Tensor,
+    *,
+    valid: Tensor | None = None,
+    valid_queries: Tensor | None = None,
+    positions: Tensor | None = None,
+    causal: bool = False,
+) -> Pairs:
+    """The pairs of `attention` `[layer, batch, head, query, key]`, which is checked to be just that."""
+    check_axes(attention)
+    _, batch, _, queries, keys = attention.shape
+    return allowed_pairs(
+        (batch, queries, keys),
+        valid=valid,
+        valid_queries=valid_queries,
+        positions=positions,
+        causal=causal,
+        device=attention.device,
+    )
 
 
 def allowed_pairs(

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from hf_attnviz.errors import UnknownNameError, listed
 from hf_attnviz.functional.bootstrap import Tally
-from hf_attnviz.functional.checks import check_axes, check_mask, check_share, upcast
+from hf_attnviz.functional.checks import check_mask, check_share, upcast
 from hf_attnviz.functional.induction import check_tokens, copy_cells, induction_cells
-from hf_attnviz.functional.pairs import Pairs, allowed_pairs
-from hf_attnviz.functional.statistics import statistics_by_example
+from hf_attnviz.functional.pairs import Pairs, pairs_of
+from hf_attnviz.functional.statistics import tallied
 
 THRESHOLDS = {
     "positional": 0.9,
@@ -95,19 +95,8 @@ def roles_by_example(
     causal: bool = False,
 ) -> dict[str, Tally]:
     """The same scores before they are pooled, `[example, layer, head]` each: what an interval is made of."""
-    check_axes(attention)
-    _, batch, _, queries, keys = attention.shape
-    pairs = allowed_pairs(
-        (batch, queries, keys),
-        valid=valid,
-        valid_queries=valid_queries,
-        positions=positions,
-        causal=causal,
-        device=attention.device,
-    )
-    known = statistics_by_example(
-        attention, valid=valid, valid_queries=valid_queries, positions=positions, causal=causal
-    )
+    pairs = pairs_of(attention, valid=valid, valid_queries=valid_queries, positions=positions, causal=causal)
+    known = tallied(attention, pairs)
     scores = {
         "positional": _positional(attention, pairs),
         "previous_token": known["previous_token"],

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from hf_attnviz.errors import ArgumentError
-from hf_attnviz.functional.checks import check_axes, check_name, upcast
+from hf_attnviz.functional.checks import check_name, upcast
 from hf_attnviz.functional.correlation import cosine, pearson, spearman
 from hf_attnviz.functional.divergence import pairwise_hellinger, pairwise_jeffreys, pairwise_jensen_shannon
-from hf_attnviz.functional.pairs import Pairs, allowed_pairs
+from hf_attnviz.functional.pairs import Pairs, pairs_of
 
 CORRELATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "pearson": pearson,
@@ -64,21 +64,12 @@ def head_similarity(
     NaN: a head whose weights do not vary beyond rounding has no correlation ("cosine": one that is zero); a head that
     holds NaN has nothing, nor has any head when no row is left. Raises UnknownNameError for a method it does not know.
     """
-    check_axes(attention)
+    pairs = pairs_of(attention, valid=valid, valid_queries=valid_queries, positions=positions, causal=causal)
     check_name(method, "method", [*CORRELATIONS, *DIVERGENCES])
     if centred and method in DIVERGENCES:
         raise ArgumentError(f"expected centred=False with method={method!r}, got True; centre correlations only")
-    layers, batch, _, queries, keys = attention.shape
-    pairs = allowed_pairs(
-        (batch, queries, keys),
-        valid=valid,
-        valid_queries=valid_queries,
-        positions=positions,
-        causal=causal,
-        device=attention.device,
-    )
     counted = pairs.allowed if allowed_only else pairs.block & pairs.rows[:, :, None]
-    heads = torch.cat([_flattened(upcast(attention[layer]), pairs, counted) for layer in range(layers)])
+    heads = torch.cat([_flattened(upcast(layer), pairs, counted) for layer in attention])
     if method in DIVERGENCES:
         return _divergence(heads, method, pairs, counted)
     rounding = ULPS_OF_A_CONSTANT * torch.finfo(attention.dtype).eps * _scale(heads)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from hf_attnviz.functional.bootstrap import Tally
-from hf_attnviz.functional.checks import check_axes, upcast
+from hf_attnviz.functional.checks import upcast
 from hf_attnviz.functional.entropy import entropy
-from hf_attnviz.functional.pairs import Pairs, allowed_pairs
+from hf_attnviz.functional.pairs import Pairs, pairs_of
 
 STATISTICS = (
     "entropy",
@@ -77,17 +77,13 @@ def statistics_by_example(
     causal: bool = False,
 ) -> dict[str, Tally]:
     """The same numbers before they are pooled, `[example, layer, head]` each: what an interval is made of."""
-    check_axes(attention)
-    layers, batch, _, queries, keys = attention.shape
-    pairs = allowed_pairs(
-        (batch, queries, keys),
-        valid=valid,
-        valid_queries=valid_queries,
-        positions=positions,
-        causal=causal,
-        device=attention.device,
-    )
-    by_layer = [_layer(upcast(attention[layer]), pairs) for layer in range(layers)]
+    pairs = pairs_of(attention, valid=valid, valid_queries=valid_queries, positions=positions, causal=causal)
+    return tallied(attention, pairs)
+
+
+def tallied(attention: Tensor, pairs: Pairs) -> dict[str, Tally]:
+    """`statistics_by_example` of pairs that are laid down already."""
+    by_layer = [_layer(upcast(layer), pairs) for layer in attention]
     counts = by_layer[0]  # the rows that count are the same in every layer
     return {
         name: Tally(torch.stack([found[name].totals for found in by_layer], 1), counts[name].counts[:, None])

@@ -142,7 +142,7 @@ def _test_name(measure: str, way: str) -> Text:
 def _data(trust: Judged, names: Sequence[str]) -> dict[str, Any]:
     tests = []
     for measure, way in _tests(trust):
-        low, mean, high = _chance(trust, measure, way)
+        low, mean, high = map(_plain, _chance(trust, measure, way))
         tests.append(
             {
                 "measure": measure,
@@ -181,11 +181,11 @@ def _needed(trust: Judged) -> int:
     return math.ceil(round(float(trust.curves.parameters["percentile"]) / 100 * (_draws(trust) - 1), 9)) + 1
 
 
-def _chance(trust: Judged, measure: str, way: str) -> tuple[list[float | None], list[float | None], list[float | None]]:
-    """Band and mean of the random rankings, share by share."""
+def _chance(trust: Judged, measure: str, way: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The band of the random rankings and, between its ends, their mean, share by share."""
     values = trust.random.select(statistic=measure, removal=way).values
     low, high = (values.quantile(share, dim=0) for share in _BAND)
-    return _plain(low), _plain(values.mean(0)), _plain(high)
+    return low, values.mean(0), high
 
 
 def _shares(trust: Judged) -> list[str]:
@@ -249,11 +249,10 @@ def _figure(trust: Judged, title: str) -> Any:
         for column, (measure, way) in enumerate(tests):
             panel = panels[row][column]
             own_values = trust.curves.select(statistic=measure, removal=way, method=name).values.numpy()
-            chance = trust.random.select(statistic=measure, removal=way).values
-            low, high = (chance.quantile(share, dim=0).numpy() for share in _BAND)
+            low, mean, high = (one.numpy() for one in _chance(trust, measure, way))
             places = list(range(len(shares)))
             panel.fill_between(places, low, high, color="#c9d1db", alpha=0.7, linewidth=0)
-            panel.plot(places, chance.mean(0).numpy(), color="#57606a", linestyle="--", linewidth=1)
+            panel.plot(places, mean, color="#57606a", linestyle="--", linewidth=1)
             panel.plot(places, own_values, color="#0b62c4", marker="o", markersize=3, linewidth=1.5)
             panel.axhline(0, color="#a9b0b9", linewidth=0.7, zorder=0)
             panel.set_xticks(places, shares, fontsize=7)
