@@ -39,6 +39,10 @@ class ProofError(CaptureError):
     """A map could not be proved to be what the kernel computed, so it is not handed out."""
 
 
+class NotUnderstoodError(CaptureError):
+    """A kernel call that the pass over tiles does not understand; it goes the slow way."""
+
+
 class NotKeptError(AttnvizError, LookupError):
     """Something was asked for that ``keep`` did not keep."""
 
@@ -53,6 +57,10 @@ class SaveError(AttnvizError, OSError):
 
 class MissingPackageError(AttnvizError, ImportError):
     """An optional package is not installed; the message carries the command that installs it."""
+
+
+class SlowerWarning(UserWarning):
+    """Something works as asked, and slower than it could; the message says why and what to do."""
 
 
 def listed(names: Iterable[object]) -> str:

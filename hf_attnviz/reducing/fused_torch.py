@@ -1,0 +1,50 @@
+"""The fused pass in plain PyTorch: the same numbers, everywhere, and slower."""
+
+import torch
+from torch import Tensor
+
+
+def fused(
+    scores: Tensor,
+    scale: float,
+    mask: Tensor | None,
+    lse: Tensor,
+    counted: Tensor,
+    apart: Tensor,
+    first: int,
+    limit: int,
+    entropy: Tensor,
+    distance: Tensor,
+    sink: Tensor,
+    mass: Tensor,
+    received: Tensor,
+    write: bool,
+) -> None:
+    """Scores ``[row, key]``, which it overwrites, into sums, and with ``write`` into weights, in place.
+
+    mask: ``[row, key]`` or None. counted: ``[row]``, 1 or 0. apart: ``[row, key]``, how many places lie between. first,
+    limit: as in :func:`hf_attnviz.reducing.fused_numba.fused`.
+    """
+    bent = scores.mul_(scale).sub_(lse[:, None])
+    if mask is not None:
+        bent = bent.add_(mask).clamp_(min=-87.0)
+    if limit >= 0:
+        rows, keys = bent.shape
+        start = min(limit + 1, keys)
+        bent[:, start:] += _ahead(rows, keys - start, bent.device)
+    weights = torch.exp(bent)
+    torch.neg(torch.linalg.vecdot(weights, bent), out=entropy)
+    entropy.clamp_(min=0.0)
+    distance.copy_(torch.linalg.vecdot(weights, apart))
+    torch.sum(weights, dim=-1, out=mass)
+    received += counted @ weights
+    if 0 <= first < weights.shape[1]:
+        sink.copy_(weights[:, first])
+    if write:
+        scores.copy_(weights)
+
+
+def _ahead(rows: int, keys: int, device: torch.device) -> Tensor:
+    """What to add to keys that lie ahead of their row: row r sees the first r of them."""
+    ahead = torch.arange(keys, device=device) >= torch.arange(rows, device=device)[:, None]
+    return torch.zeros(rows, keys, device=device).masked_fill_(ahead, -1e4)

@@ -1,0 +1,90 @@
+"""One call of an attention kernel as it ran, and where its rows and columns stand in their sequences."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+LOWEST = -1e30  # what lies below it is a mask's "never", whatever number a model writes for it
+
+
+@dataclass(frozen=True, eq=False)
+class Ran:
+    """What a kernel was given, and what it gave.
+
+    Attributes:
+        query: ``[batch, head, query, size]``.
+        key, value: ``[batch, key_value_head, key, size]``; head h reads key-value head h // (heads / key-value heads).
+        output: ``[batch, query, head, size]``, as the model goes on with it.
+        scale: what scores are multiplied by.
+        mask: added to the scores; broadcasts to ``[batch, head, query, key]``; None: none.
+        causal: row i sees keys 0 to i.
+        lse: ``[batch, head, query]``, the log-sum-exp of each row as the kernel computed it; None where it kept it.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    output: Tensor
+    scale: float
+    mask: Tensor | None = None
+    causal: bool = False
+    lse: Tensor | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the weights, ``[batch, head, query, key]``."""
+        batch, heads, queries, _ = self.query.shape
+        return torch.Size((batch, heads, queries, self.key.shape[2]))
+
+    @property
+    def group(self) -> int:
+        """How many heads share a key-value head."""
+        return self.query.shape[1] // self.key.shape[1]
+
+    def masking(self, batch: int, head: int, rows: slice | Tensor, keys: slice) -> Tensor | None:
+        """The mask over some rows and keys ``[row, key]``, in float32 or as it is; None without one."""
+        if self.mask is None:
+            return None
+        batches, heads, queries, width = self.mask.shape
+        one = self.mask[batch if batches > 1 else 0, head if heads > 1 else 0]
+        one = one[rows] if queries > 1 else one.expand(_count(rows, self.shape[2]), -1)
+        return one[:, keys] if width > 1 else one.expand(-1, len(range(*keys.indices(self.shape[3]))))
+
+
+def _count(rows: slice | Tensor, queries: int) -> int:
+    return len(range(*rows.indices(queries))) if isinstance(rows, slice) else len(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where rows and columns stand, each in its own sequence.
+
+    Attributes:
+        queries: ``[batch, query]``, the place of each row; -1 for padding.
+        lengths: ``[batch]``, how long each sequence is after this call.
+        keys: ``[batch, key]``, the place of each column; -1 for padding and for what a cache has not filled yet.
+        counted: ``[batch, query]``, the rows that sums over rows count: no padding, and each row once, even where a
+            later pass reads it again.
+        standing: whether rows stand on keys; in cross-attention they do not.
+        tokens: ``[batch, key]`` ids of what stands at the columns; None where that is not known.
+    """
+
+    queries: Tensor
+    lengths: Tensor
+    keys: Tensor
+    counted: Tensor
+    standing: bool = True
+    tokens: Tensor | None = None
+
+    @cached_property
+    def padded(self) -> bool:
+        """Whether any column is none of its sequence."""
+        return bool((self.keys < 0).any())
+
+    @cached_property
+    def first(self) -> list[int]:
+        """The column of each sequence's first place; -1 where a window has let go of it."""
+        starts = self.keys == 0
+        return [int(row.int().argmax()) if bool(row.any()) else -1 for row in starts]

@@ -1,0 +1,46 @@
+"""What ``keep`` keeps of attention calls: the protocol of a reducer, and how one is fed."""
+
+from collections.abc import Iterable
+from typing import Any, Protocol, TypeVar
+
+from hf_attnviz.reducing.tile import Tile
+
+State = TypeVar("State")
+
+
+class Reducer(Protocol[State]):
+    """Something that ``keep`` keeps."""
+
+    @property
+    def name(self) -> str:
+        """The key under which a call keeps what this reducer gives."""
+        ...
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it reads: ``"weights"`` tile by tile, ``"sums"`` (:class:`~hf_attnviz.reducing.tile.Sums`, once a
+        call), ``"maps"``: all weights of a call at once; ``"vectors"``; ``"block"``: completed when the block ends."""
+        ...
+
+    def update(self, state: State | None, tile: Tile) -> State:
+        """The state after one more tile (None: before the first)."""
+        ...
+
+    def merge(self, first: State, second: State) -> State:
+        """The state of two parts, the second holding the later rows."""
+        ...
+
+    def result(self, state: State) -> Any:
+        """What the recording hands out."""
+        ...
+
+
+def reduced(reducers: Iterable[Reducer[Any]], tiles: Iterable[Tile]) -> dict[str, Any]:
+    """What reducers give after they have seen all the tiles of a call, in order, by name."""
+    states: dict[str, Any] = {}
+    reducers = tuple(reducers)
+    for tile in tiles:
+        for one in reducers:
+            if tile.serves(one.needs):
+                states[one.name] = one.update(states.get(one.name), tile)
+    return {one.name: one.result(states[one.name]) for one in reducers}

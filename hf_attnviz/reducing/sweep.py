@@ -1,0 +1,175 @@
+"""One pass over a kernel call: tiles of rows and the keys that they may see, one after another, never the matrix."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from hf_attnviz.errors import NotUnderstoodError
+from hf_attnviz.reducing.passes import pass_over
+from hf_attnviz.reducing.ran import LOWEST, Places, Ran
+from hf_attnviz.reducing.tile import ROWS, Sums, Tile
+
+LOOSE = 1e-4  # how far from one a row may sum: more than float32 makes of scores in the hundreds
+_MOST = 2**24  # bytes of a tile that holds all heads
+_EMPTY = torch.empty(0)
+
+
+def sweep(ran: Ran, places: Places, *, weights: bool) -> Iterator[Tile]:
+    """The tiles of a call, in order, and at its end a tile without weights that holds the sums over all of it.
+
+    Args:
+        weights: whether tiles with weights are wanted; else there is the last one only, and one head's scores live.
+
+    Raises:
+        NotUnderstoodError: keys that are padding are looked at.
+    """
+    _check(ran, places)
+    ran, knows = _ready(ran)
+    sums = Sums.empty(ran.shape, ran.query.device)
+    yield from _blocks(ran, places, sums, knows) if weights else _heads(ran, places, sums, knows)
+    yield Tile(_EMPTY, places, ran.shape, given=_told(ran, places, sums), causal=ran.causal or None)
+
+
+def chosen(ran: Ran, places: Places, rows: Tensor) -> Tile:
+    """The tile of some rows ``[row]`` over all keys, of the whole batch."""
+    batch, heads, _, keys = ran.shape
+    kv = ran.key.shape[1]
+    rows = rows.to(ran.query.device)
+    query = ran.query[:, :, rows].float()
+    grouped = query.reshape(batch, kv, -1, query.shape[-1]) @ ran.key.float().mT
+    scores = grouped.view(batch, heads, len(rows), keys).mul_(ran.scale)
+    if ran.mask is not None:
+        scores += ran.mask if ran.mask.shape[2] == 1 else ran.mask[:, :, rows]
+    if ran.causal:
+        scores.masked_fill_(torch.arange(keys, device=rows.device) > rows[:, None], -torch.inf)
+    lse = scores.logsumexp(-1) if ran.lse is None else ran.lse[:, :, rows].float()
+    weights = scores.sub_(lse[..., None]).exp_()
+    return Tile(weights, places, ran.shape, rows=rows.to(places.queries.device), causal=ran.causal or None)
+
+
+def _heads(ran: Ran, places: Places, sums: Sums, knows: bool) -> Iterator[Tile]:
+    """All sums, one head after another: its keys stay in the cache, and one buffer serves every tile."""
+    batch, heads, queries, keys = ran.shape
+    score, lse = pass_over(ran, places, sums, write=False), ran.lse
+    assert lse is not None
+    buffer = ran.query.new_empty(min(ROWS, queries) * keys, dtype=torch.float32)
+    for b in range(batch):
+        for h in range(heads):
+            query, key = ran.query[b, h].float(), ran.key[b, h // ran.group].float().T
+            for rows, seen in _visible(ran, places, b, h, ROWS):
+                part = query[rows]
+                scores = buffer[: part.shape[0] * (seen.stop - seen.start)].view(part.shape[0], -1)
+                torch.mm(part, key[:, seen], out=scores)
+                if not knows:
+                    lse[b, h, rows] = _lse_of(ran, scores, b, h, rows, seen)
+                score(scores, b, h, rows, seen)
+    yield from ()
+
+
+def _blocks(ran: Ran, places: Places, sums: Sums, knows: bool) -> Iterator[Tile]:
+    """Tiles of all heads together, with their weights."""
+    batch, heads, queries, keys = ran.shape
+    score, lse = pass_over(ran, places, sums, write=True), ran.lse
+    assert lse is not None
+    height = max(16, min(ROWS, _MOST // (4 * heads * keys) // 16 * 16))
+    buffer = ran.query.new_empty(heads * min(height, queries) * keys, dtype=torch.float32)
+    one_mask = ran.mask is None or ran.mask.shape[1] == 1
+    for b in range(batch):
+        query, key = ran.query[b].float(), ran.key[b].float().mT
+        for rows, seen in _visible(ran, places, b, 0 if one_mask else None, height):
+            count, width = rows.stop - rows.start, seen.stop - seen.start
+            weights = buffer[: heads * count * width].view(heads, count, width)
+            for h in range(heads):
+                torch.mm(query[h, rows], key[h // ran.group, :, seen], out=weights[h])
+                if not knows:
+                    lse[b, h, rows] = _lse_of(ran, weights[h], b, h, rows, seen)
+                score(weights[h], b, h, rows, seen)
+            yield Tile(weights[None], places, ran.shape, slice(b, b + 1), rows, seen, causal=ran.causal or None)
+
+
+def _visible(ran: Ran, places: Places, b: int, head: int | None, height: int) -> Iterator[tuple[slice, slice]]:
+    """Blocks of rows and the range of keys that they may see; a block in which no row is real is left out.
+
+    head: whose mask is asked; None: any head's.
+    """
+    _, _, queries, keys = ran.shape
+    real = (places.queries[b] >= 0).tolist()
+    for start in range(0, queries, height):
+        rows = slice(start, min(start + height, queries))
+        if not any(real[rows]):
+            continue
+        first, last = 0, min(rows.stop, keys) if ran.causal else keys
+        if ran.mask is not None and ran.mask.shape[3] > 1:
+            mask = ran.mask[b if len(ran.mask) > 1 else 0]
+            mask = mask if head is None else mask[head if len(mask) > 1 else 0][None]
+            part = mask if mask.shape[1] == 1 else mask[:, rows]
+            seen = (part.amax((0, 1)) > LOWEST).nonzero()
+            if not len(seen):
+                continue
+            first, last = int(seen[0]), min(last, int(seen[-1]) + 1)
+        yield rows, slice(first, last)
+
+
+def attending(lse: Tensor) -> Tensor:
+    """Which rows look at anything, by their log-sum-exp."""
+    return lse.isfinite() & (lse > LOWEST) & (lse < -LOWEST)
+
+
+def _ready(ran: Ran) -> tuple[Ran, bool]:
+    """The call with a log-sum-exp for each row, and whether it is known already: else each tile finds its own.
+
+    Rows that look at nothing are given one beyond all scores: their weights are zero then.
+    """
+    if ran.lse is None:
+        return replace(ran, lse=ran.query.new_zeros(ran.shape[:3], dtype=torch.float32)), False
+    lse = ran.lse.float().contiguous()
+    return replace(ran, lse=torch.where(attending(lse), lse, torch.finfo(torch.float32).max)), True
+
+
+def _check(ran: Ran, places: Places) -> None:
+    if not places.padded:
+        return
+    for b in range(ran.shape[0]):
+        spare = (places.keys[b] < 0).to(ran.query.device)
+        rows = (places.queries[b] >= 0).to(ran.query.device)
+        if not bool(spare.any()) or not bool(rows.any()):
+            continue
+        if ran.mask is not None and ran.mask.shape[3] > 1:
+            mask = ran.mask[b if len(ran.mask) > 1 else 0]
+            mask = mask if mask.shape[1] == 1 else mask[:, rows]
+            if float(mask[:, :, spare].amax()) <= LOWEST:
+                continue
+        elif ran.causal and int(spare.nonzero()[0]) > int(rows.nonzero()[-1]):
+            continue  # what fills up the right end lies ahead of every row
+        raise NotUnderstoodError("rows look at keys that are padding")
+
+
+def _lse_of(ran: Ran, scores: Tensor, b: int, h: int, rows: slice, keys: slice) -> Tensor:
+    """The log-sum-exp of a tile's rows, which the kernel kept to itself."""
+    full = scores * ran.scale
+    mask = ran.masking(b, h, rows, keys)
+    full = full if mask is None else full.add_(mask)
+    if ran.causal:
+        places = torch.arange(keys.start, keys.stop, device=full.device)
+        full.masked_fill_(places > torch.arange(rows.start, rows.stop, device=full.device)[:, None], -torch.inf)
+    return full.logsumexp(-1)
+
+
+def _told(ran: Ran, places: Places, sums: Sums) -> Sums:
+    """The sums, undefined where a row is padding, looks at nothing, or stands on no key.
+
+    Raises:
+        NotUnderstoodError: a row does not sum to one: the kernel did something else than was read off its arguments.
+    """
+    assert ran.lse is not None
+    real = (places.queries >= 0).to(sums.mass.device)[:, None]
+    attends = real & attending(ran.lse)
+    off = (sums.mass - 1).abs().masked_fill(~attends, 0)
+    worst = float(off.amax()) if off.numel() else 0.0
+    if not worst <= LOOSE:
+        raise NotUnderstoodError(f"rows sum to something else than one (off by {worst:.2g}, allowed: {LOOSE:g})")
+    rows = {name: getattr(sums, name).masked_fill(~attends, torch.nan) for name in ("entropy", "sink", "mass")}
+    distance = sums.distance.masked_fill(~attends | (not places.standing), torch.nan)
+    return replace(sums, **rows, distance=distance)

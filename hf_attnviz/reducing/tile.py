@@ -1,0 +1,89 @@
+"""A tile: some rows of one attention call over the keys that they may see, and what the fused pass made of a call."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from hf_attnviz.reducing.ran import Places
+
+ROWS = 128  # rows of a tile: with 4,096 keys and one head its scores fit into the L2 cache of one core
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """What one pass over the scores gives, whatever is kept.
+
+    Attributes:
+        entropy: ``[batch, head, query]``, nats.
+        distance: ``[batch, head, query]``, the mean number of places between a row and what it looks at.
+        sink: ``[batch, head, query]``, the weight on the first valid key.
+        mass: ``[batch, head, query]``, the sum of the row: 1, or the row is not understood.
+        received: ``[batch, head, key]``, what each key is given by the rows that count.
+    """
+
+    entropy: Tensor
+    distance: Tensor
+    sink: Tensor
+    mass: Tensor
+    received: Tensor
+
+    @classmethod
+    def empty(cls, shape: torch.Size, device: torch.device | None = None) -> "Sums":
+        """Zeros for a call of ``[batch, head, query, key]``."""
+        batch, heads, queries, keys = shape
+        rows = (torch.zeros(batch, heads, queries, device=device) for _ in range(4))
+        return cls(*rows, torch.zeros(batch, heads, keys, device=device))
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """Some rows of one attention call.
+
+    Attributes:
+        weights: ``[batch, head, row, key]``: of the sequences ``batch``, the rows ``rows``, the keys ``keys``; whatever
+            they may not see is left out of ``keys``, or zero. Empty where no reducer needs weights.
+        places: where all rows and columns of the call stand.
+        shape: that of the whole call's weights.
+        batch, rows, keys: which part of it this is; ``rows`` may be chosen ones ``[row]``.
+        vectors: ``query`` ``[batch, head, query, size]`` times the model's scaling, ``key`` and ``value``
+            ``[batch, key_value_head, key, size]``, ``output`` ``[batch, head, query, size]``; those that are seen.
+        given: the sums over the whole call; with the last tile of it only.
+        causal: whether no row of the call looks ahead; None where only the weights tell.
+    """
+
+    weights: Tensor
+    places: Places
+    shape: torch.Size
+    batch: slice = slice(None)
+    rows: slice | Tensor = slice(None)
+    keys: slice = slice(None)
+    vectors: Mapping[str, Tensor] = field(default_factory=dict)
+    given: Sums | None = None
+    causal: bool | None = None
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """The place of each row ``[batch, row]``; -1 for padding."""
+        return self.places.queries[self.batch, self.rows]
+
+    @cached_property
+    def counted(self) -> Tensor:
+        """Which rows sums count ``[batch, row]``."""
+        return self.places.counted[self.batch, self.rows]
+
+    @property
+    def lengths(self) -> Tensor:
+        """How long each sequence of the tile is after this call ``[batch]``."""
+        return self.places.lengths[self.batch]
+
+    def serves(self, needs: frozenset[str]) -> bool:
+        """Whether a reducer with these needs reads this tile."""
+        return bool(self.weights.numel()) if "weights" in needs else self.given is not None or self.whole
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is the whole call."""
+        return self.weights.shape == self.shape
