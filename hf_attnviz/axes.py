@@ -15,12 +15,22 @@ METHOD: Final = "method"
 OTHER_METHOD: Final = "other_method"
 REMOVAL: Final = "removal"
 SHARE: Final = "share"
+SEGMENT: Final = "segment"  # a stretch of the keys: system, user, document, image …
+RANK: Final = "rank"  # the place in a list of the largest, from 0
+GROUP: Final = "group"  # tokens that are taken together
+SKETCH: Final = "sketch"  # one of the random directions that stand for a long axis
+OTHER_SKETCH: Final = "other_sketch"
 
 NAMES: Final = frozenset({LAYER, HEAD, QUERY, KEY, STEP, BATCH, STATISTIC, OTHER_HEAD, OTHER_LAYER}) | {
     METHOD,
     OTHER_METHOD,
     REMOVAL,
     SHARE,
+    SEGMENT,
+    RANK,
+    GROUP,
+    SKETCH,
+    OTHER_SKETCH,
 }
 
 

@@ -23,6 +23,10 @@ class UnknownStackError(UnknownNameError, AttributeError):
     """The trace holds no such stack (an AttributeError too, so that ``hasattr(trace, "cross")`` works)."""
 
 
+class UnknownValueError(UnknownNameError, AttributeError):
+    """Nothing of that name was reduced (an AttributeError too, so that ``hasattr(reduced, "entropy")`` works)."""
+
+
 class ModelError(AttnvizError, ValueError):
     """A model that cannot be loaded, or that we refuse to load."""
 

@@ -1,0 +1,155 @@
+"""What is left of attention once the matrix is gone: a few tensors by name, each with named axes."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from hf_attnviz.axes import BATCH, NAMES
+from hf_attnviz.errors import ArgumentError, ShapeError, UnknownNameError, UnknownValueError, listed
+
+_OWN = ("values", "axes", "holds", "names", "sizes", "nbytes", "at", "to")
+
+
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """What a reducer made of the attention of one call, or of one map.
+
+    The values are attributes: ``reduced.entropy``.
+
+    Attributes:
+        values: the tensors by name.
+        axes: the names of the axes of each, out of :mod:`hf_attnviz.axes`; that of a call begins with ``"batch"``, that
+            of a map has none.
+        holds: for a value whose numbers are places: of which axis (``"key"`` for the keys with the largest weights);
+            -1 there is no place.
+    """
+
+    values: Mapping[str, torch.Tensor]
+    axes: Mapping[str, tuple[str, ...]]
+    holds: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("values", "axes", "holds"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        _check_names(self)
+        sizes: dict[str, tuple[int, str]] = {}
+        for name, value in self.values.items():
+            axes = self.axes[name]
+            if value.dim() != len(axes):
+                raise ShapeError(f"{name}: expected the axes [{', '.join(axes)}], got a shape of {tuple(value.shape)}")
+            for axis, size in zip(axes, value.shape, strict=True):
+                known, first = sizes.setdefault(axis, (size, name))
+                if known != size:
+                    raise ShapeError(
+                        f"expected one size of the axis {axis!r}, got {known} in {first!r} and {size} in {name!r}"
+                    )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Reduced, (dict(self.values), dict(self.axes), dict(self.holds))  # a read-only view cannot be pickled
+
+    def __getattr__(self, name: str) -> torch.Tensor:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self[name]
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        try:
+            return self.values[name]
+        except KeyError:
+            raise UnknownValueError(f"expected one of {listed(self)}; got {name!r}; pick one of the list") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __repr__(self) -> str:
+        """The names and shapes; the numbers would fill pages."""
+        told = (
+            f"{name} [{', '.join(f'{axis} {size}' for axis, size in zip(self.axes[name], value.shape, strict=True))}]"
+            for name, value in self.values.items()
+        )
+        return f"Reduced({', '.join(told)})"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the values, in order."""
+        return tuple(self.values)
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """How long each axis is."""
+        return {
+            axis: size
+            for name, value in self.values.items()
+            for axis, size in zip(self.axes[name], value.shape, strict=True)
+        }
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that the values take, in bytes."""
+        return sum(value.nbytes for value in self.values.values())
+
+    def at(self, axis: str, places: int | Sequence[int] | torch.Tensor) -> "Reduced":
+        """These places of an axis, in this order, of every value that has it; one place as a number drops the axis.
+
+        A value that holds places of that axis (:attr:`holds`) holds those in the new order, and -1 where a place is
+        not among them. ``reduced.at("batch", 0)`` is what a call made of the first row of its batch.
+
+        Raises:
+            UnknownNameError: no value has or holds that axis.
+            ArgumentError: one place as a number of an axis of which places are held.
+        """
+        held = [name for name, of in self.holds.items() if of == axis]
+        if axis not in self.sizes and not held:
+            raise UnknownNameError(f"expected one of the axes {listed(self.sizes)}; got {axis!r}")
+        alone = isinstance(places, int)
+        if held and alone:
+            raise ArgumentError(f"{listed(held)}: places of the axis {axis!r} say nothing without it; give a list")
+        wanted = torch.as_tensor([places] if alone else places, dtype=torch.long)
+        values = dict(self.values)
+        for name, value in self.values.items():
+            if axis in self.axes[name]:
+                place = self.axes[name].index(axis)
+                cut = value.index_select(place, wanted.to(value.device))
+                values[name] = cut.squeeze(place) if alone else cut
+        values |= {name: _moved(values[name], wanted) for name in held}
+        axes = {name: tuple(one for one in of if one != axis or not alone) for name, of in self.axes.items()}
+        return Reduced(values, axes, self.holds)
+
+    def to(self, device: torch.device | str) -> "Reduced":
+        """The same on another device."""
+        return Reduced({name: value.to(device) for name, value in self.values.items()}, self.axes, self.holds)
+
+
+def _check_names(one: Reduced) -> None:
+    for name in one.values:
+        if not name.isidentifier() or name.startswith("_") or name in _OWN:
+            raise ArgumentError(f"{name!r} cannot name a value: expected a word that is none of {listed(_OWN)}")
+    if set(one.axes) != set(one.values):
+        raise ShapeError(f"expected axes for each of {listed(one.values)}; got them for {listed(one.axes)}")
+    for name, axes in one.axes.items():
+        if len(set(axes)) < len(axes) or not set(axes) <= NAMES:
+            raise UnknownNameError(f"{name}: expected different axes out of {listed(sorted(NAMES))}; got {axes}")
+        if BATCH in axes[1:]:
+            raise ShapeError(f"{name}: expected the axis 'batch' first; got [{', '.join(axes)}]")
+    for name, axis in one.holds.items():
+        if name not in one.values or axis not in NAMES:
+            raise UnknownNameError(f"{name!r} cannot hold places of {axis!r}: expected a value and a known axis")
+        if one.values[name].is_floating_point() or one.values[name].dtype == torch.bool:
+            raise ShapeError(f"{name} holds places: expected an integer dtype, got {one.values[name].dtype}")
+
+
+def _moved(places: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Places after their axis was cut to those wanted; -1 for those that are gone, and for what was -1."""
+    last = max([-1, *(int(one.max()) for one in (places, wanted) if one.numel())])
+    moved = torch.full((last + 2,), -1, dtype=places.dtype, device=places.device)  # the last entry serves -1
+    moved[wanted.to(places.device)] = torch.arange(len(wanted), dtype=places.dtype, device=places.device)
+    return moved[places.long()]
