@@ -10,10 +10,13 @@ from hf_attnviz.capturing.intervening import Intervention, ablate, patch
 from hf_attnviz.capturing.knocking_out import knock_out
 from hf_attnviz.capturing.opening import attach, capture
 from hf_attnviz.capturing.recording import Recording
-from hf_attnviz.capturing.reducers import Contributions, Maps, Rows, Vectors
+from hf_attnviz.capturing.reducers import Contributions
 from hf_attnviz.capturing.registry import Registration, register_attention
 from hf_attnviz.capturing.runs import AttentionCall, Run
 from hf_attnviz.capturing.text import trace_text
+from hf_attnviz.reducing.rows import Maps, Rows
+from hf_attnviz.reducing.statistics import Statistics
+from hf_attnviz.reducing.vectors import Vectors
 
 __all__ = [
     "AttentionCall",
@@ -26,6 +29,7 @@ __all__ = [
     "Registration",
     "Rows",
     "Run",
+    "Statistics",
     "Vectors",
     "ablate",
     "attach",

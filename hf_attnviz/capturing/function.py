@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 from torch.overrides import TorchFunctionMode
 
-from hf_attnviz.capturing import scope, steering
+from hf_attnviz.capturing import kernels, scope, steering
 from hf_attnviz.capturing.arranging import (
     Arrange,
     Placed,
@@ -36,6 +36,7 @@ from hf_attnviz.capturing.products import Product, batch_of, checked, gradient_o
 from hf_attnviz.capturing.proof import Proved
 from hf_attnviz.capturing.sdpa import SDPA, named, sdpa_seen
 from hf_attnviz.capturing.seen import Seen
+from hf_attnviz.reducing.ran import Ran
 
 _PRODUCT: Final = frozenset({"matmul", "__matmul__", "__rmatmul__", "linalg_matmul", "bmm", "baddbmm", "mm", "mv"})
 _RESIZE: Final = frozenset({"__getitem__", "narrow", "expand", "expand_as", "repeat", "pad"})
@@ -65,13 +66,19 @@ class FunctionObserver(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in COMPOSITE:
             return self._open(name, args, kwargs)
-        result = truth = func(*args, **kwargs)
+        if name == SDPA and any(session.recording.tiled for session in _listeners()):
+            with kernels.watched() as watching:
+                result = truth = func(*args, **kwargs)
+            ran = watching()
+        else:
+            result = truth = func(*args, **kwargs)
+            ran = None
         watched: Watched | None = None
         try:
             if name == SDPA and any(session.recording.gradients for session in _listeners()):
                 result, watched = in_the_graph(named(args, kwargs), truth)
             if name == SDPA:
-                result = self._kernel(func, args, kwargs, result, truth, watched)
+                result = self._kernel(func, args, kwargs, result, truth, watched, ran)
             else:
                 result = self._look(name, func, args, kwargs, result)
         except Exception as problem:  # ours, and never the model's
@@ -130,11 +137,12 @@ class FunctionObserver(TorchFunctionMode):
         result: torch.Tensor,
         truth: torch.Tensor,
         watched: Watched | None,
+        ran: Ran | None,
     ) -> torch.Tensor:
         """A call of ``scaled_dot_product_attention``: ``result`` goes on, ``truth`` is what the kernel gave."""
         _note_mixing()
         listening = _listeners()
-        see = functools.partial(sdpa_seen, func, args, kwargs, truth, watched=watched)
+        see = functools.partial(sdpa_seen, func, args, kwargs, truth, watched=watched, ran=ran)
         after = None
         if steering.wanted(listening):
             before = steering.Mixed(
@@ -348,7 +356,8 @@ class FunctionObserver(TorchFunctionMode):
             batch = batch_of(ordered, origin, session, heads)
             way = "operand of the product with the values"
             proved = Proved(batched(ordered, batch).clone(), torch.zeros(()), 0.0, "exact", way)
-            found.append((Seen(proved, implementation, functools.partial(product.vectors, batch)), batch))
+            seen = Seen(functools.partial(_same, proved), implementation, functools.partial(product.vectors, batch))
+            found.append((seen, batch))
         result, after = product.result, None
         if steering.wanted(listening):
             seen, batch = found[-1]
@@ -389,5 +398,5 @@ def _listeners() -> list[scope.Session]:
     return [s for s in open_ones if s.recording.wants(s.contexts[-1].module)]
 
 
-def _same(seen: Seen) -> Seen:
-    return seen
+def _same(known: Any) -> Any:
+    return known

@@ -10,18 +10,20 @@ kernel's own output confirms it.
 import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
 from torch import nn
 from transformers.modeling_utils import AttentionInterface
 
-from hf_attnviz.capturing import scope, steering
+from hf_attnviz.capturing import kernels, scope, steering
 from hf_attnviz.capturing.gradients import Gradient, agreed, hindrance, led_by_gradient, precisely
-from hf_attnviz.capturing.proof import Candidate, attending_rows, prove
+from hf_attnviz.capturing.proof import Candidate, Proved, attending_rows, prove
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.errors import CaptureError
+from hf_attnviz.reducing.ran import Ran
 
 Result = tuple[torch.Tensor, torch.Tensor | None]
 AttentionFunction = Callable[..., Result]
@@ -76,7 +78,8 @@ def _observed(function: AttentionFunction, eager: AttentionFunction | None, impl
         with scope.deaf():
             if not listening and not edited:
                 return function(module, *args, **kwargs)
-            call = _Call(function, eager, implementation or "eager", module, args, kwargs)
+            tiled = any(session.recording.tiled for session in listening)
+            call = _Call(function, eager, implementation or "eager", module, args, kwargs, tiled)
             result, truth = call.run(any(session.recording.gradients for session in listening))
             mixed = call.mixed(result, truth) if edited else None
             after = None if mixed is None else steering.steered(module, mixed, listening)
@@ -99,6 +102,7 @@ class _Call:
         module: nn.Module,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
+        tiled: bool,
     ) -> None:
         self.function, self.eager, self.implementation = function, eager, implementation
         self.module, self.args, self.kwargs = module, args, kwargs
@@ -111,6 +115,8 @@ class _Call:
         self._cached: dict[bool, Seen] = {}
         self._gradient: Gradient | None = None
         self._watched: torch.Tensor | None = None
+        self._tiled = tiled
+        self._ran: Ran | None = None
 
     def run(self, gradients: bool) -> tuple[Result, Result]:
         """The call, as the model asked for it: what it goes on with, and what its kernel gives.
@@ -144,9 +150,17 @@ class _Call:
             return result, result
 
     def _as_it_is(self) -> Result:
-        with steering.paused():
+        with steering.paused(), kernels.watched() if self._tiled else nullcontext() as ran:
             result: Result = self.function(self.module, *self.args, **self.kwargs)
+        self._ran = None if ran is None else self._own(ran(), result[0])
         return result
+
+    def _own(self, ran: Ran | None, output: torch.Tensor) -> Ran | None:
+        """The kernel's call, when it did this call's work: its output is judged as the model goes on with it."""
+        queries = (max(len(self.query), len(self.key)), *self.query.shape[1:3])
+        if ran is None or tuple(ran.shape) != (*queries, self.key.shape[2]):
+            return None
+        return replace(ran, output=self._shaped(output.detach()))
 
     def _replaced(self, eager: AttentionFunction, query: torch.Tensor) -> tuple[Result, Result]:
         """The eager function's output, its weights watched, with whatever else the kernel returns; and the kernel's."""
@@ -201,13 +215,20 @@ class _Call:
     def seen(self, result: tuple[torch.Tensor, torch.Tensor | None], exact: bool) -> Seen:
         """The weights of this call, proved; worked out once for all recordings that listen."""
         if exact not in self._cached:
-            with torch.no_grad(), _same_numbers(self.query.device):
-                self._cached[exact] = self._seen(result, exact)
+            if self.kwargs.get("cache") is not None:
+                raise CaptureError(
+                    "continuous batching keeps many sequences in one paged cache; capture plain generate()"
+                )
+            prove, vectors = functools.partial(self._prove, result, exact), functools.partial(self._vectors, result[0])
+            gradient = self._gradient
+            self._cached[exact] = Seen(prove, self.implementation, vectors, gradient=gradient, ran=self._ran)
         return self._cached[exact]
 
-    def _seen(self, result: tuple[torch.Tensor, torch.Tensor | None], exact: bool) -> Seen:
-        if self.kwargs.get("cache") is not None:
-            raise CaptureError("continuous batching keeps many sequences in one paged cache; capture plain generate()")
+    def _prove(self, result: tuple[torch.Tensor, torch.Tensor | None], exact: bool) -> Proved:
+        with torch.no_grad(), _same_numbers(self.query.device):
+            return self._proved(result, exact)
+
+    def _proved(self, result: tuple[torch.Tensor, torch.Tensor | None], exact: bool) -> Proved:
         dropped = bool(self.kwargs.get("dropout")) and self.module.training
         output = self._kernel(self.value) if dropped else self._shaped(result[0])
         proved = prove(
@@ -220,8 +241,7 @@ class _Call:
         )
         if self._gradient is not None and self._watched is not None and proved.way not in (_FORWARD, _RETURNED):
             self._gradient.reason = "the weights that the eager function returns are not those that it uses"
-        vectors = functools.partial(self._vectors, result[0])
-        return Seen(proved, self.implementation, vectors, gradient=self._gradient)
+        return proved
 
     def _vectors(self, result: torch.Tensor) -> Mapping[str, torch.Tensor]:
         scaling = self.kwargs.get("scaling")

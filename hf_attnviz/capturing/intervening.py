@@ -21,8 +21,9 @@ from torch import nn
 from hf_attnviz.axes import head_name
 from hf_attnviz.capturing import scope
 from hf_attnviz.capturing.address import model_name, of_attention
+from hf_attnviz.capturing.places import columns
 from hf_attnviz.capturing.recording import Recording
-from hf_attnviz.capturing.runs import AttentionCall, Pass, Run, Side
+from hf_attnviz.capturing.runs import AttentionCall, Run
 from hf_attnviz.capturing.steering import Mixed
 from hf_attnviz.errors import ArgumentError, AttnvizError, CaptureError, UnknownStackError, listed
 
@@ -167,11 +168,11 @@ class Intervention(Recording):
         kind = self.kind(address, module, context, side, mixed.shape)
         queries = side.positions(*mixed.output.shape[:2])[0]
         read = session.run.source if kind == "cross" else side
-        columns = partial(_columns, read, one, mixed.output.shape[0], mixed.keys)
+        at = partial(columns, read, one, mixed.output.shape[0], mixed.keys)
         stack = "cross" if kind == "cross" else address.stack
         turns = self._turns.setdefault(session.run, Counter())
         turns[address.module] += 1
-        return Site(stack, layer, address.module, turns[address.module] - 1, queries, columns)
+        return Site(stack, layer, address.module, turns[address.module] - 1, queries, at)
 
 
 def ablate(
@@ -270,38 +271,6 @@ def _calls(source: Recording, site: Site) -> list[AttentionCall]:
         known = dict.fromkeys(call.module for call in source.calls)
         raise CaptureError(f"the recording given has no {site.module}; it has: {listed(known)}")
     return found
-
-
-def _columns(read: Side, one: Pass, batch: int, keys: int) -> torch.Tensor:
-    """The place of each key column in its own sequence ``[batch, key]``; -1 for padding, and for what is not read yet.
-
-    A static cache has columns that nothing has filled yet; a window has let go of the first ones.
-    """
-    length = keys if read.new is None or not read.cached else read.past + read.new
-    real = _rows_of(read.mask, one, batch)
-    if real is None or real.shape[1] < length or (length == keys != real.shape[1] and not read.cached):
-        real = torch.ones(batch, length, dtype=torch.bool)
-    real = real[:, :length].bool().cpu()
-    places = torch.where(real, real.cumsum(1) - 1, -1)
-    return torch.nn.functional.pad(places, (0, max(0, keys - length)), value=-1)[:, -keys:]
-
-
-def _rows_of(mask: torch.Tensor | None, one: Pass, batch: int) -> torch.Tensor | None:
-    """A mask for each row of a batch: a source is read once, and serves all the beams of its input.
-
-    Raises:
-        CaptureError: it cannot be told which source is whose.
-    """
-    if mask is None or len(mask) == batch:
-        return mask
-    if len(mask) == 1 or bool((mask == mask[:1]).all()):
-        return mask[:1].expand(batch, -1)
-    if one.prefix is not None and len(one.prefix) == batch and batch % len(mask) == 0:
-        return mask.repeat_interleave(batch // len(mask), dim=0)
-    raise CaptureError(
-        f"a batch of {batch} looks at {len(mask)} sequences with padding, and it cannot be told which looks at which; "
-        "run one input at a time"
-    )
 
 
 def _checked_heads(recording: Recording, heads: Sequence[Head]) -> tuple[tuple[str | None, int, int], ...]:

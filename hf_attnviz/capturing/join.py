@@ -17,10 +17,10 @@ from hf_attnviz.capturing.families import FOLDED
 from hf_attnviz.capturing.naming import compared, media, rate
 from hf_attnviz.capturing.positions import Positions
 from hf_attnviz.capturing.reading import Reading
-from hf_attnviz.capturing.reducers import KeptRows
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Pass, Run, Side
 from hf_attnviz.errors import NotKeptError
 from hf_attnviz.labels import Labels
+from hf_attnviz.reducing.rows import KeptRows
 from hf_attnviz.trace import AttentionMap, Trace
 
 Part = tuple[Pass, AttentionCall]

@@ -25,13 +25,13 @@ class Loop:
     shape: torch.Size
     turns: int = 1
 
-    def goes_on(self, weights: torch.Tensor) -> bool:
-        """Whether these weights are the next turn."""
-        return weights.dim() == 4 and weights.shape[:3] == self.shape[:3]
+    def goes_on(self, shape: torch.Size) -> bool:
+        """Whether weights of this shape are the next turn."""
+        return len(shape) == 4 and shape[:3] == self.shape[:3]
 
-    def kind(self, weights: torch.Tensor, said: str) -> str:
+    def kind(self, shape: torch.Size, said: str) -> str:
         """The kind of the next turn, whatever names have said."""
-        return "cross" if weights.shape[-1] == self.shape[-1] else said
+        return "cross" if shape[-1] == self.shape[-1] else said
 
 
 def place_of(module: nn.Module, name: str) -> Place:
@@ -43,10 +43,10 @@ def place_of(module: nn.Module, name: str) -> Place:
     return name, None if frame is None else frame.f_lasti
 
 
-def remember(one: Pass, place: Place, call: AttentionCall, weights: torch.Tensor, before: Loop | None) -> None:
+def remember(one: Pass, place: Place, call: AttentionCall, shape: torch.Size, before: Loop | None) -> None:
     """Note a call that has one query, which is no token that was read: it may be a turn of a loop."""
-    if weights.dim() != 4 or weights.shape[2] != 1 or call.tokens:
+    if len(shape) != 4 or shape[2] != 1 or call.tokens:
         return
-    one.loops[place] = Loop(call, weights.shape, 1 if before is None else before.turns + 1)
+    one.loops[place] = Loop(call, shape, 1 if before is None else before.turns + 1)
     if before is not None and before.call.kind != call.kind:
         one.calls[one.calls.index(before.call)] = replace(before.call, kind=call.kind)

@@ -182,7 +182,7 @@ class Names:
         labels = self.side(call.stack)
         if call.tokens and labels is not None and all(place < len(labels) for place in places):
             return labels.at(places)
-        if call.kind == "self" and call.queries == len(keys) and all(place < len(keys) for place in places):
+        if call.kind == "self" and call.shape[-2] == len(keys) and all(place < len(keys) for place in places):
             return keys.at(places)
         return _latent(places)
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from hf_attnviz.capturing.recording import Keep, Recording
+from hf_attnviz.capturing.recording import Recording
+from hf_attnviz.capturing.reducers import Keep
 from hf_attnviz.errors import ArgumentError
 
 

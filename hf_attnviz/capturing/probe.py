@@ -96,7 +96,7 @@ def probed(module: nn.Module, row: Probe, again: Again, output: Any) -> Seen:
 
         # Several layers may make values, each for rows of its own: the same values through all of them.
         proved = prove((), kernel, value, kernel(value), None, exact=True)
-    return Seen(proved, f"{name}, run again on identity values", pads=True)
+    return Seen(lambda: proved, f"{name}, run again on identity values", pads=True)
 
 
 def unpadded(weights: torch.Tensor, read: int | None) -> torch.Tensor:

@@ -9,10 +9,15 @@ gives the weights themselves: column j of the block comes out as the weight on k
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 
-from hf_attnviz.errors import ProofError
+from hf_attnviz.errors import NotUnderstoodError, ProofError
+from hf_attnviz.reducing.ran import Places, Ran
+from hf_attnviz.reducing.sweep import chosen
+
+_SAMPLED: Final = 16  # rows of each head that are proved where the matrix is not built
 
 Kernel = Callable[[torch.Tensor], torch.Tensor]
 """The kernel as a function of V alone: ``[batch, kv_head, key, size]`` → ``[batch, query, head, size]``."""
@@ -93,6 +98,31 @@ def prove(
     raise ProofError(f"no weights agree with what the kernel put out (allowed: {bound:.2g}). Tried: {'; '.join(tried)}")
 
 
+def prove_rows(ran: Ran, places: Places) -> Proved:
+    """Some rows of a kernel's call, every head's, against its own output: the proof where the matrix is never built.
+
+    They are spread evenly from the first to the last; all of them where there are no more. That every other row sums
+    to one is asked where they are summed.
+
+    Raises:
+        NotUnderstoodError: they are not what the kernel mixed.
+    """
+    queries = ran.shape[2]
+    rows = torch.linspace(0, queries - 1, min(_SAMPLED, queries)).round().long()
+    tile = chosen(ran, places, rows)
+    attends = (places.queries[:, None, rows] >= 0).to(tile.weights.device) & (tile.weights.sum(-1) > 0)
+    value, output = ran.value, ran.output[:, rows.to(ran.output.device)]
+    bound = tolerance(value, output.dtype)
+    error = consistency(tile.weights, value, output, attends)
+    if not float(error) <= bound:
+        raise NotUnderstoodError(
+            f"rows are off by {float(error):.2g} from what the kernel mixed (allowed: {bound:.2g})"
+        )
+    way = f"the kernel's own log-sum-exp; {len(rows)} of {queries} rows of each head proved"
+    masked = int((~attends & (places.queries[:, None, rows] >= 0).to(attends.device))[:, 0].sum())
+    return Proved(tile.weights, error, bound, "consistent", way, masked)
+
+
 def tolerance(value: torch.Tensor, output: torch.dtype | None = None) -> float:
     """How far weights · V may be from the kernel's output: rounding of the dtype, at the size of V.
 
@@ -114,7 +144,8 @@ def consistency(
 ) -> torch.Tensor:
     """The largest deviation of weights · V from ``output`` (a scalar; infinite where either is not a number)."""
     precise = torch.promote_types(value.dtype, precision)
-    grouped = value.to(precise).repeat_interleave(weights.shape[1] // value.shape[1], dim=1)
+    group = weights.shape[1] // value.shape[1]
+    grouped = value.to(precise) if group == 1 else value.to(precise).repeat_interleave(group, dim=1)
     with torch.autocast(value.device.type, enabled=False):
         expected = weights.to(precise) @ grouped
     deviation = (expected - output.to(precise).transpose(1, 2)).abs()

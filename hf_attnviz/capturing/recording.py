@@ -1,7 +1,9 @@
 """The recording: opened on a model or a pipeline, closed without a trace of itself."""
 
 import threading
+import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Literal
 
@@ -12,23 +14,23 @@ from hf_attnviz.capturing import scope
 from hf_attnviz.capturing.address import Address, addresses, is_cross, is_joint, model_name, of_users
 from hf_attnviz.capturing.blocks import until_its_block_ends
 from hf_attnviz.capturing.families import PROBES
-from hf_attnviz.capturing.gradients import FROZEN, Gradient
 from hf_attnviz.capturing.join import traces_of
+from hf_attnviz.capturing.keeping import gradient_rows, kept_of
 from hf_attnviz.capturing.listener import Listener
 from hf_attnviz.capturing.loops import Loop, place_of, remember
 from hf_attnviz.capturing.pieces import Pieces
 from hf_attnviz.capturing.pipeline import model_of, processor_of, readers_of
+from hf_attnviz.capturing.places import places_of
 from hf_attnviz.capturing.probe import unpadded
-from hf_attnviz.capturing.reducers import KeptRows, Maps, Reducer, Rows, Tile, reduced, reducers
+from hf_attnviz.capturing.reducers import Keep, chosen
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Run, Side
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.capturing.steering import Mixed
 from hf_attnviz.capturing.wrappers import refuse_compiled, unwrapped
-from hf_attnviz.errors import ArgumentError, CaptureError, NothingCapturedError, UnknownNameError, listed
+from hf_attnviz.errors import ArgumentError, CaptureError, NothingCapturedError, SlowerWarning, UnknownNameError, listed
 from hf_attnviz.language import Text, counted
+from hf_attnviz.reducing.keeping import tileable
 from hf_attnviz.trace import Trace
-
-Keep = str | Reducer[Any] | Sequence[str | Reducer[Any]]
 
 
 class Recording:
@@ -58,10 +60,11 @@ class Recording:
         self.model = unwrapped(whole)
         self.processor = processor if processor is not None else processor_of(target)
         self.pieces = None if isinstance(target, nn.Module) else Pieces(target)
-        self.reducers = _reducers(keep, queries)
+        self.reducers = chosen(keep, queries)
         self.runs: list[Run] = []
         self.exact, self.gradients = exact, gradients
         self.replays = any("block" in reducer.needs for reducer in self.reducers)
+        self.tiled = tileable(self.reducers) and not gradients and not exact
         self.known: dict[Any, Any] = {}
         self._last = last
         self._addresses: dict[int, Address] = addresses(self.model, whole)
@@ -71,6 +74,7 @@ class Recording:
         self._count = 0
         self._traces: dict[int, tuple[Trace, ...]] = {}
         self._outside: dict[str, None] = {}
+        self.slow: dict[str, str] = {}
         self._lock = threading.Lock()
         self.in_block = False
 
@@ -109,6 +113,7 @@ class Recording:
         self.runs.clear()
         self._traces.clear()
         self._outside.clear()
+        self.slow.clear()
 
     def check(self) -> None:
         """Raise what went wrong so far: attention that could not be proved, or a run in which none was seen.
@@ -125,6 +130,13 @@ class Recording:
         for run in self.runs:
             if not run.failed:
                 self._check(run)
+        if self.slow:
+            reason, module = next(iter(self.slow.items()))
+            warnings.warn(
+                f"{module} went the slow way, one layer's matrix at a time: {reason}. The numbers are the same",
+                SlowerWarning,
+                stacklevel=3,
+            )
 
     # ---- opening and closing
 
@@ -225,10 +237,12 @@ class Recording:
             layer = one.layer(group, context, address.layer) if before is None else before.call.layer
             if self._layers is None or layer in self._layers:
                 side, seen = session.run.side(address.stack, one), see()
-                kind = self.kind(address, module, context, side, seen.proved.weights.shape)
-                before = before if before is not None and before.goes_on(seen.proved.weights) else None
-                one.calls.append(self._kept(seen, address, kind, layer, context.maps, one.step, side, before))
-                remember(one, place, one.calls[-1], seen.proved.weights, before)
+                seen = seen if self.tiled else replace(seen, ran=None)
+                kind = self.kind(address, module, context, side, seen.shape)
+                before = before if before is not None and before.goes_on(seen.shape) else None
+                call = self._kept(session, seen, address, kind, layer, context.maps, side, before)
+                one.calls.append(call)
+                remember(one, place, call, seen.shape, before)
                 for reducer in self.reducers:
                     if "block" in reducer.needs:
                         until_its_block_ends(session, module, one.calls[-1].kept[reducer.name], bool(side.past))
@@ -271,60 +285,43 @@ class Recording:
 
     def _kept(
         self,
+        session: scope.Session,
         seen: Seen,
         address: Address,
         kind: str,
         layer: int,
         index: int,
-        step: int,
         side: Side,
         before: Loop | None,
     ) -> AttentionCall:
-        weights, proved = seen.proved.weights.detach(), seen.proved
-        if seen.pads:
-            weights = unpadded(weights, side.new)
-        if torch._C._functorch.is_batchedtensor(weights):
-            raise CaptureError(
-                "torch.vmap hides the batch, and its tensors die with it; run the model on a plain batch"
-            )
-        positions, lengths = side.positions(weights.shape[0], weights.shape[-2])
+        one = session.current or session.run.prologue()
+        step = max(one.step, 0)
+        shape = unpadded(seen.proved.weights, side.new).shape if seen.pads else seen.shape
         if before is not None:
-            kind, index, step = before.kind(weights, kind), before.call.index, max(step, 0) + before.turns
-            positions, lengths = positions + before.turns, lengths + before.turns
-        needed = frozenset[str]().union(*(reducer.needs for reducer in self.reducers))
-        tile = Tile(weights, positions, lengths, seen.vectors() if "vectors" in needed else {})
+            kind, index, step = before.kind(shape, kind), before.call.index, step + before.turns
+        places = places_of(session.run, one, side, kind, shape, 0 if before is None else before.turns)
+        kept = kept_of(seen, self.reducers, places, side)
+        if kept.slow:
+            self.slow.setdefault(kept.slow, address.module)
         return AttentionCall(
             module=address.module,
             kind=kind,
             stack=address.stack,
             layer=layer,
             index=index,
-            step=max(step, 0),
+            step=step,
             implementation=seen.implementation,
-            grade=proved.grade,
-            way=proved.way,
-            masked_rows=proved.masked_rows,
-            kept={reducer.name: reduced(reducer, [tile]) for reducer in self.reducers},
-            error_tensor=proved.error,
-            bound=proved.bound,
-            layout=LAYOUT if weights.dim() == 4 else ("batch", *_axes(weights.dim() - 3), "query", "key"),
-            tokens=weights.dim() == 4 and weights.shape[-2] == side.new,
-            gradient_rows=self._gradient_rows(seen, address.module, positions, lengths) if self.gradients else None,
-            queries=weights.shape[-2],
+            grade=kept.proved.grade,
+            way=kept.proved.way,
+            masked_rows=kept.proved.masked_rows,
+            kept=kept.kept,
+            error_tensor=kept.proved.error,
+            bound=kept.proved.bound,
+            layout=LAYOUT if len(shape) == 4 else ("batch", *_axes(len(shape) - 3), "query", "key"),
+            tokens=len(shape) == 4 and shape[-2] == side.new,
+            gradient_rows=gradient_rows(seen, self.reducers, address.module, places) if self.gradients else None,
+            shape=shape,
         )
-
-    def _gradient_rows(
-        self, seen: Seen, module: str, positions: torch.Tensor, lengths: torch.Tensor
-    ) -> Callable[[], KeptRows]:
-        """Gives the gradient of the rows that are kept, once there is one."""
-        reducer: Reducer[KeptRows] = next((r for r in self.reducers if isinstance(r, (Maps, Rows))), Maps())
-        watched = seen.gradient or Gradient(FROZEN)
-
-        def read() -> KeptRows:
-            rows: KeptRows = reduced(reducer, [Tile(watched.read(module), positions, lengths, {})])
-            return rows
-
-        return read
 
     def _traces_of(self, run: Run) -> tuple[Trace, ...]:
         if run.number not in self._traces or self.gradients:  # backward() may have come since
@@ -368,14 +365,6 @@ def _closed(model: nn.Module) -> frozenset[int]:
 def _axes(count: int) -> tuple[str, ...]:
     """Names for axes whose meaning only the model knows."""
     return tuple(f"own_{n}" for n in range(count))
-
-
-def _reducers(keep: Keep, queries: Sequence[int] | None) -> tuple[Reducer[Any], ...]:
-    if queries is None:
-        return reducers(keep)
-    if keep != "maps":
-        raise ArgumentError(f"queries={list(queries)} is short for keep=av.Rows(…); name rows in one of the two places")
-    return (Rows(queries),)
 
 
 def _checked_layers(

@@ -1,168 +1,20 @@
-"""What is kept of each attention call: the reducers of ``keep``.
+"""What ``keep`` may name: the reducers of :mod:`hf_attnviz.reducing`, and the one that a block completes."""
 
-A reducer sees tiles of attention rows. It says what it needs of a tile, how a tile updates what it holds, how two
-partial holdings merge, and what it gives in the end. Whole maps are the trivial reducer.
-"""
-
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final
 
 import torch
 
 from hf_attnviz.capturing.kept_parts import KeptParts
 from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
+from hf_attnviz.reducing.reducer import Reducer
+from hf_attnviz.reducing.rows import Maps, Rows
+from hf_attnviz.reducing.statistics import Statistics
+from hf_attnviz.reducing.tile import Tile
+from hf_attnviz.reducing.vectors import Vectors
 
-
-@dataclass(frozen=True, eq=False)
-class Tile:
-    """Some rows of one attention call.
-
-    Attributes:
-        weights: ``[batch, head, query, key]``.
-        positions: ``[batch, query]``: the place of each row in its own sequence, padding left out; -1 for padding.
-        lengths: ``[batch]``: how long each sequence is after this call.
-        vectors: ``query`` ``[batch, head, query, size]`` times the model's scaling, ``key`` and ``value``
-            ``[batch, key_value_head, key, size]``, ``output`` ``[batch, head, query, size]``; those that are seen.
-    """
-
-    weights: torch.Tensor
-    positions: torch.Tensor
-    lengths: torch.Tensor
-    vectors: Mapping[str, torch.Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class KeptRows:
-    """Rows of attention: ``weights`` ``[batch, head, row, key]`` and the ``positions`` ``[batch, row]`` of each."""
-
-    weights: torch.Tensor
-    positions: torch.Tensor
-
-
-State = TypeVar("State")
-
-
-class Reducer(Protocol[State]):
-    """Something that ``keep`` keeps."""
-
-    @property
-    def name(self) -> str:
-        """The key under which a call keeps what this reducer gives."""
-        ...
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """What it reads of a tile: ``"weights"``, ``"vectors"``; ``"block"``: it is completed when the block ends."""
-        ...
-
-    def update(self, state: State | None, tile: Tile) -> State:
-        """The state after one more tile (None: before the first)."""
-        ...
-
-    def merge(self, first: State, second: State) -> State:
-        """The state of two parts, the second holding the later rows."""
-        ...
-
-    def result(self, state: State) -> Any:
-        """What the recording hands out."""
-        ...
-
-
-class _KeepsRows:
-    """What reducers that keep rows share."""
-
-    def merge(self, first: KeptRows, second: KeptRows) -> KeptRows:
-        """Rows of both, in order."""
-        weights = torch.cat([first.weights, second.weights], dim=2)
-        return KeptRows(weights, torch.cat([first.positions, second.positions], dim=1))
-
-    def result(self, state: KeptRows) -> KeptRows:
-        """The rows as they are; a sequence that lacks a row has position -1 and NaN there."""
-        return state
-
-
-@dataclass(frozen=True)
-class Maps(_KeepsRows):
-    """Every row of every map.
-
-    Args:
-        dtype: the type to keep them in; None keeps the type in which they ran.
-    """
-
-    dtype: torch.dtype | None = None
-    name: str = "maps"
-    needs: frozenset[str] = frozenset({"weights"})
-
-    def update(self, state: KeptRows | None, tile: Tile) -> KeptRows:
-        """Append the tile's rows."""
-        rows = KeptRows(tile.weights if self.dtype is None else tile.weights.to(self.dtype), tile.positions)
-        return rows if state is None else self.merge(state, rows)
-
-
-@dataclass(frozen=True)
-class Rows(_KeepsRows):
-    """Chosen rows only.
-
-    Args:
-        queries: positions in the sequence, padding left out; a negative one counts from the end of each forward pass,
-            so that ``Rows([-1])`` keeps, while generating, the row that put out each new token.
-    """
-
-    queries: Sequence[int]
-    name: str = "rows"
-    needs: frozenset[str] = frozenset({"weights"})
-
-    def __post_init__(self) -> None:
-        if isinstance(self.queries, (str, int)) or not all(isinstance(q, int) for q in self.queries):
-            raise ArgumentError(f"Rows({self.queries!r}): expected a list of query positions such as [0, -1]")
-        chosen = tuple(dict.fromkeys(self.queries))
-        if not chosen:
-            raise ArgumentError("Rows needs at least one query position; got none")
-        object.__setattr__(self, "queries", chosen)
-
-    def update(self, state: KeptRows | None, tile: Tile) -> KeptRows:
-        """Pick the wanted rows of the tile, for each sequence of the batch its own."""
-        wanted = torch.tensor(self.queries, device=tile.positions.device).expand(len(tile.lengths), -1)
-        wanted = torch.where(wanted < 0, wanted + tile.lengths[:, None], wanted)
-        here = (wanted[:, :, None] == tile.positions[:, None, :]) & (wanted[:, :, None] >= 0)
-        found, place = here.any(-1), here.int().argmax(-1)
-        columns = found.any(0)  # rows that no sequence of the batch has in this tile are not kept at all
-        found, place, wanted = found[:, columns], place[:, columns], wanted[:, columns]
-        place, found = place.to(tile.weights.device), found.to(tile.weights.device)
-        index = place[:, None, :, None].expand(-1, tile.weights.shape[1], -1, tile.weights.shape[3])
-        weights = tile.weights.gather(2, index).masked_fill(~found[:, None, :, None], float("nan"))
-        rows = KeptRows(weights, torch.where(found.cpu(), wanted, -1))
-        return rows if state is None else self.merge(state, rows)
-
-
-@dataclass(frozen=True)
-class Vectors:
-    """The query, key and value vectors, after rotary embedding, the query times the model's scaling; and the outputs of
-    the heads, before the output projection."""
-
-    name: str = "vectors"
-    needs: frozenset[str] = frozenset({"vectors"})
-
-    def update(self, state: Mapping[str, torch.Tensor] | None, tile: Tile) -> Mapping[str, torch.Tensor]:
-        """Append the tile's queries; keys and values are those of the whole call."""
-        # Clones: a static cache goes on writing into the very keys and values that it handed out.
-        new = {name: vector.clone() for name, vector in tile.vectors.items()} | {"positions": tile.positions}
-        new = new if tile.vectors else {}
-        return new if state is None else self.merge(state, new)
-
-    def merge(
-        self, first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]
-    ) -> Mapping[str, torch.Tensor]:
-        """Queries of both, in order, over the same keys."""
-        if not first:
-            return second
-        rows = {name: torch.cat([first[name], second[name]], dim=2) for name in ("query", "output") if name in first}
-        return {**first, **rows, "positions": torch.cat([first["positions"], second["positions"]], dim=1)}
-
-    def result(self, state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-        """The vectors by name, and the ``positions`` of the queries; empty where a module does not show them."""
-        return state
+Keep = str | Reducer[Any] | Sequence[str | Reducer[Any]]
 
 
 @dataclass(frozen=True)
@@ -174,7 +26,7 @@ class Contributions:
     """
 
     name: str = "contributions"
-    needs: frozenset[str] = frozenset({"vectors", "block"})
+    needs: frozenset[str] = frozenset({"maps", "vectors", "block"})
 
     def update(self, state: KeptParts | None, tile: Tile) -> KeptParts:
         """Take the values and the weights of a call; its block fills in the rest when it ends."""
@@ -192,22 +44,15 @@ class Contributions:
         return state
 
 
-def reduced(reducer: Reducer[Any], tiles: Iterable[Tile]) -> Any:
-    """What a reducer gives after it has seen all the tiles of a call, in order."""
-    state = None
-    for tile in tiles:
-        state = reducer.update(state, tile)
-    return reducer.result(state)
-
-
 BY_NAME: Final[dict[str, Reducer[Any]]] = {
     "maps": Maps(),
+    "statistics": Statistics(),
     "vectors": Vectors(),
     "contributions": Contributions(),
 }
 
 
-def reducers(keep: "str | Reducer[Any] | Sequence[str | Reducer[Any]]") -> tuple[Reducer[Any], ...]:
+def reducers(keep: Keep) -> tuple[Reducer[Any], ...]:
     """The reducers that ``keep`` names.
 
     Raises:
@@ -230,3 +75,12 @@ def reducers(keep: "str | Reducer[Any] | Sequence[str | Reducer[Any]]") -> tuple
     if "contributions" in names and "maps" not in names:
         raise ArgumentError('contributions are those of whole maps; keep both: keep=["maps", "contributions"]')
     return tuple(found)
+
+
+def chosen(keep: Keep, queries: Sequence[int] | None) -> tuple[Reducer[Any], ...]:
+    """The reducers of a recording: ``queries`` is short for ``Rows``."""
+    if queries is None:
+        return reducers(keep)
+    if keep != "maps":
+        raise ArgumentError(f"queries={list(queries)} is short for keep=av.Rows(…); name rows in one of the two places")
+    return (Rows(queries),)

@@ -92,7 +92,7 @@ def stated(extract: Extract, module: nn.Module, args: Sequence[Any], kwargs: Map
         parts = {part: tensor.detach().clone() for part, tensor in _checked(name, given).items()}
         proved = _proved(name, parts)
     shown = ("query", "key", "value") if {"query", "key"} <= parts.keys() else ()
-    return Seen(proved, "registered", lambda: {part: parts[part] for part in shown if part in parts})
+    return Seen(lambda: proved, "registered", lambda: {part: parts[part] for part in shown if part in parts})
 
 
 def _checked(name: str, given: Any) -> Mapping[str, torch.Tensor]:

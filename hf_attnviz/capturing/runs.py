@@ -10,10 +10,11 @@ import torch
 from hf_attnviz.capturing.families import TOWERS
 from hf_attnviz.capturing.gradients import NotReachedError
 from hf_attnviz.capturing.pieces import Piece
-from hf_attnviz.capturing.reducers import KeptRows
 from hf_attnviz.capturing.scope import Context
 from hf_attnviz.errors import NotKeptError, listed
 from hf_attnviz.language import Text
+from hf_attnviz.reduced import Reduced
+from hf_attnviz.reducing.rows import KeptRows
 
 if TYPE_CHECKING:
     from hf_attnviz.capturing.loops import Loop, Place
@@ -38,7 +39,7 @@ class AttentionCall:
             were obtained, and how many rows could attend to nothing and were left out of it.
         layout: the axes of ``weights``.
         tokens: whether the rows are the positions of the sequence that was read, one each.
-        queries: how many rows ran, whichever of them were kept.
+        shape: that of all weights as they ran, whatever was kept of them.
     """
 
     module: str
@@ -57,7 +58,25 @@ class AttentionCall:
     layout: tuple[str, ...] = LAYOUT
     tokens: bool = True
     gradient_rows: Callable[[], KeptRows] | None = field(default=None, repr=False)
-    queries: int = 0
+    shape: tuple[int, ...] = ()
+
+    @property
+    def statistics(self) -> Reduced:
+        """Entropy, distance, sink ``[batch, head, query]`` and received ``[batch, head, key]``."""
+        found: Reduced = self.reduced("statistics")
+        return found
+
+    def reduced(self, name: str) -> Any:
+        """What a reducer gave, by its name.
+
+        Raises:
+            NotKeptError: it was not asked for; or the call has a layout of the model's own, which is not reduced.
+        """
+        if name in self.kept:
+            return self.kept[name]
+        if self.layout != LAYOUT:
+            raise NotKeptError(f"{self.module} attends in a layout of its own, [{', '.join(self.layout)}]: keep maps")
+        raise self._missing(name, f"keep={name!r}")
 
     @property
     def error(self) -> float:
@@ -172,6 +191,7 @@ class Pass:
         second: the second size of what it read: the batch, where inputs stand time first, or None; 1 for a sequence of
             vectors without a batch.
         prefix: the tokens that ``generate()`` had for each row ``[batch, length]``, or None.
+        read: how many positions the forwards before it have read, padding included.
     """
 
     step: int
@@ -179,6 +199,7 @@ class Pass:
     batch: int | None = None
     second: int | None = None
     prefix: torch.Tensor | None = None
+    read: int = 0
     calls: list[AttentionCall] = field(default_factory=list)
     loops: "dict[Place, Loop]" = field(default_factory=dict)
     _blocks: dict[str, list[Context]] = field(default_factory=dict)
@@ -299,7 +320,9 @@ class Run:
 
     def begin_pass(self) -> Pass:
         """A new forward of the run."""
-        self.passes.append(Pass(len(self.forwards)))
+        before = self.forwards
+        read = max(before[-1].read, before[-1].side.past + (before[-1].side.new or 0)) if before else 0
+        self.passes.append(Pass(len(before), read=read))
         return self.passes[-1]
 
     def prologue(self) -> Pass:

@@ -8,8 +8,9 @@ import torch
 from hf_attnviz.capturing import scope
 from hf_attnviz.capturing.arranging import four
 from hf_attnviz.capturing.gradients import Watched
-from hf_attnviz.capturing.proof import attending_rows, prove
+from hf_attnviz.capturing.proof import Proved, attending_rows, prove
 from hf_attnviz.capturing.seen import Seen
+from hf_attnviz.reducing.ran import Ran
 
 SDPA: Final = "scaled_dot_product_attention"
 _NAMES: Final = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa")
@@ -27,13 +28,15 @@ def sdpa_seen(
     result: torch.Tensor,
     exact: bool,
     watched: Watched | None = None,
+    ran: Ran | None = None,
 ) -> Seen:
-    """The weights of one call, proved.
+    """One call, its weights to be worked out and proved when they are asked for.
 
     Args:
         func, args, kwargs, result: the call, and what the kernel gave.
         exact: demand the exact grade of the proof.
         watched: what watches the gradient of its weights, where that was asked for.
+        ran: the kernel's call, where it was seen.
     """
     given = named(args, kwargs)
     query, key, value = (given[name] for name in ("query", "key", "value"))
@@ -55,17 +58,18 @@ def sdpa_seen(
         weights: torch.Tensor = scores.softmax(-1)
         return weights
 
-    with torch.no_grad(), scope.deaf():
-        output = kernel(value) if given.get("dropout_p") else four(result).transpose(1, 2)
-        candidates = [("softmax of the scores", formula)] if mask is None or query.dim() == 4 else []
-        if watched is not None and watched.weights is not None:
-            known = four(watched.weights)
-            candidates = [("softmax of the scores, run as the forward", lambda: known)]
-        proved = prove(candidates, kernel, four(value), output, attending_rows(mask), exact=exact)
+    def proved() -> Proved:
+        with torch.no_grad(), scope.deaf():
+            output = kernel(value) if given.get("dropout_p") else four(result).transpose(1, 2)
+            candidates = [("softmax of the scores", formula)] if mask is None or query.dim() == 4 else []
+            if watched is not None and watched.weights is not None:
+                known = four(watched.weights)
+                candidates = [("softmax of the scores, run as the forward", lambda: known)]
+            return prove(candidates, kernel, four(value), output, attending_rows(mask), exact=exact)
 
     def vectors() -> Mapping[str, torch.Tensor]:
         shown = {"query": query, "key": key, "value": value, "output": result}
         found = {name: four(tensor.detach()) for name, tensor in shown.items()}
         return found | {"query": found["query"] * scale}
 
-    return Seen(proved, SDPA, vectors, gradient=None if watched is None else watched.gradient)
+    return Seen(proved, SDPA, vectors, gradient=None if watched is None else watched.gradient, ran=ran)

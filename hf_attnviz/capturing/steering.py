@@ -59,8 +59,9 @@ class Mixed:
             seen = see()
             if self.weights is not None:
                 way = f"{seen.proved.way}, then changed"
-                seen = replace(seen, proved=replace(seen.proved, weights=self.weights, way=way))
-            return replace(seen, vectors=partial(self._vectors, seen.vectors))
+                proved = replace(seen.proved, weights=self.weights, way=way)
+                seen = replace(seen, prove=lambda: proved)
+            return replace(seen, vectors=partial(self._vectors, seen.vectors), ran=None)
 
         return changed
 

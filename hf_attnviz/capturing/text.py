@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from hf_attnviz.capturing.recording import Keep, Recording
+from hf_attnviz.capturing.recording import Recording
+from hf_attnviz.capturing.reducers import Keep
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.trace import Trace
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from hf_attnviz.capturing.blocks import Kernel
-from hf_attnviz.capturing.reducers import Tile
 from hf_attnviz.errors import CaptureError
+from hf_attnviz.reducing.tile import Tile
 
 
 @dataclass(eq=False)

@@ -108,9 +108,7 @@ def _with_torch(ran: Ran, places: Places, sums: Sums, write: bool) -> Score:
     device = ran.query.device
     assert ran.lse is not None
     lse = ran.lse.float()
-    counted, stands, at = (
-        tensor.to(device, torch.float32) for tensor in (places.counted, places.queries, places.keys)
-    )
+    counted, stands, at = (tensor.to(device, torch.float32) for tensor in (places.counted, places.queries, places.keys))
     known: dict[Any, Tensor] = {}  # of the last block alone: how far apart its rows and keys are, in every head
 
     def score(scores: Tensor, b: int, h: int, rows: slice, keys: slice) -> None:

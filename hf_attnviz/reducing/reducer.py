@@ -1,6 +1,5 @@
-"""What ``keep`` keeps of attention calls: the protocol of a reducer, and how one is fed."""
+"""What ``keep`` keeps of attention calls: the protocol of a reducer."""
 
-from collections.abc import Iterable
 from typing import Any, Protocol, TypeVar
 
 from hf_attnviz.reducing.tile import Tile
@@ -18,8 +17,12 @@ class Reducer(Protocol[State]):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What it reads: ``"weights"`` tile by tile, ``"sums"`` (:class:`~hf_attnviz.reducing.tile.Sums`, once a
-        call), ``"maps"``: all weights of a call at once; ``"vectors"``; ``"block"``: completed when the block ends."""
+        """What it reads.
+
+        ``"weights"``: tile by tile. ``"sums"``: :class:`~hf_attnviz.reducing.tile.Sums`, once a call. ``"rows"``: the
+        tile of chosen rows, once a call. ``"maps"``: all weights of a call at once. ``"vectors"``: those alone, or
+        beside maps. ``"block"``: it is completed when the block ends.
+        """
         ...
 
     def update(self, state: State | None, tile: Tile) -> State:
@@ -33,14 +36,3 @@ class Reducer(Protocol[State]):
     def result(self, state: State) -> Any:
         """What the recording hands out."""
         ...
-
-
-def reduced(reducers: Iterable[Reducer[Any]], tiles: Iterable[Tile]) -> dict[str, Any]:
-    """What reducers give after they have seen all the tiles of a call, in order, by name."""
-    states: dict[str, Any] = {}
-    reducers = tuple(reducers)
-    for tile in tiles:
-        for one in reducers:
-            if tile.serves(one.needs):
-                states[one.name] = one.update(states.get(one.name), tile)
-    return {one.name: one.result(states[one.name]) for one in reducers}

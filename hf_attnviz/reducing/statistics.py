@@ -34,8 +34,7 @@ class Statistics:
 
     def merge(self, first: Sums, second: Sums) -> Sums:
         """Rows of both, in order, over the same keys."""
-        rows = {name: torch.cat([getattr(first, name), getattr(second, name)], -1) for name in (*list(AXES)[:3], "mass")}
-        return Sums(**rows, received=first.received + second.received)
+        return first.then(second)
 
     def result(self, state: Sums) -> Reduced:
         """The four, by name."""

@@ -45,7 +45,7 @@ def chosen(ran: Ran, places: Places, rows: Tensor) -> Tile:
     if ran.causal:
         scores.masked_fill_(torch.arange(keys, device=rows.device) > rows[:, None], -torch.inf)
     lse = scores.logsumexp(-1) if ran.lse is None else ran.lse[:, :, rows].float()
-    weights = scores.sub_(lse[..., None]).exp_()
+    weights = scores.sub_(lse[..., None]).exp_().masked_fill_(~attending(lse)[..., None], 0)
     return Tile(weights, places, ran.shape, rows=rows.to(places.queries.device), causal=ran.causal or None)
 
 

@@ -12,6 +12,9 @@ from hf_attnviz.reducing.ran import Places
 ROWS = 128  # rows of a tile: with 4,096 keys and one head its scores fit into the L2 cache of one core
 
 
+_BY_ROW = ("entropy", "distance", "sink", "mass")
+
+
 @dataclass(frozen=True, eq=False)
 class Sums:
     """What one pass over the scores gives, whatever is kept.
@@ -34,8 +37,13 @@ class Sums:
     def empty(cls, shape: torch.Size, device: torch.device | None = None) -> "Sums":
         """Zeros for a call of ``[batch, head, query, key]``."""
         batch, heads, queries, keys = shape
-        rows = (torch.zeros(batch, heads, queries, device=device) for _ in range(4))
-        return cls(*rows, torch.zeros(batch, heads, keys, device=device))
+        rows = {name: torch.zeros(batch, heads, queries, device=device) for name in _BY_ROW}
+        return cls(**rows, received=torch.zeros(batch, heads, keys, device=device))
+
+    def then(self, later: "Sums") -> "Sums":
+        """Rows of both, in order, over the same keys."""
+        rows = {name: torch.cat([getattr(self, name), getattr(later, name)], -1) for name in _BY_ROW}
+        return Sums(**rows, received=self.received + later.received)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +65,9 @@ class Tile:
     weights: Tensor
     places: Places
     shape: torch.Size
-    batch: slice = slice(None)
-    rows: slice | Tensor = slice(None)
-    keys: slice = slice(None)
+    batch: slice = field(default_factory=lambda: slice(None))
+    rows: slice | Tensor = field(default_factory=lambda: slice(None))
+    keys: slice = field(default_factory=lambda: slice(None))
     vectors: Mapping[str, Tensor] = field(default_factory=dict)
     given: Sums | None = None
     causal: bool | None = None
@@ -78,12 +86,3 @@ class Tile:
     def lengths(self) -> Tensor:
         """How long each sequence of the tile is after this call ``[batch]``."""
         return self.places.lengths[self.batch]
-
-    def serves(self, needs: frozenset[str]) -> bool:
-        """Whether a reducer with these needs reads this tile."""
-        return bool(self.weights.numel()) if "weights" in needs else self.given is not None or self.whole
-
-    @property
-    def whole(self) -> bool:
-        """Whether it is the whole call."""
-        return self.weights.shape == self.shape

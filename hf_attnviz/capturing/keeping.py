@@ -1,0 +1,64 @@
+"""What a recording keeps of one call that was seen: without the matrix where that is possible, else the slow way."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hf_attnviz.capturing.gradients import FROZEN, Gradient
+from hf_attnviz.capturing.probe import unpadded
+from hf_attnviz.capturing.proof import Proved, prove_rows
+from hf_attnviz.capturing.runs import Side
+from hf_attnviz.capturing.seen import Seen
+from hf_attnviz.errors import CaptureError, NotUnderstoodError
+from hf_attnviz.reducing.keeping import over_tiles, over_weights, tileable
+from hf_attnviz.reducing.ran import Places
+from hf_attnviz.reducing.reducer import Reducer
+from hf_attnviz.reducing.rows import KeptRows, Maps, Rows
+from hf_attnviz.reducing.tile import Tile
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What is kept of a call, by reducer, with its proof; and why the matrix was built all the same, if it was."""
+
+    kept: Mapping[str, Any]
+    proved: Proved
+    slow: str = ""
+
+
+def kept_of(seen: Seen, reducers: Sequence[Reducer[Any]], places: Places, side: Side) -> Kept:
+    """Reduce one call.
+
+    Raises:
+        CaptureError: what the model computed cannot be taken out of it, or cannot be proved.
+    """
+    vectors = seen.vectors() if any("vectors" in reducer.needs for reducer in reducers) else {}
+    why = f"{seen.implementation} shows no fused kernel of torch at work" if tileable(reducers) else ""
+    if seen.ran is not None:
+        try:
+            with torch.no_grad():
+                proved = prove_rows(seen.ran, places)
+                return Kept(over_tiles(reducers, seen.ran, places, vectors), proved)
+        except NotUnderstoodError as problem:
+            why = str(problem)
+    proved = seen.proved
+    weights = proved.weights.detach()
+    if seen.pads:
+        weights = unpadded(weights, side.new)
+    if torch._C._functorch.is_batchedtensor(weights):
+        raise CaptureError("torch.vmap hides the batch, and its tensors die with it; run the model on a plain batch")
+    return Kept(over_weights(reducers, weights, places, vectors), proved, why)
+
+
+def gradient_rows(seen: Seen, reducers: Sequence[Reducer[Any]], module: str, places: Places) -> Callable[[], KeptRows]:
+    """Gives the gradient of the rows that are kept, once there is one."""
+    reducer = next((one for one in reducers if isinstance(one, (Maps, Rows))), Maps())
+    watched = seen.gradient or Gradient(FROZEN)
+
+    def read() -> KeptRows:
+        gradient = watched.read(module)
+        return reducer.result(reducer.update(None, Tile(gradient, places, gradient.shape)))
+
+    return read

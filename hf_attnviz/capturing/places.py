@@ -1,0 +1,62 @@
+"""Where the rows and the key columns of a call stand in their sequences."""
+
+from collections.abc import Sequence
+
+import torch
+
+from hf_attnviz.capturing.runs import Pass, Run, Side
+from hf_attnviz.errors import CaptureError
+from hf_attnviz.reducing.ran import Places
+
+
+def places_of(run: Run, one: Pass, side: Side, kind: str, shape: Sequence[int], turns: int = 0) -> Places:
+    """Where everything in a call with weights of this shape stands.
+
+    Args:
+        run, one, side: the run, its pass, and what the call's stack read in it.
+        kind: ``"self"`` or ``"cross"``.
+        shape: ``[batch, …, query, key]``.
+        turns: how many turns of a decoder's loop there were before, whose one row each goes on.
+    """
+    batch, rows, keys = shape[0], shape[-2], shape[-1]
+    queries, lengths = side.positions(batch, rows)
+    queries, lengths = queries + turns, lengths + turns
+    told = rows == side.new
+    read = run.source if kind == "cross" else side if told else Side()
+    at = columns(read, one, batch, keys)
+    counted, before = queries >= 0, one.read if told else 0
+    if before > side.past:  # without a cache every pass reads all over again
+        counted = counted & (torch.arange(side.past, side.past + rows) >= before)
+    return Places(queries, lengths, at, counted, kind == "self")
+
+
+def columns(read: Side, one: Pass, batch: int, keys: int) -> torch.Tensor:
+    """The place of each key column in its own sequence ``[batch, key]``; -1 for padding, and for what is not read yet.
+
+    A static cache has columns that nothing has filled yet; a window has let go of the first ones.
+    """
+    length = keys if read.new is None or not read.cached else read.past + read.new
+    real = _rows_of(read.mask, one, batch)
+    if real is None or real.shape[1] < length or (length == keys != real.shape[1] and not read.cached):
+        real = torch.ones(batch, length, dtype=torch.bool)
+    real = real[:, :length].bool().cpu()
+    places = torch.where(real, real.cumsum(1) - 1, -1)
+    return torch.nn.functional.pad(places, (0, max(0, keys - length)), value=-1)[:, -keys:]
+
+
+def _rows_of(mask: torch.Tensor | None, one: Pass, batch: int) -> torch.Tensor | None:
+    """A mask for each row of a batch: a source is read once, and serves all the beams of its input.
+
+    Raises:
+        CaptureError: it cannot be told which source is whose.
+    """
+    if mask is None or len(mask) == batch:
+        return mask
+    if len(mask) == 1 or bool((mask == mask[:1]).all()):
+        return mask[:1].expand(batch, -1)
+    if one.prefix is not None and len(one.prefix) == batch and batch % len(mask) == 0:
+        return mask.repeat_interleave(batch // len(mask), dim=0)
+    raise CaptureError(
+        f"a batch of {batch} looks at {len(mask)} sequences with padding, and it cannot be told which looks at which; "
+        "run one input at a time"
+    )

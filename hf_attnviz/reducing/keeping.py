@@ -1,0 +1,83 @@
+"""What reducers keep of one call: over tiles of a kernel's call, or over weights that stand in memory anyway."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_attnviz.reducing.ran import Places, Ran
+from hf_attnviz.reducing.reducer import Reducer
+from hf_attnviz.reducing.rows import Rows
+from hf_attnviz.reducing.statistics import sums_of
+from hf_attnviz.reducing.sweep import chosen, sweep
+from hf_attnviz.reducing.tile import ROWS, Tile
+
+_TILED = frozenset({"weights", "sums"})
+_EMPTY = torch.empty(0)
+
+
+def tileable(reducers: Sequence[Reducer[Any]]) -> bool:
+    """Whether none of these reducers wants all weights of a call at once."""
+    return not any("maps" in reducer.needs for reducer in reducers)
+
+
+def over_tiles(
+    reducers: Sequence[Reducer[Any]], ran: Ran, places: Places, vectors: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """What the reducers keep of a kernel's call, by name; its matrix is never built.
+
+    Raises:
+        NotUnderstoodError: the kernel did something else than was read off its arguments.
+    """
+    kept = _of_vectors(reducers, ran.shape, places, vectors)
+    for one in reducers:
+        if isinstance(one, Rows):
+            kept[one.name] = one.result(one.update(None, chosen(ran, places, one.places(places))))
+    tiled = [one for one in reducers if one.needs & _TILED]
+    if tiled:
+        kept |= _fed(tiled, sweep(ran, places, weights=any("weights" in one.needs for one in tiled)))
+    return kept
+
+
+def over_weights(
+    reducers: Sequence[Reducer[Any]], weights: Tensor, places: Places, vectors: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """The same of weights as they stand in memory; those in a layout of the model's own are kept, and not reduced."""
+    kept = _of_vectors(reducers, weights.shape, places, vectors)
+    whole = Tile(weights, places, weights.shape, vectors=vectors)
+    for one in reducers:
+        if one.needs & {"maps", "rows"}:
+            kept[one.name] = one.result(one.update(None, whole))
+    tiled = [one for one in reducers if one.needs & _TILED]
+    if tiled and weights.dim() == 4:
+        kept |= _fed(tiled, _blocks(weights, places, any("weights" in one.needs for one in tiled)))
+    return kept
+
+
+def _of_vectors(
+    reducers: Sequence[Reducer[Any]], shape: torch.Size, places: Places, vectors: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """What reducers keep that read vectors alone."""
+    tile = Tile(_EMPTY, places, shape, vectors=vectors)
+    return {one.name: one.result(one.update(None, tile)) for one in reducers if one.needs == {"vectors"}}
+
+
+def _fed(reducers: Sequence[Reducer[Any]], tiles: Iterator[Tile]) -> dict[str, Any]:
+    states: dict[str, Any] = {}
+    for tile in tiles:
+        for one in reducers:
+            if ("weights" if tile.given is None else "sums") in one.needs:
+                states[one.name] = one.update(states.get(one.name), tile)
+    return {one.name: one.result(states[one.name]) for one in reducers}
+
+
+def _blocks(weights: Tensor, places: Places, wanted: bool) -> Iterator[Tile]:
+    """Tiles of weights that stand in memory, and the sums over them."""
+    keys = slice(0, weights.shape[-1])
+    for b in range(len(weights) if wanted else 0):
+        for start in range(0, weights.shape[2], ROWS):
+            rows = slice(start, min(start + ROWS, weights.shape[2]))
+            part = weights[b : b + 1, :, rows].float()
+            yield Tile(part, places, weights.shape, slice(b, b + 1), rows, keys)
+    yield Tile(_EMPTY, places, weights.shape, given=sums_of(weights, places))
