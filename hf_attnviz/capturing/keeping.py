@@ -38,7 +38,8 @@ def kept_of(seen: Seen, reducers: Sequence[Reducer[Any]], places: Places, side: 
     why = f"{seen.implementation} shows no fused kernel of torch at work" if tileable(reducers) else ""
     if seen.ran is not None:
         try:
-            with torch.no_grad():
+            # our own work is no attention of the model's: no observer is to look at each operation of it
+            with torch.no_grad(), torch._C.DisableTorchFunction():
                 proved = prove_rows(seen.ran, places)
                 return Kept(over_tiles(reducers, seen.ran, places, vectors), proved)
         except NotUnderstoodError as problem:

@@ -76,6 +76,9 @@ class Rows(_KeepsRows):
         found, place = here.any(-1), here.int().argmax(-1)
         columns = found.any(0)  # rows that no sequence of the batch has in this tile are not kept at all
         found, place, wanted = found[:, columns], place[:, columns], wanted[:, columns]
+        if bool(found.all()) and torch.equal(place, torch.arange(len(tile.positions[0])).expand_as(place)):
+            rows = KeptRows(tile.weights, wanted)  # all rows of the tile, in order: nothing is to be copied
+            return rows if state is None else self.merge(state, rows)
         place, found = place.to(tile.weights.device), found.to(tile.weights.device)
         index = place[:, None, :, None].expand(-1, tile.weights.shape[1], -1, tile.weights.shape[3])
         weights = tile.weights.gather(2, index).masked_fill(~found[:, None, :, None], float("nan"))

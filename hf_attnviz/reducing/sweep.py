@@ -37,15 +37,17 @@ def chosen(ran: Ran, places: Places, rows: Tensor) -> Tile:
     batch, heads, _, keys = ran.shape
     kv = ran.key.shape[1]
     rows = rows.to(ran.query.device)
-    query = ran.query[:, :, rows].float()
+    query = ran.query[:, :, rows].float() * ran.scale
     grouped = query.reshape(batch, kv, -1, query.shape[-1]) @ ran.key.float().mT
-    scores = grouped.view(batch, heads, len(rows), keys).mul_(ran.scale)
+    scores = grouped.view(batch, heads, len(rows), keys)
     if ran.mask is not None:
         scores += ran.mask if ran.mask.shape[2] == 1 else ran.mask[:, :, rows]
     if ran.causal:
         scores.masked_fill_(torch.arange(keys, device=rows.device) > rows[:, None], -torch.inf)
     lse = scores.logsumexp(-1) if ran.lse is None else ran.lse[:, :, rows].float()
-    weights = scores.sub_(lse[..., None]).exp_().masked_fill_(~attending(lse)[..., None], 0)
+    weights, attends = scores.sub_(lse[..., None]).exp_(), attending(lse)
+    if not bool(attends.all()):
+        weights.masked_fill_(~attends[..., None], 0)
     return Tile(weights, places, ran.shape, rows=rows.to(places.queries.device), causal=ran.causal or None)
 
 
