@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from hf_attnviz.analysis.rollout import rollout as rollout
     from hf_attnviz.analysis.sinks import sinks as sinks
     from hf_attnviz.analysis.word_times import word_times as word_times
+    from hf_attnviz.attention_map import AttentionMap as AttentionMap
     from hf_attnviz.capturing import AttentionCall as AttentionCall
     from hf_attnviz.capturing import Contributions as Contributions
     from hf_attnviz.capturing import Diagnosis as Diagnosis
@@ -72,7 +73,6 @@ if TYPE_CHECKING:
     from hf_attnviz.reporting import report as report
     from hf_attnviz.result import Axis as Axis
     from hf_attnviz.result import Result as Result
-    from hf_attnviz.trace import AttentionMap as AttentionMap
     from hf_attnviz.trace import AttentionStack as AttentionStack
     from hf_attnviz.trace import Origin as Origin
     from hf_attnviz.trace import Trace as Trace
@@ -119,6 +119,7 @@ _HOME = {
         "sinks",
         "word_times",
     ),
+    "hf_attnviz.attention_map": ("AttentionMap",),
     "hf_attnviz.capturing": (
         "AttentionCall",
         "Contributions",
@@ -154,7 +155,7 @@ _HOME = {
     "hf_attnviz.legible": ("visible",),
     "hf_attnviz.reporting": ("report",),
     "hf_attnviz.result": ("Axis", "Result"),
-    "hf_attnviz.trace": ("AttentionMap", "AttentionStack", "Origin", "Trace"),
+    "hf_attnviz.trace": ("AttentionStack", "Origin", "Trace"),
     "hf_attnviz.trace_file": ("load",),
     "hf_attnviz.view": ("View",),
     "hf_attnviz.views": (

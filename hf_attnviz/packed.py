@@ -65,8 +65,9 @@ class PackedRows:
     @classmethod
     def joined(cls, parts: Sequence["PackedRows"]) -> "PackedRows":
         """The rows of all parts, one after another; a part with fewer keys looks at none of the others."""
-        blocks, starts = ([x for part in parts for x in xs(part)] for xs in (lambda p: p.blocks, lambda p: p.starts))
-        return cls(tuple(blocks), tuple(starts), max(part.keys for part in parts), parts[0].dtype)
+        blocks = tuple(block for part in parts for block in part.blocks)
+        starts = tuple(start for part in parts for start in part.starts)
+        return cls(blocks, starts, max(part.keys for part in parts), parts[0].dtype)
 
     @property
     def shape(self) -> torch.Size:
@@ -125,6 +126,21 @@ class PackedRows:
         """The same on another device."""
         return PackedRows(tuple(block.to(device) for block in self.blocks), self.starts, self.keys, self.dtype)
 
+    def described(self) -> dict[str, Any]:
+        """What a file says of it, beside its tensors."""
+        return {"starts": self.starts, "keys": self.keys, "dtype": str(self.dtype)}
+
+    def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
+        """The blocks by name, for a file."""
+        return {f"{prefix}.{n}": block for n, block in enumerate(self.blocks)}
+
+    @classmethod
+    def restored(cls, about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], prefix: str) -> "PackedRows":
+        """What :meth:`described` and :meth:`tensors` told."""
+        starts = typed(about["starts"], int, each=True)
+        blocks = tuple(tensors[f"{prefix}.{n}"] for n in range(len(starts)))
+        return cls(blocks, starts, typed(about["keys"], int), _TYPES[typed(about["dtype"], str)])
+
     @classmethod
     def _packed(cls, tiles: Iterable[torch.Tensor], keys: int, dtype: torch.dtype) -> "PackedRows":
         found = [_seen(tile.detach()) for tile in tiles]
@@ -142,20 +158,3 @@ def _seen(tile: torch.Tensor) -> tuple[int, torch.Tensor]:
     places = (half != 0).flatten(0, -2).any(0).nonzero().flatten()  # NaN is weight too
     start, stop = (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
     return start, half[..., start:stop].clone(memory_format=torch.contiguous_format)
-
-
-def description_of_rows(one: PackedRows) -> dict[str, Any]:
-    """What a file says of packed rows, beside their blocks."""
-    return {"starts": one.starts, "keys": one.keys, "dtype": str(one.dtype)}
-
-
-def tensors_of_rows(one: PackedRows, prefix: str) -> dict[str, torch.Tensor]:
-    """The blocks by name, for a file."""
-    return {f"{prefix}.{n}": block for n, block in enumerate(one.blocks)}
-
-
-def restored_rows(about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], prefix: str) -> PackedRows:
-    """What :func:`description_of_rows` and :func:`tensors_of_rows` told."""
-    starts = typed(about["starts"], int, each=True)
-    blocks = tuple(tensors[f"{prefix}.{n}"] for n in range(len(starts)))
-    return PackedRows(blocks, starts, typed(about["keys"], int), _TYPES[typed(about["dtype"], str)])

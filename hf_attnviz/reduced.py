@@ -3,14 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from hf_attnviz.axes import BATCH, NAMES
 from hf_attnviz.errors import ArgumentError, ShapeError, UnknownNameError, UnknownValueError, listed
+from hf_attnviz.storage import typed
 
-_OWN = ("values", "axes", "holds", "names", "sizes", "nbytes", "at", "to")
+_OWN: Final = ("values", "axes", "holds", "names", "sizes", "nbytes", "at", "to", "described", "tensors", "restored")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class Reduced:
                     )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Reduced, (dict(self.values), dict(self.axes), dict(self.holds))  # a read-only view cannot be pickled
+        return Reduced, (dict(self.values), dict(self.axes), dict(self.holds))  # a read-only view cannot be copied
 
     def __getattr__(self, name: str) -> torch.Tensor:
         if name.startswith("_"):
@@ -127,6 +128,21 @@ class Reduced:
     def to(self, device: torch.device | str) -> "Reduced":
         """The same on another device."""
         return Reduced({name: value.to(device) for name, value in self.values.items()}, self.axes, self.holds)
+
+    def described(self) -> dict[str, Any]:
+        """What a file says of it, beside its tensors."""
+        return {"axes": {name: self.axes[name] for name in self}, "holds": dict(self.holds)}
+
+    def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
+        """The tensors by name, for a file."""
+        return {f"{prefix}.{name}": value for name, value in self.values.items()}
+
+    @classmethod
+    def restored(cls, about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], prefix: str) -> "Reduced":
+        """What :meth:`described` and :meth:`tensors` told."""
+        axes = {name: typed(of, str, each=True) for name, of in typed(about["axes"], dict).items()}
+        holds = {name: typed(axis, str) for name, axis in typed(about["holds"], dict).items()}
+        return cls({name: tensors[f"{prefix}.{name}"] for name in axes}, axes, holds)
 
 
 def _check_names(one: Reduced) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
+from hf_attnviz.attention_map import AttentionMap
 from hf_attnviz.capturing.address import model_name
 from hf_attnviz.capturing.families import FOLDED
 from hf_attnviz.capturing.naming import compared, media, rate
@@ -21,7 +22,7 @@ from hf_attnviz.capturing.reducers import KeptRows
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Pass, Run, Side
 from hf_attnviz.errors import NotKeptError
 from hf_attnviz.labels import Labels
-from hf_attnviz.trace import AttentionMap, Trace
+from hf_attnviz.trace import Trace
 
 Part = tuple[Pass, AttentionCall]
 
