@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from hf_attnviz.analysis.rollout import rollout as rollout
     from hf_attnviz.analysis.sinks import sinks as sinks
     from hf_attnviz.analysis.word_times import word_times as word_times
+    from hf_attnviz.attention_map import AttentionMap as AttentionMap
     from hf_attnviz.capturing import AttentionCall as AttentionCall
     from hf_attnviz.capturing import Contributions as Contributions
     from hf_attnviz.capturing import Diagnosis as Diagnosis
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from hf_attnviz.capturing import Registration as Registration
     from hf_attnviz.capturing import Rows as Rows
     from hf_attnviz.capturing import Run as Run
+    from hf_attnviz.capturing import Statistics as Statistics
+    from hf_attnviz.capturing import TopK as TopK
     from hf_attnviz.capturing import Vectors as Vectors
     from hf_attnviz.capturing import ablate as ablate
     from hf_attnviz.capturing import attach as attach
@@ -72,7 +75,6 @@ if TYPE_CHECKING:
     from hf_attnviz.reporting import report as report
     from hf_attnviz.result import Axis as Axis
     from hf_attnviz.result import Result as Result
-    from hf_attnviz.trace import AttentionMap as AttentionMap
     from hf_attnviz.trace import AttentionStack as AttentionStack
     from hf_attnviz.trace import Origin as Origin
     from hf_attnviz.trace import Trace as Trace
@@ -119,6 +121,7 @@ _HOME = {
         "sinks",
         "word_times",
     ),
+    "hf_attnviz.attention_map": ("AttentionMap",),
     "hf_attnviz.capturing": (
         "AttentionCall",
         "Contributions",
@@ -130,6 +133,8 @@ _HOME = {
         "Registration",
         "Rows",
         "Run",
+        "Statistics",
+        "TopK",
         "Vectors",
         "ablate",
         "attach",
@@ -154,7 +159,7 @@ _HOME = {
     "hf_attnviz.legible": ("visible",),
     "hf_attnviz.reporting": ("report",),
     "hf_attnviz.result": ("Axis", "Result"),
-    "hf_attnviz.trace": ("AttentionMap", "AttentionStack", "Origin", "Trace"),
+    "hf_attnviz.trace": ("AttentionStack", "Origin", "Trace"),
     "hf_attnviz.trace_file": ("load",),
     "hf_attnviz.view": ("View",),
     "hf_attnviz.views": (

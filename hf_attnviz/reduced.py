@@ -3,14 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 import torch
 
-from hf_attnviz.axes import BATCH, NAMES
+from hf_attnviz.axes import BATCH, KEY, NAMES, QUERY
 from hf_attnviz.errors import ArgumentError, ShapeError, UnknownNameError, UnknownValueError, listed
+from hf_attnviz.storage import typed
 
-_OWN = ("values", "axes", "holds", "names", "sizes", "nbytes", "at", "to")
+_OWN: Final = ("values", "axes", "holds", "names", "sizes", "nbytes", "at", "to", "described", "tensors", "restored")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +49,7 @@ class Reduced:
                     )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Reduced, (dict(self.values), dict(self.axes), dict(self.holds))  # a read-only view cannot be pickled
+        return Reduced, (dict(self.values), dict(self.axes), dict(self.holds))  # a read-only view cannot be copied
 
     def __getattr__(self, name: str) -> torch.Tensor:
         if name.startswith("_"):
@@ -124,9 +125,63 @@ class Reduced:
         axes = {name: tuple(one for one in of if one != axis or not alone) for name, of in self.axes.items()}
         return Reduced(values, axes, self.holds)
 
+    def cut(self, queries: Sequence[int], keys: Sequence[int] | None, before: int = 0) -> "Reduced":
+        """What was made of one sequence of a call, with these rows and columns only (None: all columns).
+
+        Args:
+            before: how many keys stood before the first column and are gone; nothing was made of them.
+        """
+        found = self.at(QUERY, queries) if QUERY in self.sizes else self
+        if keys is not None and (KEY in self.sizes or KEY in self.holds.values()):
+            found = found.at(KEY, keys)
+        return found.widened(before, 0) if before else found
+
+    def widened(self, before: int, after: int) -> "Reduced":
+        """The same over more keys, of which nothing was made: zeros."""
+        values = dict(self.values)
+        for name, value in self.values.items():
+            if KEY in self.axes[name]:
+                behind = value.dim() - 1 - self.axes[name].index(KEY)
+                values[name] = torch.nn.functional.pad(value, (0, 0) * behind + (before, after))
+            if self.holds.get(name) == KEY:
+                values[name] = torch.where(value < 0, value, value + before)
+        return Reduced(values, self.axes, self.holds)
+
     def to(self, device: torch.device | str) -> "Reduced":
         """The same on another device."""
         return Reduced({name: value.to(device) for name, value in self.values.items()}, self.axes, self.holds)
+
+    def described(self) -> dict[str, Any]:
+        """What a file says of it, beside its tensors."""
+        return {"axes": {name: self.axes[name] for name in self}, "holds": dict(self.holds)}
+
+    def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
+        """The tensors by name, for a file."""
+        return {f"{prefix}.{name}": value for name, value in self.values.items()}
+
+    @classmethod
+    def restored(cls, about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], prefix: str) -> "Reduced":
+        """What :meth:`described` and :meth:`tensors` told."""
+        axes = {name: typed(of, str, each=True) for name, of in typed(about["axes"], dict).items()}
+        holds = {name: typed(axis, str) for name, axis in typed(about["holds"], dict).items()}
+        return cls({name: tensors[f"{prefix}.{name}"] for name in axes}, axes, holds)
+
+
+def joined(parts: Sequence[Reduced], keys: int) -> Reduced:
+    """What was made of a sequence in several passes, as if it had run in one.
+
+    Values with a query axis are put one after another; those without are sums over rows, and are added. ``keys``: how
+    many keys there are in the end: early passes saw fewer.
+    """
+    wide = [one.widened(0, keys - one.sizes.get(KEY, keys)) for one in parts]
+    first = wide[0]
+    if len(wide) == 1:
+        return first
+    values = {}
+    for name, axes in first.axes.items():
+        each = [one[name] for one in wide]
+        values[name] = torch.cat(each, axes.index(QUERY)) if QUERY in axes else torch.stack(each).sum(0)
+    return Reduced(values, first.axes, first.holds)
 
 
 def _check_names(one: Reduced) -> None:

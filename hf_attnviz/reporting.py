@@ -174,7 +174,7 @@ def _alti(trace: Trace, stack: str) -> View | None:
 def _taken_apart(trace: Trace, stack: str) -> bool:
     """Whether the trace tells of what the output of each layer is made, and layers are alike."""
     maps = trace.stacks[stack].maps
-    return all(m.decomposition is not None for m in maps) and len({m.weights.shape for m in maps}) == 1
+    return all(m.decomposition is not None for m in maps) and len({m.shape for m in maps}) == 1
 
 
 def _evolution(trace: Trace, stack: str) -> View | None:

@@ -13,136 +13,20 @@ from typing import Any, Final
 
 import torch
 
-from hf_attnviz.decomposition import Decomposition, description_of, tensors_of
+from hf_attnviz.attention_map import AttentionMap
+from hf_attnviz.decomposition import description_of, tensors_of
 from hf_attnviz.errors import NotKeptError, ShapeError, UnknownNameError, UnknownStackError, listed
 from hf_attnviz.labels import Labels
+from hf_attnviz.packed import PackedRows
 from hf_attnviz.storage import write_archive
 
 FORMAT: Final = "hf_attnviz.trace"
-VERSION: Final = 3  # 2: parts and cells of labels, where in a pipeline's inputs a trace belongs; 3: decompositions
-LAYOUT: Final = ("head", "query", "key")
-_TENSORS: Final = ("weights", "query_vectors", "key_vectors", "gradient")
-
-
-@dataclass(frozen=True, eq=False)
-class AttentionMap:
-    """The attention of one layer for one sequence.
-
-    Attributes:
-        weights: ``[head, query, key]``; rows over keys, as they ran.
-        queries, keys: labels of the rows and of the columns.
-        stack: where the block stands: ``"encoder"``, ``"decoder"``, ``"vision"`` …
-        layer: the block's index in its stack.
-        index: which map of this module it is (a module may compute several).
-        kind: ``"self"`` or ``"cross"``.
-        module: the attention module's name in ``model.named_modules()``.
-        steps: the decoding step in which each row came (0 for a plain pass and for the prompt).
-        positions: the key position at which each row stands; None for cross-attention.
-        produced: the token that each row put out, None for a prompt's rows before its last; None for plain passes.
-        error: the proof: the largest deviation from what the kernel computed (see :mod:`hf_attnviz.capturing`); NaN for
-            a map that is not proved, but stated by a user.
-        query_vectors: ``[head, query, size]``, times the model's scaling; None unless ``keep`` has ``Vectors``.
-        key_vectors: ``[key_value_head, key, size]``: a query times its group's key is the score before mask and bias.
-        layout: the axes of ``weights``; anything but head, query, key is the model's own (blocks, windows), and
-            such a map is neither stacked nor drawn.
-        gradient: d(scalar)/d(weights), shaped like ``weights``; None unless captured with ``gradients=True`` and read
-            after ``backward()``.
-        decomposition: of what the layer's output is made; None unless ``keep`` has ``"contributions"``.
-        undecomposed: why that is not known, though it was asked for.
-    """
-
-    weights: torch.Tensor
-    queries: Labels
-    keys: Labels
-    stack: str
-    layer: int
-    index: int = 0
-    kind: str = "self"
-    module: str = ""
-    steps: tuple[int, ...] = ()
-    positions: tuple[int, ...] | None = None
-    produced: tuple[str | None, ...] | None = None
-    error: float = float("nan")
-    query_vectors: torch.Tensor | None = None
-    key_vectors: torch.Tensor | None = None
-    layout: tuple[str, ...] = LAYOUT
-    gradient: torch.Tensor | None = None
-    decomposition: Decomposition | None = None
-    undecomposed: str = ""
-
-    def __post_init__(self) -> None:
-        expected = (len(self.queries), len(self.keys))
-        if self.weights.dim() != len(self.layout) or tuple(self.weights.shape[-2:]) != expected:
-            raise ShapeError(
-                f"{self.module}: expected weights [{', '.join(self.layout)}] with {expected[0]} queries and "
-                f"{expected[1]} keys, got {tuple(self.weights.shape)}"
-            )
-        if self.gradient is not None and self.gradient.shape != self.weights.shape:
-            raise ShapeError(
-                f"{self.module}: expected a gradient shaped like the weights, {tuple(self.weights.shape)}, got "
-                f"{tuple(self.gradient.shape)}"
-            )
-        if self.decomposition is not None:
-            self.decomposition.check(self.module, self.weights.shape)
-
-    @property
-    def heads(self) -> int:
-        """How many heads the map has."""
-        return int(self.weights.shape[0])
-
-    def plain(self) -> "AttentionMap":
-        """This map, when it is ``[head, query, key]``.
-
-        Raises:
-            ShapeError: it keeps a layout of the model's own (blocks, windows).
-        """
-        if self.layout != LAYOUT:
-            raise ShapeError(
-                f"{self.module or self.stack} attends in a layout of its own, [{', '.join(self.layout)}] of "
-                f"{tuple(self.weights.shape)}; such a map cannot be stacked or drawn: look at its .weights"
-            )
-        return self
-
-    def taken_apart(self) -> Decomposition:
-        """Of what the layer's output is made.
-
-        Raises:
-            NotKeptError: that was not asked for, or could not be proved; the message says which.
-        """
-        if self.decomposition is not None:
-            return self.decomposition
-        if self.undecomposed:
-            raise NotKeptError(f"what {self.module} adds to the stream could not be taken apart: {self.undecomposed}")
-        raise NotKeptError(
-            f"this needs to know of what the output of {self.module or self.stack} is made; capture with "
-            'keep=["maps", "contributions"]'
-        )
-
-    @property
-    def whole(self) -> bool:
-        """True for a self-attention map that holds the row of every position."""
-        return self.positions == tuple(range(len(self.keys)))
-
-    @cached_property
-    def causal(self) -> bool:
-        """True when no row of this self-attention map looks at a later position."""
-        if self.kind != "self" or self.positions is None:
-            return False
-        later = torch.arange(len(self.keys)) > torch.tensor(self.positions)[:, None]
-        return not bool(self.weights.cpu()[:, later].any())
-
-    @property
-    def row_texts(self) -> tuple[str, ...]:
-        """What a picture writes beside each row: the token read there; for cross-attention of a generation ``→`` and
-        the token put out, since that is what the row was looking for."""
-        if self.kind != "cross" or self.produced is None or None in self.produced:
-            return self.queries.texts
-        return tuple(f"→ {text}" for text in self.produced)
-
-    @property
-    def group(self) -> str:
-        """The name of the stack of a trace that this map belongs to: ``"cross"`` for cross-attention."""
-        return "cross" if self.kind == "cross" else self.stack
+# 2: parts and cells of labels, where in a pipeline's inputs a trace belongs; 3: decompositions; 4: packed rows, what is
+# reduced, maps without weights
+VERSION: Final = 4
+_TENSORS: Final = ("query_vectors", "key_vectors", "gradient")
+_PLACE: Final = ("stack", "layer", "index", "kind", "module", "steps", "layout", "positions", "produced")
+_TOLD: Final = (*_PLACE, "undecomposed", "looks_back", "head_count")
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +37,9 @@ class AttentionStack:
     maps: tuple[AttentionMap, ...]
 
     def __repr__(self) -> str:
-        return f"{self.name} with {len(self.maps)} × {'×'.join(map(str, self.maps[-1].weights.shape))}"
+        last = self.maps[-1]
+        kept = "" if last.has_weights else f" (no weights; {listed(last.reduced)})"
+        return f"{self.name} with {len(self.maps)} × {'×'.join(map(str, last.shape))}{kept}"
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -184,7 +70,11 @@ class AttentionStack:
         raise UnknownNameError(f"stack {self.name!r} has no layer {layer}; it has: {listed(self.layers)}")
 
     def head(self, layer: int, head: int) -> torch.Tensor:
-        """The weights ``[query, key]`` of one head."""
+        """The weights ``[query, key]`` of one head.
+
+        Raises:
+            NotKeptError: its weights were not kept.
+        """
         found = self.layer(layer)
         if not 0 <= head < found.heads:
             raise UnknownNameError(f"layer {layer} of stack {self.name!r} has heads 0 to {found.heads - 1}, not {head}")
@@ -194,25 +84,27 @@ class AttentionStack:
         """All maps as one tensor ``[layer, head, query, key]``.
 
         Raises:
+            NotKeptError: weights were not kept.
             ShapeError: layers differ in heads or lengths; the message says which.
         """
-        shapes = {tuple(m.plain().weights.shape) for m in self.maps}
+        shapes = {tuple(m.plain().shape) for m in self.maps}
         if len(shapes) > 1:
-            differ = "; ".join(f"layer {m.layer} ({m.module}): {tuple(m.weights.shape)}" for m in self.maps)
+            differ = "; ".join(f"layer {m.layer} ({m.module}): {tuple(m.shape)}" for m in self.maps)
             raise ShapeError(
                 f"the layers of stack {self.name!r} cannot be stacked, [head, query, key] differ: {differ}"
             )
         return torch.stack([m.weights for m in self.maps])
 
     def whole(self) -> "AttentionStack":
-        """This stack, when every map holds all its rows and stands on the diagonal.
+        """This stack, when every map keeps the weights of all its rows and stands on the diagonal.
 
         Raises:
-            NotKeptError: cross-attention, or rows left out by ``keep``.
+            NotKeptError: cross-attention, or rows or weights left out by ``keep``.
         """
         for m in self.maps:
             if not m.whole:
                 raise NotKeptError(f"this needs self-attention maps with every row; {_lacking(m, self.name)}")
+            m.plain()
         return self
 
 
@@ -297,25 +189,43 @@ class Trace:
             SaveError: the file could not be written; what stood there before is untouched.
         """
         tables: list[dict[str, Any]] = []
-        described = []
-        for m in self.maps:
-            about = {
-                name: getattr(m, name) for name in ("stack", "layer", "index", "kind", "module", "steps", "layout")
-            }
-            described.append(
-                about
-                | {"positions": m.positions, "produced": m.produced, "undecomposed": m.undecomposed}
-                | {"decomposition": None if m.decomposition is None else description_of(m.decomposition)}
-                | {"error": str(float(m.error))}  # JSON has neither NaN nor infinity
-                | {"queries": _entered(m.queries, tables), "keys": _entered(m.keys, tables)}
-            )
         meta = {"format": FORMAT, "version": VERSION, "model": self.model}
         meta |= {"origin": None if self.origin is None else asdict(self.origin)}
-        meta |= {"run": self.run, "item": self.item, "candidate": self.candidate, "labels": tables, "maps": described}
-        tensors = {f"{n}.{name}": getattr(m, name) for n, m in enumerate(self.maps) for name in _TENSORS}
+        meta |= {"run": self.run, "item": self.item, "candidate": self.candidate, "labels": tables}
+        meta |= {"maps": [_described(m, tables) for m in self.maps]}
+        tensors: dict[str, torch.Tensor] = {}
         for n, m in enumerate(self.maps):
-            tensors |= {} if m.decomposition is None else tensors_of(m.decomposition, f"{n}.decomposition")
-        return write_archive(path, {name: t for name, t in tensors.items() if t is not None}, meta)
+            tensors |= _tensors(m, str(n))
+        return write_archive(path, tensors, meta)
+
+
+def _described(m: AttentionMap, tables: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a file says of a map, beside its tensors; labels that are new are entered in the file's tables."""
+    kept = m.kept_weights
+    return {
+        **{name: getattr(m, name) for name in _TOLD},
+        "packed": kept.described() if isinstance(kept, PackedRows) else None,
+        "reduced": {name: one.described() for name, one in m.reduced.items()},
+        "decomposition": None if m.decomposition is None else description_of(m.decomposition),
+        "error": str(float(m.error)),  # JSON has neither NaN nor infinity
+        "queries": _entered(m.queries, tables),
+        "keys": _entered(m.keys, tables),
+    }
+
+
+def _tensors(m: AttentionMap, prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors of a map by name, for a file."""
+    kept = m.kept_weights
+    found: dict[str, torch.Tensor | None] = {f"{prefix}.{name}": getattr(m, name) for name in _TENSORS}
+    if isinstance(kept, PackedRows):
+        found |= kept.tensors(f"{prefix}.packed")
+    else:
+        found[f"{prefix}.weights"] = kept
+    for name, one in m.reduced.items():
+        found |= one.tensors(f"{prefix}.reduced.{name}")
+    if m.decomposition is not None:
+        found |= tensors_of(m.decomposition, f"{prefix}.decomposition")
+    return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
 def _lacking(found: AttentionMap, stack: str) -> str:

@@ -7,11 +7,14 @@ from typing import Any
 
 import torch
 
+from hf_attnviz.attention_map import AttentionMap
 from hf_attnviz.decomposition import restored
 from hf_attnviz.errors import TraceFileError
 from hf_attnviz.labels import Labels, Segment
+from hf_attnviz.packed import PackedRows
+from hf_attnviz.reduced import Reduced
 from hf_attnviz.storage import read_archive, typed
-from hf_attnviz.trace import FORMAT, VERSION, AttentionMap, Origin, Trace
+from hf_attnviz.trace import FORMAT, VERSION, Origin, Trace
 
 
 def load(path: str | os.PathLike[str]) -> Trace:
@@ -72,7 +75,7 @@ def _map(
     if kind not in ("self", "cross"):
         raise ValueError("a kind of attention that is neither self nor cross")
     return AttentionMap(
-        tensors[f"{number}.weights"],
+        _kept(number, about, tensors),
         labels[typed(about["queries"], int)],
         labels[typed(about["keys"], int)],
         stack=typed(about["stack"], str),
@@ -90,4 +93,19 @@ def _map(
         gradient=tensors.get(f"{number}.gradient"),
         decomposition=restored(about.get("decomposition"), tensors, f"{number}.decomposition"),
         undecomposed=typed(about.get("undecomposed", ""), str),
+        reduced={
+            name: Reduced.restored(one, tensors, f"{number}.reduced.{name}")
+            for name, one in typed(about.get("reduced", {}), dict).items()
+        },
+        looks_back=typed(about.get("looks_back"), bool, NoneType),
+        head_count=typed(about.get("head_count", 0), int),
     )
+
+
+def _kept(
+    number: int, about: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
+) -> torch.Tensor | PackedRows | None:
+    """The weights of a map; packed, or none where the file has only what was made of them."""
+    if about.get("packed") is not None:
+        return PackedRows.restored(about["packed"], tensors, f"{number}.packed")
+    return tensors.get(f"{number}.weights") if about.get("reduced") else tensors[f"{number}.weights"]

@@ -77,7 +77,7 @@ def test_both_rows_of_the_card_on_its_own_400_sentences(loaded: av.Loaded) -> No
 
 def test_the_mean_over_coarse_heads_is_not_coarse(duck: av.Trace) -> None:
     """A mean taken in bfloat16 ties keys that are not equal, and NumPy knows no bfloat16."""
-    coarse = replace(duck, maps=tuple(replace(m, weights=m.weights.bfloat16()) for m in duck.cross))
+    coarse = replace(duck, maps=tuple(replace(m, kept_weights=m.weights.bfloat16()) for m in duck.cross))
     found = av.alignment(coarse, head="mean", special=True)
     weights = coarse.cross.stacked().double().mean(1)
     torch.testing.assert_close(found.select(statistic="weight").values.double(), weights, atol=1e-6, rtol=0)

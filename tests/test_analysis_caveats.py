@@ -156,7 +156,7 @@ def test_a_path_through_a_row_that_is_nan_has_a_gap() -> None:
     for m in trace.maps:
         weights = m.weights.clone()
         weights[1, 4] = math.nan
-        maps.append(replace(m, weights=weights))
+        maps.append(replace(m, kept_weights=weights))
     plain, path = av.argmax_paths(trace), av.argmax_paths(replace(trace, maps=tuple(maps)))
     assert plain.values.dtype == torch.int64 and path.values[:, 1, 1].isnan().all()
     assert torch.equal(path.values[:, 0], plain.values[:, 0].double()) and "are NaN" in sentences(path)

@@ -103,7 +103,7 @@ def test_keys_behind_a_window_are_told() -> None:
     first = trace.decoder.maps[0]
     cut = first.weights.clone()
     cut[:, -1, :3] = 0
-    windowed = av.Trace(tuple(replace(m, weights=cut) for m in trace.maps))
+    windowed = av.Trace(tuple(replace(m, kept_weights=cut) for m in trace.maps))
     assert any("window" in note.en for note in av.evolution(windowed).notes)
 
 
@@ -159,7 +159,7 @@ def test_uniform_attention_drifts_by_growth_alone(llama: list[av.Trace]) -> None
     first = llama[0].decoder.maps[0]
     rows = torch.tril(torch.ones(first.weights.shape[1:]))
     flat = (rows / rows.sum(-1, keepdim=True)).expand_as(first.weights)
-    result = av.evolution(av.Trace((replace(first, weights=flat),)))
+    result = av.evolution(av.Trace((replace(first, kept_weights=flat),)))
     drift, growth = (result.select(statistic=name).values for name in ("drift", "uniform_drift"))
     torch.testing.assert_close(drift, growth, equal_nan=True)
     assert (growth[1:] > 0).all()

@@ -8,11 +8,12 @@ from hf_attnviz import functional
 from hf_attnviz.analysis.caveats import UNTESTED
 from hf_attnviz.analysis.norms import layer_axis, pair_axes, proof_of, rows_of
 from hf_attnviz.analysis.pooling import stack_of
+from hf_attnviz.attention_map import AttentionMap
 from hf_attnviz.errors import NotKeptError
 from hf_attnviz.functional.alti import contributions_of
 from hf_attnviz.language import Text
 from hf_attnviz.result import Result
-from hf_attnviz.trace import AttentionMap, Trace
+from hf_attnviz.trace import Trace
 
 _SOURCE: Final = "Ferrando et al. 2022"
 _NO_MLP: Final = Text(

@@ -7,11 +7,12 @@ import torch
 
 from hf_attnviz.analysis.caveats import UNTESTED, nan_weights
 from hf_attnviz.analysis.pooling import stack_of
+from hf_attnviz.attention_map import AttentionMap
 from hf_attnviz.axes import HEAD, KEY, LAYER, QUERY, STATISTIC
 from hf_attnviz.functional.value_norms import norms_of
 from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
-from hf_attnviz.trace import AttentionMap, AttentionStack, Trace
+from hf_attnviz.trace import AttentionStack, Trace
 
 _SOURCE: Final = "Kobayashi et al. 2020 and 2021"
 _OF_PAIRS: Final = ("summed", "with_residual", "normalised")

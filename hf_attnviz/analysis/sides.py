@@ -7,8 +7,9 @@ from typing import Final
 
 from hf_attnviz.analysis.steps import producing_rows
 from hf_attnviz.analysis.words import goes_on, piece
+from hf_attnviz.attention_map import AttentionMap
 from hf_attnviz.errors import ArgumentError, NotKeptError, UnknownNameError, listed
-from hf_attnviz.trace import AttentionMap, Trace
+from hf_attnviz.trace import Trace
 
 READS: Final = ("output", "reading")
 _END_MARKS: Final = frozenset(

@@ -2,8 +2,9 @@
 
 import torch
 
+from hf_attnviz.attention_map import AttentionMap
 from hf_attnviz.errors import NotKeptError
-from hf_attnviz.trace import AttentionMap, AttentionStack
+from hf_attnviz.trace import AttentionStack
 
 
 def producing_rows(one: AttentionMap, what: str) -> list[int]:

@@ -16,6 +16,7 @@ from hf_attnviz.capturing.runs import AttentionCall, Run
 from hf_attnviz.capturing.text import trace_text
 from hf_attnviz.reducing.rows import Maps, Rows
 from hf_attnviz.reducing.statistics import Statistics
+from hf_attnviz.reducing.topk import TopK
 from hf_attnviz.reducing.vectors import Vectors
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Rows",
     "Run",
     "Statistics",
+    "TopK",
     "Vectors",
     "ablate",
     "attach",

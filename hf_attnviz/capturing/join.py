@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn.functional import pad
 
+from hf_attnviz.attention_map import AttentionMap
 from hf_attnviz.capturing.address import model_name
 from hf_attnviz.capturing.families import FOLDED
 from hf_attnviz.capturing.naming import compared, media, rate
@@ -20,8 +21,9 @@ from hf_attnviz.capturing.reading import Reading
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Pass, Run, Side
 from hf_attnviz.errors import NotKeptError
 from hf_attnviz.labels import Labels
+from hf_attnviz.reduced import Reduced, joined
 from hf_attnviz.reducing.rows import KeptRows
-from hf_attnviz.trace import AttentionMap, Trace
+from hf_attnviz.trace import Trace
 
 Part = tuple[Pass, AttentionCall]
 
@@ -53,7 +55,7 @@ def traces_of(run: Run, processor: Any, model: nn.Module) -> tuple[Trace, ...]:
 
 def _batch(run: Run) -> int:
     first = next(one for one in run.passes if one.calls)
-    sizes = {len(call.rows.weights) for call in first.calls}
+    sizes = {call.shape[0] for call in first.calls}
     if sizes == {1}:
         return 1  # one sequence, also where it holds the patches of several pictures, or several codes a step
     if first.side.ids is not None:
@@ -89,13 +91,13 @@ class _Sequence(Reading):
         rows = self._rows(one, call)
         if len(rows) == 1 and not vision:
             return [self._map(parts)]
-        if len(rows) > 1 and self.names.tower(call, call.weights.shape[-1]) is None:
+        if len(rows) > 1 and self.names.tower(call, call.shape[-1]) is None:
             return [self._native(one, call, rows)]
         return [self._picture(one, call, row, n, len(rows)) for n, row in enumerate(rows)]
 
     def _rows(self, one: Pass, call: AttentionCall) -> Sequence[int]:
         """The rows of a call that are this sequence's; several where a model makes several pieces of it."""
-        batch, share = len(call.weights), self.names.share
+        batch, share = call.shape[0], self.names.share
         if share is not None and call.stack == "vision" and batch == share.total:
             return share.pieces
         known = (1, self.others, self.count, self.items, len(one.prefix) if one.prefix is not None else 1)
@@ -110,7 +112,8 @@ class _Sequence(Reading):
 
     def _picture(self, one: Pass, call: AttentionCall, row: int, number: int, count: int) -> AttentionMap:
         """The map of one picture, tile or sound; several have a stack each: ``vision_0``, ``vision_1`` …"""
-        weights, places = self._piece(one, call, call.rows, row)
+        weights, places = self._piece(one, call, call.rows, row) if call.has_rows else (None, None)
+        reduced, places, _ = self._reduced([(one, call)], places, row)
         gradient = call.gradient_if_any(zeros=False)
         keys = self.names.piece(call, number, count)
         place = _place(call) | ({"index": 0} if self.positions.blockwise else {})
@@ -127,15 +130,22 @@ class _Sequence(Reading):
             query_vectors=queries,
             key_vectors=vectors,
             gradient=None if gradient is None else self._piece(one, call, gradient, row)[0],
+            reduced=reduced,
+            looks_back=call.looks_back,
+            head_count=call.shape[1],
             **self._decomposition([(one, call)], row),
         )
 
     def _map(self, parts: list[Part]) -> AttentionMap:
         call = parts[-1][1]
-        weights, places = self._joined([(one, part, part.rows) for one, part in parts])
+        weights, places = (
+            self._joined([(one, part, part.rows) for one, part in parts]) if call.has_rows else (None, None)
+        )
+        reduced, places, width = self._reduced(parts, places)
+        width = width if weights is None else weights.shape[-1]
         turns = any(part.step > max(one.step, 0) for one, part in parts)
-        keys = self.names.keys(call, weights.shape[-1], turns)
-        whole = call.kind == "self" and places == list(range(weights.shape[-1]))
+        keys = self.names.keys(call, width, turns)
+        whole = call.kind == "self" and places == list(range(width))
         decodes = not turns and call.stack == "decoder" and (self.run.generated is not None or len(self.passes) > 1)
         queries, vectors = self._vectors(parts)
         return AttentionMap(
@@ -150,6 +160,11 @@ class _Sequence(Reading):
             query_vectors=queries,
             key_vectors=vectors,
             gradient=self._gradient(parts),
+            reduced=reduced,
+            looks_back=None
+            if any(part.looks_back is None for _, part in parts)
+            else all(p.looks_back for _, p in parts),
+            head_count=call.shape[1],
             **self._decomposition(parts),
         )
 
@@ -170,6 +185,30 @@ class _Sequence(Reading):
         width = max(part.shape[-1] for part in rows)
         filled = [pad(part, (0, width - part.shape[-1])) for part in rows]
         return filled[0] if len(filled) == 1 else torch.cat(filled, dim=1), places
+
+    def _reduced(
+        self, parts: list[Part], chosen: list[int] | None, of: int | None = None
+    ) -> tuple[dict[str, Reduced], list[int], int]:
+        """What reducers made of the calls, joined like rows: by name; the places of its rows; and how many keys.
+
+        Args:
+            chosen: the places whose weights are kept: what was made of other rows is left out; None: all rows.
+            of: which row of the batch is this sequence's, where that is known.
+        """
+        read, places, width, pieces = 0, [], 0, []
+        for one, call in parts:
+            row = self.row(one, call.shape[0], call.module) if of is None else of
+            at, stands = call.positions[row].tolist(), self.stands(one) if call.tokens else None
+            last = len(at) if stands is None else stands
+            rows = [n for n, place in enumerate(at) if read <= place and (stands is None or place < last)]
+            rows = rows if chosen is None else [n for n in rows if at[n] in chosen]
+            columns, dropped = self._columns(one, call, call.shape[-1]) or (None, 0)
+            kept = {name: found for name, found in call.kept.items() if isinstance(found, Reduced)}
+            pieces.append({name: found.at("batch", row).cut(rows, columns, dropped) for name, found in kept.items()})
+            places += [at[n] for n in rows]
+            read = max([read - 1, *(place for place in at if stands is None or place < last)]) + 1
+            width = max(width, dropped + (call.shape[-1] if columns is None else len(columns)))
+        return {name: joined([piece[name] for piece in pieces], width) for name in pieces[0]}, places, width
 
     def _gradient(self, parts: list[Part]) -> torch.Tensor | None:
         """The gradient, cut and joined like the weights; None where a pass has none (yet)."""
@@ -255,7 +294,7 @@ class _Sequence(Reading):
             return {"undecomposed": refusals[-1] if refusals else "it ran in several passes; run the model once"}
         row = self.row(one, len(kept[0].positions), call.module) if of is None else of
         places = kept[0].positions[row].tolist()
-        columns = self._columns(one, call, call.weights.shape[-1])
+        columns = self._columns(one, call, call.shape[-1])
         queries = [n for n, place in enumerate(places) if place >= 0]
         return {"decomposition": kept[0].of(row, queries, None if columns is None else columns[0])}
 

@@ -1,14 +1,14 @@
 """What a recording keeps of one call that was seen: without the matrix where that is possible, else the slow way."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from hf_attnviz.capturing.gradients import FROZEN, Gradient
 from hf_attnviz.capturing.probe import unpadded
-from hf_attnviz.capturing.proof import Proved, prove_rows
+from hf_attnviz.capturing.proof import Proved, looks_back, prove_rows
 from hf_attnviz.capturing.runs import Side
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.errors import CaptureError, NotUnderstoodError
@@ -50,6 +50,8 @@ def kept_of(seen: Seen, reducers: Sequence[Reducer[Any]], places: Places, side: 
         weights = unpadded(weights, side.new)
     if torch._C._functorch.is_batchedtensor(weights):
         raise CaptureError("torch.vmap hides the batch, and its tensors die with it; run the model on a plain batch")
+    if tileable(reducers) and weights.dim() == 4:
+        proved = replace(proved, looks_back=looks_back(weights, places))
     return Kept(over_weights(reducers, weights, places, vectors), proved, why)
 
 

@@ -37,6 +37,7 @@ class Proved:
         grade: ``"consistent"`` or ``"exact"``.
         way: how the weights were obtained.
         masked_rows: rows that may attend to nothing; they are left out of the proof.
+        looks_back: whether none of the rows looked at looks at a later place; None where that was not asked.
     """
 
     weights: torch.Tensor
@@ -45,6 +46,7 @@ class Proved:
     grade: str
     way: str
     masked_rows: int = 0
+    looks_back: bool | None = None
 
 
 def prove(
@@ -120,7 +122,14 @@ def prove_rows(ran: Ran, places: Places) -> Proved:
         )
     way = f"the kernel's own log-sum-exp; {len(rows)} of {queries} rows of each head proved"
     masked = int((~attends & (places.queries[:, None, rows] >= 0).to(attends.device))[:, 0].sum())
-    return Proved(tile.weights, error, bound, "consistent", way, masked)
+    return Proved(tile.weights, error, bound, "consistent", way, masked, looks_back(tile.weights, places, rows))
+
+
+def looks_back(weights: torch.Tensor, places: Places, rows: torch.Tensor | None = None) -> bool:
+    """Whether no row of ``weights`` ``[batch, head, row, key]`` looks at a place after its own."""
+    stands = places.queries if rows is None else places.queries[:, rows]
+    ahead = (places.keys[:, None] > stands[:, :, None]) & (stands >= 0)[:, :, None]
+    return not bool(weights.masked_fill(~ahead[:, None].to(weights.device), 0).any())
 
 
 def tolerance(value: torch.Tensor, output: torch.dtype | None = None) -> float:

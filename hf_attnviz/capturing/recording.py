@@ -320,7 +320,9 @@ class Recording:
             layout=LAYOUT if len(shape) == 4 else ("batch", *_axes(len(shape) - 3), "query", "key"),
             tokens=len(shape) == 4 and shape[-2] == side.new,
             gradient_rows=gradient_rows(seen, self.reducers, address.module, places) if self.gradients else None,
-            shape=shape,
+            shape=tuple(shape),
+            positions=places.queries,
+            looks_back=kept.proved.looks_back if kind == "self" else None,
         )
 
     def _traces_of(self, run: Run) -> tuple[Trace, ...]:

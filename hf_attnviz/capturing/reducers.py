@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import torch
-
 from hf_attnviz.capturing.kept_parts import KeptParts
 from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
 from hf_attnviz.reducing.reducer import Reducer
 from hf_attnviz.reducing.rows import Maps, Rows
 from hf_attnviz.reducing.statistics import Statistics
 from hf_attnviz.reducing.tile import Tile
+from hf_attnviz.reducing.topk import TopK
 from hf_attnviz.reducing.vectors import Vectors
 
 Keep = str | Reducer[Any] | Sequence[str | Reducer[Any]]
@@ -31,13 +30,7 @@ class Contributions:
     def update(self, state: KeptParts | None, tile: Tile) -> KeptParts:
         """Take the values and the weights of a call; its block fills in the rest when it ends."""
         value = tile.vectors.get("value")
-        kept = KeptParts(None if value is None else value.clone(), tile.weights, tile.positions)
-        return kept if state is None else self.merge(state, kept)
-
-    def merge(self, first: KeptParts, second: KeptParts) -> KeptParts:
-        """Rows of both, in order, over the same keys."""
-        weights = torch.cat([first.weights, second.weights], dim=2)
-        return KeptParts(first.values, weights, torch.cat([first.positions, second.positions], dim=1))
+        return KeptParts(None if value is None else value.clone(), tile.weights, tile.positions)
 
     def result(self, state: KeptParts) -> KeptParts:
         """The values, to be completed when the block ends."""
@@ -47,6 +40,7 @@ class Contributions:
 BY_NAME: Final[dict[str, Reducer[Any]]] = {
     "maps": Maps(),
     "statistics": Statistics(),
+    "topk": TopK(),
     "vectors": Vectors(),
     "contributions": Contributions(),
 }

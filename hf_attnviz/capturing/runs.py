@@ -40,6 +40,8 @@ class AttentionCall:
         layout: the axes of ``weights``.
         tokens: whether the rows are the positions of the sequence that was read, one each.
         shape: that of all weights as they ran, whatever was kept of them.
+        positions: the place of each row ``[batch, query]``; -1 for padding.
+        looks_back: whether no row looks at a later place; None where rows stand on no keys.
     """
 
     module: str
@@ -59,6 +61,8 @@ class AttentionCall:
     tokens: bool = True
     gradient_rows: Callable[[], KeptRows] | None = field(default=None, repr=False)
     shape: tuple[int, ...] = ()
+    positions: torch.Tensor = field(default_factory=lambda: torch.empty(0, 0), repr=False)
+    looks_back: bool | None = None
 
     @property
     def statistics(self) -> Reduced:
@@ -82,6 +86,11 @@ class AttentionCall:
     def error(self) -> float:
         """The proof: the largest deviation of the weights from what the kernel computed."""
         return float(self.error_tensor)
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether weights were kept, of all rows or of chosen ones."""
+        return bool({"maps", "rows"} & self.kept.keys())
 
     @property
     def rows(self) -> KeptRows:

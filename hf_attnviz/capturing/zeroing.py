@@ -73,10 +73,6 @@ class Zeroing:
         scores = torch.full_like(tile.weights[:, :1], torch.nan, dtype=kind)
         return KeptZeroing(scores, tile.positions, tile.weights, tile.vectors.get("value"), self)
 
-    def merge(self, first: KeptZeroing, second: KeptZeroing) -> KeptZeroing:
-        """A call comes in one piece; the later one stands."""
-        return second
-
     def result(self, state: KeptZeroing) -> KeptZeroing:
         """The scores, filled in when the block ends."""
         return state

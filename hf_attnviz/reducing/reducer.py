@@ -29,10 +29,6 @@ class Reducer(Protocol[State]):
         """The state after one more tile (None: before the first)."""
         ...
 
-    def merge(self, first: State, second: State) -> State:
-        """The state of two parts, the second holding the later rows."""
-        ...
-
     def result(self, state: State) -> Any:
         """What the recording hands out."""
         ...

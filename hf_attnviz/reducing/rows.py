@@ -21,11 +21,6 @@ class KeptRows:
 class _KeepsRows:
     """What reducers that keep rows share."""
 
-    def merge(self, first: KeptRows, second: KeptRows) -> KeptRows:
-        """Rows of both, in order."""
-        weights = torch.cat([first.weights, second.weights], dim=2)
-        return KeptRows(weights, torch.cat([first.positions, second.positions], dim=1))
-
     def result(self, state: KeptRows) -> KeptRows:
         """The rows as they are; a sequence that lacks a row has position -1 and NaN there."""
         return state
@@ -45,8 +40,7 @@ class Maps(_KeepsRows):
 
     def update(self, state: KeptRows | None, tile: Tile) -> KeptRows:
         """Append the tile's rows."""
-        rows = KeptRows(tile.weights if self.dtype is None else tile.weights.to(self.dtype), tile.positions)
-        return rows if state is None else self.merge(state, rows)
+        return KeptRows(tile.weights if self.dtype is None else tile.weights.to(self.dtype), tile.positions)
 
 
 @dataclass(frozen=True)
@@ -77,13 +71,11 @@ class Rows(_KeepsRows):
         columns = found.any(0)  # rows that no sequence of the batch has in this tile are not kept at all
         found, place, wanted = found[:, columns], place[:, columns], wanted[:, columns]
         if bool(found.all()) and torch.equal(place, torch.arange(len(tile.positions[0])).expand_as(place)):
-            rows = KeptRows(tile.weights, wanted)  # all rows of the tile, in order: nothing is to be copied
-            return rows if state is None else self.merge(state, rows)
+            return KeptRows(tile.weights, wanted)  # all rows of the tile, in order: nothing is to be copied
         place, found = place.to(tile.weights.device), found.to(tile.weights.device)
         index = place[:, None, :, None].expand(-1, tile.weights.shape[1], -1, tile.weights.shape[3])
         weights = tile.weights.gather(2, index).masked_fill(~found[:, None, :, None], float("nan"))
-        rows = KeptRows(weights, torch.where(found.cpu(), wanted, -1))
-        return rows if state is None else self.merge(state, rows)
+        return KeptRows(weights, torch.where(found.cpu(), wanted, -1))
 
     def places(self, places: Places) -> torch.Tensor:
         """Which rows of a call any of its sequences wants ``[row]``."""

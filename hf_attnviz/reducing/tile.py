@@ -40,11 +40,6 @@ class Sums:
         rows = {name: torch.zeros(batch, heads, queries, device=device) for name in _BY_ROW}
         return cls(**rows, received=torch.zeros(batch, heads, keys, device=device))
 
-    def then(self, later: "Sums") -> "Sums":
-        """Rows of both, in order, over the same keys."""
-        rows = {name: torch.cat([getattr(self, name), getattr(later, name)], -1) for name in _BY_ROW}
-        return Sums(**rows, received=self.received + later.received)
-
 
 @dataclass(frozen=True, eq=False)
 class Tile:

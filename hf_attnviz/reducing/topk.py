@@ -45,10 +45,6 @@ class TopK:
         state[1][tile.batch, :, tile.rows, rows] = torch.where(values > 0, places + (tile.keys.start or 0), -1)
         return state
 
-    def merge(self, first: State, second: State) -> State:
-        """Rows of both, in order."""
-        return torch.cat([first[0], second[0]], 2), torch.cat([first[1], second[1]], 2)
-
     def result(self, state: State) -> Reduced:
         """The weights and the keys."""
         axes = (BATCH, HEAD, QUERY, RANK)
@@ -63,7 +59,7 @@ def _largest(weights: Tensor, k: int) -> State:
     if spans <= 2 * k:
         found = weights.topk(min(k, keys), dim=-1)
         return found.values, found.indices
-    spanned = weights[..., : spans * _SPAN].unflatten(-1, (spans, _SPAN))
+    spanned = weights[..., : spans * _SPAN].view(*weights.shape[:-1], spans, _SPAN)
     best = spanned.amax(-1).topk(k, dim=-1).indices
     places = (best[..., None] * _SPAN + torch.arange(_SPAN, device=weights.device)).flatten(-2)
     rest = torch.arange(spans * _SPAN, keys, device=weights.device).expand(*weights.shape[:-1], -1)

@@ -20,17 +20,7 @@ class Vectors:
         """Append the tile's queries; keys and values are those of the whole call."""
         # Clones: a static cache goes on writing into the very keys and values that it handed out.
         new = {name: vector.clone() for name, vector in tile.vectors.items()} | {"positions": tile.positions}
-        new = new if tile.vectors else {}
-        return new if state is None else self.merge(state, new)
-
-    def merge(
-        self, first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]
-    ) -> Mapping[str, torch.Tensor]:
-        """Queries of both, in order, over the same keys."""
-        if not first:
-            return second
-        rows = {name: torch.cat([first[name], second[name]], dim=2) for name in ("query", "output") if name in first}
-        return {**first, **rows, "positions": torch.cat([first["positions"], second["positions"]], dim=1)}
+        return new if tile.vectors else {}
 
     def result(self, state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
         """The vectors by name, and the ``positions`` of the queries; empty where a module does not show them."""

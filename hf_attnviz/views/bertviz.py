@@ -11,10 +11,11 @@ from typing import Any, Final
 
 import torch
 
+from hf_attnviz.attention_map import AttentionMap
 from hf_attnviz.errors import ArgumentError, NotKeptError, UnknownNameError
 from hf_attnviz.language import Text, counted
 from hf_attnviz.optional import require
-from hf_attnviz.trace import AttentionMap, Trace
+from hf_attnviz.trace import Trace
 from hf_attnviz.view import View
 from hf_attnviz.views.encoding import WEIGHT_NOTE, packed, scaled_integers
 from hf_attnviz.views.groups import Group, checked_heads, groups, starting_place

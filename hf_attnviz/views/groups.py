@@ -10,11 +10,12 @@ from typing import Any, Final
 
 import torch
 
+from hf_attnviz.attention_map import AttentionMap
 from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
 from hf_attnviz.labels import Labels
 from hf_attnviz.language import Text
 from hf_attnviz.legible import visible
-from hf_attnviz.trace import AttentionMap, Trace
+from hf_attnviz.trace import Trace
 from hf_attnviz.views.encoding import packed, weight_codes
 from hf_attnviz.views.page import in_both
 
@@ -118,7 +119,7 @@ def stack_name(name: str) -> Text:
 def _alike(maps: Sequence[AttentionMap]) -> list[tuple[AttentionMap, ...]]:
     sorted_out: dict[tuple[Any, ...], list[AttentionMap]] = {}
     for m in maps:
-        alike = (tuple(m.weights.shape), m.index, m.row_texts, m.keys.texts)
+        alike = (tuple(m.shape), m.index, m.row_texts, m.keys.texts)
         nth = 0
         while any(m.layer == other.layer for other in sorted_out.get((*alike, nth), ())):
             nth += 1

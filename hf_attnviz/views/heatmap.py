@@ -11,12 +11,13 @@ import numpy.typing as npt
 import torch
 
 from hf_attnviz import axes as names
+from hf_attnviz.attention_map import AttentionMap
 from hf_attnviz.axes import HEAD, KEY, LAYER, OTHER_HEAD, QUERY, STATISTIC
 from hf_attnviz.errors import ArgumentError, listed
 from hf_attnviz.language import Text
 from hf_attnviz.legible import visible
 from hf_attnviz.result import Axis, Result
-from hf_attnviz.trace import AttentionMap, AttentionStack, Trace
+from hf_attnviz.trace import AttentionStack, Trace
 from hf_attnviz.view import View
 from hf_attnviz.views import figures
 from hf_attnviz.views.encoding import packed

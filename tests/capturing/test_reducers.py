@@ -1,63 +1,13 @@
-"""Reducers: a call seen in tiles, or in two halves that merge, gives what the whole call gives."""
+"""What ``keep`` may name."""
 
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import hf_attnviz as av
-from hf_attnviz.capturing.reducers import KeptRows, Reducer, Tile, reduced, reducers
+from hf_attnviz.capturing.reducers import reducers
 from tests.models import ids, tiny
-
-
-def tile(weights: torch.Tensor, positions: torch.Tensor, vectors: dict[str, torch.Tensor], rows: slice) -> Tile:
-    lengths = positions.max(1).values + 1
-    part = {name: vector[:, :, rows] if name == "query" else vector for name, vector in vectors.items()}
-    return Tile(weights[:, :, rows], positions[:, rows], lengths, part)
-
-
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, KeptRows):
-        one, other = vars(one), vars(other)
-    assert list(one) == list(other)
-    return all(torch.equal(one[name].nan_to_num(-1), other[name].nan_to_num(-1)) for name in one)
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    length=st.integers(2, 9),
-    cut=st.integers(1, 8),
-    wanted=st.lists(st.integers(-9, 8), min_size=1, max_size=4),
-    padding=st.integers(0, 3),
-)
-def test_tiles_and_halves_give_what_the_whole_gives(length: int, cut: int, wanted: list[int], padding: int) -> None:
-    cut = min(cut, length - 1)
-    weights = torch.rand(2, 3, length, length)
-    positions = torch.stack([torch.arange(length), torch.arange(length) - min(padding, length - 1)]).clamp_min(-1)
-    vectors = {name: torch.rand(2, 3, length, 4) for name in ("query", "key", "value")}
-    whole = tile(weights, positions, vectors, slice(None))
-    halves = [tile(weights, positions, vectors, slice(0, cut)), tile(weights, positions, vectors, slice(cut, None))]
-    reducer: Reducer[Any]
-    for reducer in (av.Maps(), av.Rows(wanted), av.Vectors()):
-        expected = reduced(reducer, [whole])
-        merged = reducer.result(reducer.merge(*(reducer.update(None, half) for half in halves)))
-        for found in (reduced(reducer, halves), merged):
-            if isinstance(reducer, av.Rows):  # tiles keep the rows in the order of the sequence
-                assert same(ordered(found), ordered(expected))
-            else:
-                assert same(found, expected)
-
-
-def ordered(kept: KeptRows) -> dict[str, torch.Tensor]:
-    """For each sequence its rows by position."""
-    rows = {}
-    for batch in range(len(kept.positions)):
-        for place, position in enumerate(kept.positions[batch].tolist()):
-            if position >= 0:
-                rows[f"{batch}.{position}"] = kept.weights[batch, :, place]
-    return dict(sorted(rows.items()))
 
 
 def test_maps_in_another_type() -> None:
@@ -79,8 +29,8 @@ def test_vectors_alone_keep_no_maps() -> None:
 @pytest.mark.parametrize(
     ("keep", "error", "words"),
     [
-        ("map", LookupError, "known: maps, vectors"),
-        (3, LookupError, "known: maps, vectors"),
+        ("map", LookupError, "known: maps, statistics, topk, vectors"),
+        (3, LookupError, "known: maps, statistics, topk, vectors"),
         ([], ValueError, "nothing to keep"),
         (["maps", av.Rows([0])], ValueError, "twice"),
     ],

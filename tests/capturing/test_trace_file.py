@@ -18,10 +18,11 @@ import torch
 
 import hf_attnviz as av
 from hf_attnviz import trace as trace_module
+from hf_attnviz.attention_map import AttentionMap
 from hf_attnviz.decomposition import Decomposition, HeldNorm
 from hf_attnviz.labels import Labels, Segment
 from hf_attnviz.storage import write_archive, write_atomically
-from hf_attnviz.trace import AttentionMap, Origin, Trace
+from hf_attnviz.trace import Origin, Trace
 from tests.capturing.extra_models import byte_level
 from tests.models import ids, padded, tiny
 
@@ -430,7 +431,8 @@ import torch
 torch.set_num_threads(1)
 import hf_attnviz as av
 from hf_attnviz.labels import Labels
-from hf_attnviz.trace import AttentionMap, Trace
+from hf_attnviz.attention_map import AttentionMap
+from hf_attnviz.trace import Trace
 path = sys.argv[1]
 keys = Labels.plain(map(str, range(64)))
 trace = Trace((AttentionMap(torch.rand(4, 64, 64), keys, keys, "encoder", 0),))

@@ -7,7 +7,7 @@ import torch
 import transformers
 
 import hf_attnviz as av
-from hf_attnviz.trace import AttentionMap
+from hf_attnviz.attention_map import AttentionMap
 from tests.models import ENDS, SMALL, ids, padded, tiny
 
 KEEP = ["maps", av.Vectors()]

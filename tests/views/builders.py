@@ -1,9 +1,14 @@
 """Traces made by hand from random softmax rows."""
 
+import dataclasses
+import math
+
 import torch
 
+from hf_attnviz.attention_map import AttentionMap
 from hf_attnviz.labels import Labels
-from hf_attnviz.trace import AttentionMap, Trace
+from hf_attnviz.reduced import Reduced
+from hf_attnviz.trace import Trace
 
 
 def rows(heads: int, queries: int, keys: int, seed: int, *, causal: bool = False, sharp: float = 2.0) -> torch.Tensor:
@@ -75,3 +80,28 @@ def translation() -> Trace:
     decoder = [a_map(target, target, heads=2, layer=layer, stack="decoder", causal=True) for layer in range(2)]
     cross = [a_map(target, source, heads=2, layer=layer, stack="decoder", kind="cross") for layer in range(2)]
     return Trace((*encoder, *decoder, *cross), model="tiny-translator")
+
+
+def statistics_of(weights: torch.Tensor, positions: tuple[int, ...] | None) -> Reduced:
+    """What `keep="statistics"` keeps of weights ``[head, query, key]``, number by number."""
+    heads, queries, keys = weights.shape
+    found = {name: torch.zeros(heads, queries, dtype=weights.dtype) for name in ("entropy", "distance", "sink")}
+    for head in range(heads):
+        for query in range(queries):
+            row = [float(weight) for weight in weights[head, query]]
+            stands = math.nan if positions is None else positions[query]
+            found["entropy"][head, query] = -math.fsum(weight * math.log(weight) for weight in row if weight)
+            found["distance"][head, query] = math.fsum(weight * abs(stands - key) for key, weight in enumerate(row))
+            found["sink"][head, query] = row[0]
+    received = torch.tensor([[math.fsum(one[:, key].tolist()) for key in range(keys)] for one in weights])
+    axes = dict.fromkeys(found, ("head", "query"))
+    return Reduced(found | {"received": received.to(weights.dtype)}, axes | {"received": ("head", "key")})
+
+
+def without_weights(trace: Trace) -> Trace:
+    """The same trace as if captured with ``keep="statistics"``."""
+    maps = []
+    for m in trace.maps:
+        kept = {"statistics": statistics_of(m.weights, m.positions)}
+        maps.append(dataclasses.replace(m, kept_weights=None, reduced=kept, looks_back=m.causal, gradient=None))
+    return dataclasses.replace(trace, maps=tuple(maps))

@@ -229,7 +229,7 @@ def test_without_bertviz_the_message_says_how_to_get_it(monkeypatch):
 def test_half_precision_is_fine():
     trace = self_trace(["a", "b"])
     for dtype in (torch.bfloat16, torch.float16, torch.float64):
-        maps = tuple(dataclasses.replace(m, weights=m.weights.to(dtype)) for m in trace.maps)
+        maps = tuple(dataclasses.replace(m, kept_weights=m.weights.to(dtype)) for m in trace.maps)
         assert head_view(Trace(maps)).height > 0
 
 
@@ -237,7 +237,7 @@ def test_half_precision_is_fine():
 def test_many_faint_lines_do_not_paint_black_on_the_dark(open_page):
     """Each line's colour, rounded down to eight bits, would take light away: attention would be a shadow."""
     found = self_trace([f"t{n}" for n in range(40)], layers=1, heads=12).encoder.layer(0)
-    trace = Trace((replace(found, weights=rows(12, 40, 40, 0, sharp=1.0)),), model="tiny")
+    trace = Trace((replace(found, kept_weights=rows(12, 40, 40, 0, sharp=1.0)),), model="tiny")
     page = open_page(head_view(trace), color_scheme="dark")
     box = page.locator("#stage svg").first.bounding_box()
     clip = {"x": box["x"] + 150, "y": box["y"] + 100, "width": 20, "height": 300}
