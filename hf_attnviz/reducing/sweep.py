@@ -44,10 +44,9 @@ def chosen(ran: Ran, places: Places, rows: Tensor) -> Tile:
         scores += ran.mask if ran.mask.shape[2] == 1 else ran.mask[:, :, rows]
     if ran.causal:
         scores.masked_fill_(torch.arange(keys, device=rows.device) > rows[:, None], -torch.inf)
-    lse = scores.logsumexp(-1) if ran.lse is None else ran.lse[:, :, rows].float()
-    weights, attends = scores.sub_(lse[..., None]).exp_(), attending(lse)
-    if not bool(attends.all()):
-        weights.masked_fill_(~attends[..., None], 0)
+    weights = scores.softmax(-1)
+    if ran.mask is not None:  # a row that looks at nothing comes out even, or as no number
+        weights.masked_fill_((scores.amax(-1, keepdim=True) < LOWEST), 0)
     return Tile(weights, places, ran.shape, rows=rows.to(places.queries.device), causal=ran.causal or None)
 
 
