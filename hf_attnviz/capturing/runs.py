@@ -14,6 +14,7 @@ from hf_attnviz.capturing.scope import Context
 from hf_attnviz.errors import NotKeptError, listed
 from hf_attnviz.language import Text
 from hf_attnviz.reduced import Reduced
+from hf_attnviz.reducing.ran import Places
 from hf_attnviz.reducing.rows import KeptRows
 
 if TYPE_CHECKING:
@@ -211,6 +212,7 @@ class Pass:
     read: int = 0
     calls: list[AttentionCall] = field(default_factory=list)
     loops: "dict[Place, Loop]" = field(default_factory=dict)
+    places: dict[tuple[Any, ...], Places] = field(default_factory=dict)
     _blocks: dict[str, list[Context]] = field(default_factory=dict)
 
     @property
