@@ -133,3 +133,14 @@ def test_what_was_reduced_must_be_of_this_map(values, axes, count) -> None:
 def test_heads_are_told_where_nothing_reduced_has_them() -> None:
     one = Reduced({"a": torch.zeros(4, 2)}, {"a": ("query", "rank")})
     assert AttentionMap(None, LABELS, LABELS, "encoder", 0, reduced={"x": one}, head_count=5).shape == (5, 4, 4)
+
+
+@pytest.mark.parametrize("place", [-2, 4])
+def test_places_that_are_held_must_be_there(place: int) -> None:
+    top = torch.tensor([[-1, 3, 0, place]])
+    one = Reduced({"top": top}, {"top": ("head", "query")}, {"top": "key"})
+    with pytest.raises(ShapeError, match="x: expected top to hold places of 4 keys, or -1"):
+        AttentionMap(None, LABELS, LABELS, "encoder", 0, reduced={"x": one})
+    AttentionMap(
+        None, LABELS, LABELS, "encoder", 0, reduced={"x": Reduced({"top": top.clamp(-1, 3)}, one.axes, one.holds)}
+    )
