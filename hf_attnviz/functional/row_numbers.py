@@ -43,7 +43,7 @@ def statistics_of_rows(
     {'effective_span': 2.5, 'distance': 0.75, 'normalised_entropy': 1.0}
     """
     entropy, distance, sink = _checked(rows)
-    seen = _seen(valid, entropy.shape[-1], valid_queries, positions, causal)
+    seen = _seen(valid.to(entropy.device), entropy.shape[-1], valid_queries, positions, causal)
     counts = seen.counts.to(entropy.dtype)
     found = {
         "entropy": (entropy, seen.rows),
