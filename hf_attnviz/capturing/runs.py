@@ -292,6 +292,7 @@ class Run:
         others: modules in which positions look at one another without a softmax over keys, and what they are.
         failed: the model itself raised an error; such a run has no traces.
         cache, filled: the cache that its last forward left, and how it left it.
+        by_functions: whether functions were called in it that attention is written by hand with.
     """
 
     number: int
@@ -308,6 +309,17 @@ class Run:
     done: bool = False
     cache: "weakref.ref[Any] | None" = None
     filled: "Filled | None" = None
+    by_functions: bool = False
+
+    @property
+    def rests(self) -> bool:
+        """Whether a whole forward has shown that all attention comes through the interface."""
+        return self.passes[-1].step > 0 and bool(self.first.calls) and not self.by_functions
+
+    @property
+    def first(self) -> Pass:
+        """The first forward of the target."""
+        return next(one for one in self.passes if one.step == 0)
 
     @property
     def calls(self) -> Sequence[AttentionCall]:
