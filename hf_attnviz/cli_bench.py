@@ -79,8 +79,8 @@ def bench(
 bench.__doc__ = _said(
     "What looking costs on this machine: time, memory and correctness, ours and other installed tools', against the "
     "plain model. Half an hour of one core; close other programs first. Plain runs stand in the table twice: where the "
-    "interval of their ratio leaves 1 ± 0.03 the run is INVALID, and the exit status is 1, as where a number is wrong. A "
-    "row that does not hold what it must says MISSED.",
+    "interval of their ratio leaves 1 ± 0.03 the run is INVALID, and the exit status is 1, as where a number is wrong. "
+    "A row that does not hold what it must says MISSED.",
     "在本机上观察注意力的代价：我们与已安装的其他工具，相对原样模型的时间、内存与正确性。单核约半小时，"
     "请先关闭其他程序。"
     "原样运行在表中出现两次：若其比值区间超出 1 ± 0.03，本次测量 INVALID（无效），退出码为 1；数值有误时亦然。"

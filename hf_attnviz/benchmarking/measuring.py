@@ -37,6 +37,7 @@ def timed(bed: Bed, variants: Mapping[str, Variant], *, rounds: int, sample: flo
                 runs[key], far[key] = tried
     what = Text(f"timing, {bed.where.en}", f"计时：{bed.where.zh}")
     taken = interleaved(runs, rounds=rounds, what=what, now=clock(bed.device), sample=sample)
+    far[AGAIN] = apart(runs[PLAIN]()[0], plain)  # after all others: what one of them left on the model would show
     for key, seconds in taken.items():
         rows[key] = _row(variants[key], compared(seconds, taken[PLAIN], far[key], bed), variants[key].must(bed))
     rows[PLAIN] = _row(variants[PLAIN], {"ratio": 1.0, "seconds": median(taken[PLAIN]).value, "apart": 0.0})
@@ -46,7 +47,7 @@ def timed(bed: Bed, variants: Mapping[str, Variant], *, rounds: int, sample: flo
 
 def compared(seconds: Sequence[float], plain: Sequence[float], far: float, bed: Bed) -> dict[str, float]:
     """The median of the ratios of each round, with its interval, and what stands beside it."""
-    bound = {} if bed.decodes else {"bound": bed.shape.bound}
+    bound = {} if bed.decodes else {"bound": bed.shape.bound}  # of a forward that looks at each score once more
     found = median([one / other for one, other in zip(seconds, plain, strict=True)])
     numbers = {"ratio": found.value, "low": found.low, "high": found.high, "seconds": median(seconds).value}
     return numbers | {"apart": far} | bound

@@ -62,8 +62,9 @@ def transformer_lens(bed: Bed) -> Run:
     model.transformer.load_state_dict(bed.model.state_dict())
     with tempfile.TemporaryDirectory() as folder:
         model.config.save_pretrained(folder)
+        _tokenizer().save_pretrained(folder)
         bridge = bridges.TransformerBridge.boot_transformers(
-            folder, hf_model=model, device=bed.device, dtype=model.dtype, tokenizer=_tokenizer()
+            folder, hf_model=model, device=bed.device, dtype=model.dtype
         )
     output: list[torch.Tensor] = []
     model.transformer.ln_f.register_forward_hook(lambda module, given, gave: output.append(gave))

@@ -4,6 +4,7 @@ The vocabulary has 128 tokens, so that neither the embedding nor a language-mode
 without) takes part in what is timed.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +68,8 @@ def build(shape: Shape, *, seed: int, positions: int, head: bool = False, device
 
 def eager_of(model: Any) -> Any:
     """The same model on eager attention, over the very same weights."""
-    twin = type(model)._from_config(model.config, attn_implementation="eager")
+    config = copy.deepcopy(model.config)  # transformers writes the backend into the config that it is given
+    twin = type(model)._from_config(config, attn_implementation="eager")
     twin.load_state_dict(model.state_dict(), assign=True)
     return twin.eval()
 

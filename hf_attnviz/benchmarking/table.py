@@ -30,7 +30,7 @@ class Row:
         numbers: what was measured, by column; empty where nothing was.
         must: the most that the section's first column may be, or None where nothing is said of this row.
         reason: why nothing was measured.
-        ours: its output must keep every bit of the plain run's.
+        ours: its output must keep every bit of the first plain run's; so must the last one's, or something was left.
         failed: it was there and did not run.
     """
 
