@@ -40,7 +40,7 @@ def bench(
     new_tokens: int | None = None,
     layers: int | None = None,
     seed: int = 0,
-    sample: float = SAMPLE,
+    sample: float | None = None,
 ) -> Bench:
     """What looking costs on this machine, against a plain forward and against other tools.
 
@@ -63,7 +63,7 @@ def bench(
         device: ``"cuda"`` measures bfloat16 on flash attention, by the wall's clock.
         new_tokens, layers: of the generation; default 256 by 12.
         seed: of weights and inputs.
-        sample: seconds that one sample takes at least; shorter runs are repeated.
+        sample: seconds that one sample takes at least, default 0.1; shorter runs are repeated.
 
     Raises:
         ArgumentError, UnknownNameError: what is asked for cannot be measured.
@@ -80,7 +80,7 @@ def bench(
         warnings.simplefilter("ignore")  # other tools warn a great deal
         beds = [Bed(shape, seed=seed, device=device) for shape in shapes]
         generation = DecodingBed(generated, seed=seed, device=device)
-        sections = tuple(_sections(beds, generation, wanted, parts, rounds, sample))
+        sections = tuple(_sections(beds, generation, wanted, parts, rounds, SAMPLE if sample is None else sample))
     settings = {"rounds": rounds, "shapes": [(one.layers, one.tokens, one.width, one.heads) for one in shapes],
                 "parts": list(parts), "device": device, "seed": seed, "threads": 1, "new_tokens": new}  # fmt: skip
     return Bench(sections, machine(device), settings, tuple(_notes(rounds, device, quick)))

@@ -192,6 +192,7 @@ def _row(section: "Section", row: "Row") -> dict[str, Any]:
         "must": row.must,
         "met": section.met(row),
         "reason": None if row.reason is None else str(row.reason),
+        "failed": row.failed,
     }
 
 
