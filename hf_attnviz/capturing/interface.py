@@ -221,7 +221,8 @@ class _Call:
                 )
             prove, vectors = functools.partial(self._prove, result, exact), functools.partial(self._vectors, result[0])
             gradient = self._gradient
-            self._cached[exact] = Seen(prove, self.implementation, vectors, gradient=gradient, ran=self._ran)
+            fused = self.implementation not in ("eager", "sdpa")
+            self._cached[exact] = Seen(prove, self.implementation, vectors, False, gradient, self._ran, fused)
         return self._cached[exact]
 
     def _prove(self, result: tuple[torch.Tensor, torch.Tensor | None], exact: bool) -> Proved:

@@ -142,6 +142,8 @@ class _Sequence(Reading):
             self._joined([(one, part, part.rows) for one, part in parts]) if call.has_rows else (None, None)
         )
         reduced, places, width = self._reduced(parts, places)
+        if not (reduced or call.has_rows):
+            call.rows  # noqa: B018  (it says what to keep)
         width = width if weights is None else weights.shape[-1]
         turns = any(part.step > max(one.step, 0) for one, part in parts)
         keys = self.names.keys(call, width, turns)

@@ -35,7 +35,7 @@ def kept_of(seen: Seen, reducers: Sequence[Reducer[Any]], places: Places, side: 
         CaptureError: what the model computed cannot be taken out of it, or cannot be proved.
     """
     vectors = seen.vectors() if any("vectors" in reducer.needs for reducer in reducers) else {}
-    why = f"{seen.implementation} shows no fused kernel of torch at work" if tileable(reducers) else ""
+    why = f"{seen.implementation} does not show its log-sum-exp" if seen.fused and tileable(reducers) else ""
     if seen.ran is not None:
         try:
             # our own work is no attention of the model's: no observer is to look at each operation of it

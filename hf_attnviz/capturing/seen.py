@@ -23,6 +23,7 @@ class Seen:
             ``[batch, head, position, size]``; those that can be seen.
         gradient: watches the weights, where that was asked for.
         ran: the fused kernel's call, where one was seen; its weights need not be worked out then.
+        fused: whether a kernel works out of our sight without the matrix, which we then build for it.
     """
 
     prove: Callable[[], Proved]
@@ -31,6 +32,7 @@ class Seen:
     pads: bool = False
     gradient: Gradient | None = None
     ran: Ran | None = None
+    fused: bool = False
 
     @cached_property
     def proved(self) -> Proved:

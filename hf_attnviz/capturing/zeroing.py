@@ -65,7 +65,7 @@ class Zeroing:
     modules: frozenset[int]
     begins: Callable[[], object]
     name: str = "maps"
-    needs: frozenset[str] = frozenset({"vectors", "block"})
+    needs: frozenset[str] = frozenset({"maps", "vectors", "block"})
 
     def update(self, state: KeptZeroing | None, tile: Tile) -> KeptZeroing:
         """Take the weights and the values of a call; calls come whole."""

@@ -67,10 +67,12 @@ class Rows(_KeepsRows):
     def update(self, state: KeptRows | None, tile: Tile) -> KeptRows:
         """Pick the wanted rows of the tile, for each sequence of the batch its own."""
         wanted, here = self._here(tile.positions, tile.lengths)
-        found, place = here.any(-1), here.int().argmax(-1)
+        found = here.any(-1)
+        place = here.int().argmax(-1) if here.shape[-1] else torch.zeros_like(wanted)
         columns = found.any(0)  # rows that no sequence of the batch has in this tile are not kept at all
         found, place, wanted = found[:, columns], place[:, columns], wanted[:, columns]
-        if bool(found.all()) and torch.equal(place, torch.arange(len(tile.positions[0])).expand_as(place)):
+        rows = torch.arange(tile.positions.shape[1], device=place.device)
+        if place.shape[1] == len(rows) and bool(found.all()) and bool((place == rows).all()):
             return KeptRows(tile.weights, wanted)  # all rows of the tile, in order: nothing is to be copied
         place, found = place.to(tile.weights.device), found.to(tile.weights.device)
         index = place[:, None, :, None].expand(-1, tile.weights.shape[1], -1, tile.weights.shape[3])

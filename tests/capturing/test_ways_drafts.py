@@ -170,7 +170,8 @@ def test_rows_from_the_start_are_kept_and_rows_from_the_end_are_refused() -> Non
     rows = run(model, {"input_ids": ids(1, 6)}, {"assistant_model": near}, queries=[2, 9]).trace
     for full, part in zip(whole.decoder, rows.decoder, strict=True):
         assert part.positions == (2, 9)
-        assert torch.equal(part.weights, full.weights[:, [2, 9], : part.weights.shape[-1]])
+        wanted = full.weights[:, [2, 9], : part.weights.shape[-1]]
+        torch.testing.assert_close(part.weights, wanted, rtol=0, atol=2e-6)
         assert not full.weights[:, [2, 9], part.weights.shape[-1] :].any()
     with pytest.raises(av.errors.CaptureError, match="drafts that were rejected"):
         run(model, {"input_ids": ids(1, 6)}, {"assistant_model": near}, queries=[-1])
