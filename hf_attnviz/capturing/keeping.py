@@ -52,7 +52,8 @@ def kept_of(seen: Seen, reducers: Sequence[Reducer[Any]], places: Places, side: 
         raise CaptureError("torch.vmap hides the batch, and its tensors die with it; run the model on a plain batch")
     if tileable(reducers) and weights.dim() == 4:
         proved = replace(proved, looks_back=looks_back(weights, places))
-    return Kept(over_weights(reducers, weights, places, vectors), proved, why)
+    attends = proved.attends if seen.pads is False else None
+    return Kept(over_weights(reducers, weights, places, vectors, attends), proved, why)
 
 
 def gradient_rows(seen: Seen, reducers: Sequence[Reducer[Any]], module: str, places: Places) -> Callable[[], KeptRows]:

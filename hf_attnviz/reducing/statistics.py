@@ -37,8 +37,10 @@ class Statistics:
         return Reduced({name: getattr(state, name) for name in AXES}, AXES)
 
 
-def sums_of(weights: Tensor, places: Places) -> Sums:
+def sums_of(weights: Tensor, places: Places, attending: Tensor | None = None) -> Sums:
     """The same sums of weights that stand whole in memory ``[batch, head, query, key]``: the slow way.
+
+    attending: ``[batch or 1, head or 1, query]``, False for rows that may look at nothing; None: all may.
 
     Raises:
         ShapeError: a layout of the model's own.
@@ -50,7 +52,7 @@ def sums_of(weights: Tensor, places: Places) -> Sums:
         tensor.to(weights.device) for tensor in (places.queries >= 0, places.counted, places.keys >= 0)
     )
     for b in range(len(weights)):
-        rows = real[b]
+        rows = real[b] if attending is None else real[b] & attending[b if len(attending) > 1 else 0]
         part = weights[b].float().masked_fill(~keys[b], 0)
         apart = (places.queries[b, :, None] - places.keys[b]).abs().to(part)
         attends = rows & (part.sum(-1) > 0)
