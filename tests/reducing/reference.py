@@ -46,9 +46,7 @@ def lse_of(scores: np.ndarray) -> np.ndarray:
         return np.where(np.isneginf(top), -np.inf, held + np.log(total))
 
 
-def statistics(
-    weights: Any, rows: Any, keys: Any, counted: Any = None, standing: bool = True
-) -> dict[str, np.ndarray]:
+def statistics(weights: Any, rows: Any, keys: Any, counted: Any = None, standing: bool = True) -> dict[str, np.ndarray]:
     """``entropy``, ``distance``, ``sink`` ``[batch, head, query]`` and ``received`` ``[batch, head, key]``.
 
     Args:
@@ -81,7 +79,7 @@ def statistics(
 
 
 def of_map(weights: Any, positions: Sequence[int] | None) -> dict[str, np.ndarray]:
-    """The same of one map ``[head, query, key]``, padding dropped; ``positions``: where its rows stand, None: nowhere."""
+    """The same of one map ``[head, query, key]``, padding dropped; positions: where its rows stand, None: nowhere."""
     queries, keys = weights.shape[-2:]
     rows = list(range(queries)) if positions is None else list(positions)
     found = statistics(weights[None], [rows], [list(range(keys))], standing=positions is not None)
