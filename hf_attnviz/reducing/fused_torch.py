@@ -37,11 +37,12 @@ def fused(
     entropy.clamp_(min=0.0)
     distance.copy_(torch.linalg.vecdot(weights, apart))
     torch.sum(weights, dim=-1, out=mass)
-    received += counted @ weights
+    even = torch.where(mass > 0.5, mass, 1.0).reciprocal_()
+    received += (counted * even) @ weights
     if 0 <= first < weights.shape[1]:
         sink.copy_(weights[:, first])
     if write:
-        scores.copy_(weights)
+        torch.mul(weights, even[:, None], out=scores)
 
 
 def _ahead(rows: int, keys: int, device: torch.device) -> Tensor:

@@ -11,10 +11,12 @@ from hf_attnviz.reducing.passes import pass_over
 from hf_attnviz.reducing.ran import LOWEST, Places, Ran
 from hf_attnviz.reducing.tile import ROWS, Sums, Tile
 
-# How far from one a row may sum. In half precision torch's kernel on the CPU sums an exp of its own that is off by up
-# to 7e-5, at any length; float32 makes less than that of scores up to a hundred, and more of larger ones.
-LOOSE, _LARGE = 1e-4, 100.0
+# How far from one a row may sum, for its log-sum-exp is rounded: in half precision torch's kernel on the CPU sums an
+# exp that is off by up to 7e-5, at any length; float32 makes less than that of scores up to a hundred, and more of
+# larger ones. Of scores of thousands it has too few digits for anything but the kernel's own order of work.
+LOOSE, _LARGE, _HUGE = 1e-4, 100.0, 2000.0
 _MOST = 2**24  # bytes of a tile that holds all heads
+_NOTHING = 1e-20  # what a row sums to whose every weight is as good as zero
 _EMPTY = torch.empty(0)
 _BEYOND = torch.finfo(torch.float32).max  # a log-sum-exp beyond all scores: every weight is zero
 
@@ -47,10 +49,9 @@ def chosen(ran: Ran, places: Places, rows: Tensor) -> Tile:
         scores += ran.mask if ran.mask.shape[2] == 1 else ran.mask[:, :, rows]
     if ran.causal:
         scores.masked_fill_(torch.arange(keys, device=rows.device) > rows[:, None], -torch.inf)
-    lse = scores.logsumexp(-1) if ran.lse is None else ran.lse[:, :, rows].float()
-    weights, attends = scores.softmax(-1), attending(lse, ran)  # of large scores the kernel's lse has few digits
-    if not bool(attends.all()):
-        weights.masked_fill_(~attends[..., None], 0)
+    weights = scores.softmax(-1)
+    if ran.mask is not None:  # a row that looks at nothing comes out even, or as no number
+        weights.masked_fill_(scores.amax(-1, keepdim=True) <= ran.never, 0)
     return Tile(weights, places, ran.shape, rows=rows.to(places.queries.device), causal=ran.causal or None)
 
 
@@ -163,6 +164,16 @@ def _lse_of(ran: Ran, scores: Tensor, b: int, h: int, rows: slice, keys: slice) 
     return torch.where(attending(lse, ran), lse, _BEYOND)
 
 
+def _may_look(ran: Ran) -> Tensor:
+    """Which rows a mask lets look at anything ``[batch or 1, head or 1, query or 1]``."""
+    assert ran.mask is not None
+    seen = ran.mask > ran.never
+    if ran.causal:
+        ahead = torch.arange(ran.shape[3], device=seen.device) > torch.arange(ran.shape[2], device=seen.device)[:, None]
+        seen = seen & ~ahead
+    return seen.any(-1)
+
+
 def _told(ran: Ran, places: Places, sums: Sums) -> Sums:
     """The sums, undefined where a row is padding, looks at nothing, or stands on no key.
 
@@ -174,11 +185,15 @@ def _told(ran: Ran, places: Places, sums: Sums) -> Sums:
     assert ran.lse is not None
     real = (places.queries >= 0).to(sums.mass.device)[:, None]
     attends = real & attending(ran.lse, ran)
+    if ran.mask is not None and bool((attends & (sums.mass < _NOTHING)).any()):
+        attends = attends & _may_look(ran)  # some kernels say zero of a row that may look at nothing
     mass = sums.mass.masked_fill(~attends, 1)
     worst, largest = (
         float(of.abs().amax()) if of.numel() else 0.0 for of in (mass - 1, ran.lse.masked_fill(~attends, 0))
     )
     allowed = LOOSE * max(1.0, largest / _LARGE)
+    if largest > _HUGE:
+        raise NotUnderstoodError(f"float32 has too few digits of scores as large as {largest:.0f}")
     if not worst <= allowed:
         raise NotUnderstoodError(f"rows sum to something else than one (off by {worst:.2g}, allowed: {allowed:.2g})")
     rows = {

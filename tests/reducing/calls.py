@@ -1,5 +1,6 @@
-"""Calls of attention kernels to try the engine on: what a kernel was given, where rows and keys stand, and the truth."""
+"""Calls of attention kernels to try the engine on: what a kernel was given, where rows and keys stand, the truth."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -37,9 +38,10 @@ class Call:
         p = self.places
         return reference.statistics(self.weights, p.queries, p.keys, p.counted, p.standing)
 
-    def without_lse(self) -> "Call":
-        """The same of a kernel that keeps its log-sum-exp."""
-        return replace(self, ran=replace(self.ran, lse=None))
+    @property
+    def hiding(self) -> Ran:
+        """The same of a kernel that keeps its log-sum-exp to itself."""
+        return replace(self.ran, lse=None)
 
 
 def vectors(
@@ -150,6 +152,12 @@ def _of_padding(side: str, causal: bool, lowest: float | None = None) -> Call:
     seen = allowed(real, causal=causal)
     mask = seen if lowest is None else added(seen, lowest)
     return call(200, batch=3, mask=mask, places=standing(3, 200, 200, real=real))
+
+
+@functools.cache
+def the(name: str) -> Call:
+    """One of :data:`CALLS`; its truth is worked out once."""
+    return CALLS[name]()
 
 
 LOW = torch.finfo(torch.float32).min
