@@ -157,8 +157,11 @@ class _Call:
 
     def _own(self, ran: Ran | None, output: torch.Tensor) -> Ran | None:
         """The kernel's call, when it did this call's work: its output is judged as the model goes on with it."""
-        queries = (max(len(self.query), len(self.key)), *self.query.shape[1:3])
-        if ran is None or tuple(ran.shape) != (*queries, self.key.shape[2]):
+        batch, heads, queries = max(len(self.query), len(self.key)), *self.query.shape[1:3]
+        ran = None if ran is None else ran.unpacked(heads) if queries == 1 else ran
+        if ran is not None and ran.causal and ran.shape[2] == ran.shape[3] < self.key.shape[2]:
+            ran = replace(ran, key=self.key.detach(), value=self.value.detach())  # keys that lie ahead were cut off
+        if ran is None or tuple(ran.shape) != (batch, heads, queries, self.key.shape[2]):
             return None
         return replace(ran, output=self._shaped(output.detach()))
 
