@@ -1,7 +1,8 @@
 """The pass over tiles, in numba and in PyTorch, against loops in float64: every kind of call, and the laws."""
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -28,20 +29,15 @@ LOOSER = {
     "float16 with a mask",
     "scores of a hundred",
 }
-PASSES = {"numba": nullcontext, "torch": passes.pure}
+PASSES = {"torch": passes.pure} | ({"numba": nullcontext} if find_spec("numba") else {})
+FASTEST = list(PASSES)[-1]
 every_call = pytest.mark.parametrize("name", CALLS)
 every_pass = pytest.mark.parametrize("way", PASSES)
 quick = settings(max_examples=25, deadline=None, derandomize=True)
 
 
-def chosen_pass(way: str) -> AbstractContextManager[None]:
-    if way == "numba":
-        pytest.importorskip("numba")
-    return PASSES[way]()
-
-
-def tiled(one: Call, way: str = "numba", *beside: Any, ran: Ran | None = None) -> dict[str, Any]:
-    with chosen_pass(way):
+def tiled(one: Call, way: str = FASTEST, *beside: Any, ran: Ran | None = None) -> dict[str, Any]:
+    with PASSES[way]():
         return over_tiles([Statistics(), *beside], one.ran if ran is None else ran, one.places, {})
 
 
@@ -67,7 +63,7 @@ def test_weights_and_sums(name: str, lse: str, way: str) -> None:
     one = the(name)
     ran = one.ran if lse == "the kernel's" else one.hiding
     weights, counts = torch.zeros(one.ran.shape), torch.zeros(one.ran.shape[0], one.ran.shape[2])
-    with chosen_pass(way):
+    with PASSES[way]():
         for tile in sweep.sweep(ran, one.places, weights=True):
             if tile.given is None:
                 weights[tile.batch, :, tile.rows, tile.keys] = tile.weights
@@ -177,7 +173,7 @@ def test_an_evicted_first_key_weighs_nothing() -> None:
 
 def test_what_is_kept_beside_changes_nothing() -> None:
     one = the("shared keys")
-    alone, beside = tiled(one), tiled(one, "numba", TopK(3))
+    alone, beside = tiled(one), tiled(one, FASTEST, TopK(3))
     for name in AXES:
         torch.testing.assert_close(alone["statistics"][name], beside["statistics"][name], atol=2e-6, rtol=2e-6)
 
