@@ -28,7 +28,7 @@ from hf_attnviz.capturing.given import first_number, matrix, note_media, note_pr
 from hf_attnviz.capturing.pipeline import TextsRead
 from hf_attnviz.capturing.probe import Again, probed
 from hf_attnviz.capturing.registry import extract_of, stated
-from hf_attnviz.capturing.runs import Filled, Generated, Run, Side
+from hf_attnviz.capturing.runs import Filled, Generated, Pass, Run, Side
 from hf_attnviz.capturing.wrappers import uncompiled, untraced
 from hf_attnviz.errors import CaptureError
 
@@ -145,8 +145,10 @@ class Listener:
                 one.side = Side()  # the decoder's own hook says what it reads
             session.contexts.append(_context(session, self.model, args, kwargs))
             try:
-                output = following(*args, **kwargs)
+                with scope.at_rest():
+                    output = following(*args, **kwargs)
                 self._hear(session, self.model, output)
+                self._miss(session, one)
             finally:
                 session.leave(self.model)
                 session.current = outer
@@ -280,6 +282,19 @@ class Listener:
                 f"av.register_attention({name}, extract=…)"
             )
             self.recording.blame(session, module, problem)
+
+    def _miss(self, session: scope.Session, one: Pass) -> None:
+        """At rest only the interface was watched: whoever attended in the first pass must have done so again."""
+        if not session.run.rests:
+            return
+        now = {call.module for call in one.calls}
+        for call in session.run.first.calls:
+            if call.module not in now:
+                problem = CaptureError(
+                    f"it attended in the first pass and not in step {one.step}, where only transformers' interface was "
+                    "watched; run the steps one by one, each in a recording of its own"
+                )
+                self.recording.blame(session, self.model.get_submodule(call.module), problem)
 
     def _hear(self, session: scope.Session, module: nn.Module, output: Any) -> None:
         """Record what a user has registered for this call of a module, or what a probe reads of it."""

@@ -14,6 +14,7 @@ from hf_attnviz.capturing.scope import Context
 from hf_attnviz.errors import NotKeptError, listed
 from hf_attnviz.language import Text
 from hf_attnviz.reduced import Reduced
+from hf_attnviz.reducing.ran import Places
 from hf_attnviz.reducing.rows import KeptRows
 
 if TYPE_CHECKING:
@@ -211,6 +212,7 @@ class Pass:
     read: int = 0
     calls: list[AttentionCall] = field(default_factory=list)
     loops: "dict[Place, Loop]" = field(default_factory=dict)
+    places: dict[tuple[Any, ...], Places] = field(default_factory=dict)
     _blocks: dict[str, list[Context]] = field(default_factory=dict)
 
     @property
@@ -290,6 +292,7 @@ class Run:
         others: modules in which positions look at one another without a softmax over keys, and what they are.
         failed: the model itself raised an error; such a run has no traces.
         cache, filled: the cache that its last forward left, and how it left it.
+        by_functions: whether functions were called in it that attention is written by hand with.
     """
 
     number: int
@@ -306,6 +309,17 @@ class Run:
     done: bool = False
     cache: "weakref.ref[Any] | None" = None
     filled: "Filled | None" = None
+    by_functions: bool = False
+
+    @property
+    def rests(self) -> bool:
+        """Whether a whole forward has shown that all attention comes through the interface."""
+        return self.passes[-1].step > 0 and bool(self.first.calls) and not self.by_functions
+
+    @property
+    def first(self) -> Pass:
+        """The first forward of the target."""
+        return next(one for one in self.passes if one.step == 0)
 
     @property
     def calls(self) -> Sequence[AttentionCall]:

@@ -53,7 +53,8 @@ class Context:
 class Session:
     """A recording that listens in this thread: its run, the pass under way, and the modules being called.
 
-    ``upcoming`` holds the tokens and the mask that ``generate()`` has made ready for the next pass.
+    ``upcoming`` holds the tokens and the mask that ``generate()`` has made ready for the next pass. ``woke``: it began
+    while the observer of functions was at rest.
     """
 
     recording: "Recording"
@@ -61,6 +62,7 @@ class Session:
     depth: int = 0
     current: "Pass | None" = None
     upcoming: "tuple[torch.Tensor | None, torch.Tensor | None] | None" = None
+    woke: bool = False
     contexts: list[Context] = field(default_factory=list)
 
     def context(self, module: nn.Module) -> Context:
@@ -95,6 +97,7 @@ class _Thread(threading.local):
         self.sessions: list[Session] = []
         self.observer: AbstractContextManager[Any] | None = None
         self.deaf = 0
+        self.resting = False
         self.replaying = 0
         self.strangers: tuple[Recording, ...] | None = None
 
@@ -149,6 +152,9 @@ def begin(session: Session, observer: Callable[[], AbstractContextManager[Any]])
     if _thread.observer is None:
         _thread.observer = observer()
         _thread.observer.__enter__()
+    elif _thread.resting:
+        session.woke, _thread.resting = True, False
+        _thread.observer.__enter__()
     _thread.sessions.append(session)
 
 
@@ -157,10 +163,32 @@ def close(session: Session) -> object:
     if session in _thread.sessions:
         _thread.sessions.remove(session)
     observer = _thread.observer
+    if session.woke and observer is not None:
+        _thread.resting = True
+        observer.__exit__(None, None, None)
     if not _thread.sessions and observer is not None:
         _thread.observer = None
         observer.__exit__(None, None, None)
     return observer
+
+
+@contextmanager
+def at_rest() -> Iterator[None]:
+    """Inside, functions of torch are not looked at, which costs more than a small model's step of decoding.
+
+    Only where the run of every session has shown that its attention comes through transformers' interface alone.
+    """
+    modes = torch.overrides._get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    alone = bool(modes) and modes[-1] is _thread.observer and not _thread.resting
+    if not alone or not all(session.run.rests for session in _thread.sessions):
+        yield
+        return
+    _thread.resting = True
+    try:
+        with torch.overrides._pop_mode_temporarily():
+            yield
+    finally:
+        _thread.resting = False
 
 
 def listeners(module: nn.Module) -> list[Session]:

@@ -84,6 +84,18 @@ class Places:
         return bool((self.keys < 0).any())
 
     @cached_property
+    def apart(self) -> Tensor:
+        """How many places lie between each row and each column ``[batch, query, key]``; for calls that are small."""
+        return (self.queries[:, :, None] - self.keys[:, None]).abs().float()
+
+    def of(self, batch: int) -> "Places":
+        """Those of one sequence."""
+        one = slice(batch, batch + 1)
+        tokens = None if self.tokens is None else self.tokens[one]
+        queries, lengths, keys, counted = (t[one] for t in (self.queries, self.lengths, self.keys, self.counted))
+        return Places(queries, lengths, keys, counted, self.standing, tokens)
+
+    @cached_property
     def first(self) -> list[int]:
         """The column of each sequence's first place; -1 where a window has let go of it."""
         starts = self.keys == 0
