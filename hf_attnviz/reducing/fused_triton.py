@@ -11,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-from hf_attnviz.reducing.ran import Places, Ran
+from hf_attnviz.reducing.ran import LOWEST, Places, Ran
 from hf_attnviz.reducing.tile import Sums
 
 FEW: Final = 16  # rows: up to here, as in decoding, one product of all heads is quicker
@@ -22,7 +22,8 @@ _ANY: Final = ("heads", "group", "queries", "keys")  # no kernel of its own for 
 _LOG2E = tl.constexpr(1.4426950408889634)
 _LN2 = tl.constexpr(0.6931471805599453)
 _WHOLE = tl.constexpr(WHOLE)
-_NEVER = tl.constexpr(1e30)  # as far as -LOWEST of hf_attnviz.reducing.ran: a mask's "never", with its sign turned
+_NEVER = tl.constexpr(-LOWEST)
+_BEYOND = tl.constexpr(torch.finfo(torch.float32).max)  # a log-sum-exp beyond all scores: every weight is zero
 _LEAST = tl.constexpr(-125.5)  # e⁻⁸⁷ in base two: below it a weight is none, and 0 · −∞ would be no number
 
 
@@ -116,7 +117,7 @@ def _sum_tile(
 @triton.jit
 def _sums_over(
     bends, far, total, sink, start, stop, q, rows, parts, key, mask, scale, lse, stands, places, share, first, received,
-    queries, keys, size, key_row, key_part, mask_row, mask_column,
+    queries, keys, size, never, key_row, key_part, mask_row, mask_column,
     edge: tl.constexpr, masked: tl.constexpr, causal: tl.constexpr, part: tl.constexpr, wide: tl.constexpr,
     width: tl.constexpr,
 ):  # fmt: skip
@@ -125,7 +126,7 @@ def _sums_over(
         if masked:
             columns = begin + tl.arange(0, width)
             bias = _masking(mask, rows, columns, mask_row, mask_column, queries, keys)
-            if tl.max(tl.max(bias, 1), 0) > -_NEVER:
+            if tl.max(tl.max(bias, 1), 0) > never * _LOG2E:
                 bends, far, total, sink = _sum_tile(
                     bends, far, total, sink, begin, bias, q, rows, parts, key, scale, lse, stands, places, share,
                     first, received, keys, size, key_row, key_part, edge, masked, causal, part, wide, width,
@@ -140,13 +141,13 @@ def _sums_over(
 
 @triton.jit(do_not_specialize=_ANY)
 def lse_kernel(
-    query, key, mask, lse, scale, heads, group, queries, keys, size,
+    query, key, mask, lse, scale, never, heads, group, queries, keys, size,
     query_batch, query_head, query_row, query_part, key_batch, key_head, key_row, key_part,
     mask_batch, mask_head, mask_row, mask_column,
     masked: tl.constexpr, causal: tl.constexpr, wide: tl.constexpr,
     height: tl.constexpr, width: tl.constexpr, depth: tl.constexpr,
 ):  # fmt: skip
-    """The log-sum-exp of each row, for kernels that keep it to themselves; −∞ where a row looks at nothing."""
+    """The log-sum-exp of each row, for kernels that keep it to themselves; beyond all scores where it sees nothing."""
     block, both = tl.num_programs(0) - 1 - tl.program_id(0), tl.program_id(1)  # the longest rows first
     batch, head = (both // heads).to(tl.int64), (both % heads).to(tl.int64)
     rows, parts = block * height + tl.arange(0, height), tl.arange(0, depth)
@@ -165,13 +166,15 @@ def lse_kernel(
         top, total, clear, stop, q, rows, parts, key, mask, scale, queries, keys, size,
         key_row, key_part, mask_row, mask_column, True, masked, causal, wide, width,
     )  # fmt: skip
-    tl.store(lse + both.to(tl.int64) * queries + rows, (top + tl.log2(total)) * _LN2, mask=rows < queries)
+    found = tl.where(total > 0.0, (top + tl.log2(total)) * _LN2, -float("inf"))
+    found = tl.where(found > never, found, _BEYOND)
+    tl.store(lse + both.to(tl.int64) * queries + rows, found, mask=rows < queries)
 
 
 @triton.jit(do_not_specialize=_ANY)
 def sums_kernel(
     query, key, mask, lse, stands, places, counted, firsts, entropy, distance, sinks, mass, received,
-    scale, heads, group, queries, keys, size,
+    scale, never, heads, group, queries, keys, size,
     query_batch, query_head, query_row, query_part, key_batch, key_head, key_row, key_part,
     mask_batch, mask_head, mask_row, mask_column,
     masked: tl.constexpr, causal: tl.constexpr, part: tl.constexpr, wide: tl.constexpr,
@@ -198,12 +201,12 @@ def sums_kernel(
     total, sink = tl.zeros((height,), tl.float32), tl.zeros((height,), tl.float32)
     bends, far, total, sink = _sums_over(
         bends, far, total, sink, 0, clear, q, rows, parts, key, mask, scale, offset, own, places, share, first,
-        received, queries, keys, size, key_row, key_part, mask_row, mask_column,
+        received, queries, keys, size, never, key_row, key_part, mask_row, mask_column,
         False, masked, causal, part, wide, width,
     )  # fmt: skip
     bends, far, total, sink = _sums_over(
         bends, far, total, sink, clear, stop, q, rows, parts, key, mask, scale, offset, own, places, share, first,
-        received, queries, keys, size, key_row, key_part, mask_row, mask_column,
+        received, queries, keys, size, never, key_row, key_part, mask_row, mask_column,
         True, masked, causal, part, wide, width,
     )  # fmt: skip
     tl.store(entropy + row, tl.maximum(-bends * _LN2, 0.0), mask=there)
@@ -246,7 +249,7 @@ def fused(ran: Ran, places: Places, sums: Sums, knows: bool) -> None:
     key = ran.key.expand(batch, -1, -1, -1)
     mask = ran.query.new_empty(1).expand(1, 1, 1, 1) if ran.mask is None else ran.mask.expand(ran.shape)
     strides = (*ran.query.stride(), *key.stride(), *mask.stride())
-    last = (ran.scale * _LOG2E.value, heads, ran.group, queries, keys, size, *strides)
+    last = (ran.scale * _LOG2E.value, ran.never, heads, ran.group, queries, keys, size, *strides)
     stands, at, counted = (
         tensor.to(device, torch.float32).contiguous() for tensor in (places.queries, places.keys, places.counted)
     )

@@ -39,6 +39,12 @@ class Ran:
         return torch.Size((batch, heads, queries, self.key.shape[2]))
 
     @property
+    def never(self) -> float:
+        """What lies below it in the mask is "never": half precision has no numbers below :data:`LOWEST`."""
+        known = self.mask is not None and self.mask.is_floating_point()
+        return max(LOWEST, torch.finfo(self.mask.dtype).min / 2) if known and self.mask is not None else LOWEST
+
+    @property
     def group(self) -> int:
         """How many heads share a key-value head."""
         return self.query.shape[1] // self.key.shape[1]

@@ -15,6 +15,7 @@ LOOSE = 1e-4  # how far from one a row may sum: more than float32 makes of score
 _MOST = 2**24  # bytes of a tile that holds all heads
 _MOST_THERE = 2**28  # the same on an accelerator, whose work comes in larger pieces
 _EMPTY = torch.empty(0)
+_BEYOND = torch.finfo(torch.float32).max  # a log-sum-exp beyond all scores: every weight is zero
 
 
 def sweep(ran: Ran, places: Places, *, weights: bool) -> Iterator[Tile]:
@@ -53,7 +54,7 @@ def chosen(ran: Ran, places: Places, rows: Tensor) -> Tile:
         scores.masked_fill_(torch.arange(keys, device=rows.device) > rows[:, None], -torch.inf)
     weights = scores.softmax(-1)
     if ran.mask is not None:  # a row that looks at nothing comes out even, or as no number
-        weights.masked_fill_((scores.amax(-1, keepdim=True) < LOWEST), 0)
+        weights.masked_fill_(scores.amax(-1, keepdim=True) <= ran.never, 0)
     return Tile(weights, places, ran.shape, rows=rows.to(places.queries.device), causal=ran.causal or None)
 
 
@@ -128,16 +129,16 @@ def _visible(ran: Ran, places: Places, b: int, head: int | None, height: int) ->
             mask = ran.mask[b if len(ran.mask) > 1 else 0]
             mask = mask if head is None else mask[head if len(mask) > 1 else 0][None]
             part = mask if mask.shape[1] == 1 else mask[:, rows]
-            seen = (part.amax((0, 1)) > LOWEST).nonzero()
+            seen = (part.amax((0, 1)) > ran.never).nonzero()
             if not len(seen):
                 continue
             first, last = int(seen[0]), min(last, int(seen[-1]) + 1)
         yield rows, slice(first, last)
 
 
-def attending(lse: Tensor) -> Tensor:
+def attending(lse: Tensor, ran: Ran) -> Tensor:
     """Which rows look at anything, by their log-sum-exp."""
-    return lse.isfinite() & (lse > LOWEST) & (lse < -LOWEST)
+    return lse.isfinite() & (lse > ran.never) & (lse < -LOWEST)
 
 
 def _ready(ran: Ran) -> tuple[Ran, bool]:
@@ -146,12 +147,9 @@ def _ready(ran: Ran) -> tuple[Ran, bool]:
     Rows that look at nothing are given one beyond all scores: their weights are zero then.
     """
     if ran.lse is None:
-        return replace(ran, lse=ran.query.new_zeros(ran.shape[:3], dtype=torch.float32)), False
-    return replace(ran, lse=_beyond(ran.lse.float().contiguous())), True
-
-
-def _beyond(lse: Tensor) -> Tensor:
-    return torch.where(attending(lse), lse, torch.finfo(torch.float32).max)
+        return replace(ran, lse=torch.full(ran.shape[:3], _BEYOND, device=ran.query.device)), False
+    lse = ran.lse.float().contiguous()
+    return replace(ran, lse=torch.where(attending(lse, ran), lse, _BEYOND)), True
 
 
 def _check(ran: Ran, places: Places) -> None:
@@ -165,7 +163,7 @@ def _check(ran: Ran, places: Places) -> None:
         if ran.mask is not None and ran.mask.shape[3] > 1:
             mask = ran.mask[b if len(ran.mask) > 1 else 0]
             mask = mask if mask.shape[1] == 1 else mask[:, rows]
-            if float(mask[:, :, spare].amax()) <= LOWEST:
+            if float(mask[:, :, spare].amax()) <= ran.never:
                 continue
         elif ran.causal and int(spare.nonzero()[0]) > int(rows.nonzero()[-1]):
             continue  # what fills up the right end lies ahead of every row
@@ -180,7 +178,8 @@ def _lse_of(ran: Ran, scores: Tensor, b: int, h: int | slice, rows: slice, keys:
     if ran.causal:
         places = torch.arange(keys.start, keys.stop, device=full.device)
         full.masked_fill_(places > torch.arange(rows.start, rows.stop, device=full.device)[:, None], -torch.inf)
-    return _beyond(full.logsumexp(-1))
+    lse = full.logsumexp(-1)
+    return torch.where(attending(lse, ran), lse, _BEYOND)
 
 
 def _told(ran: Ran, places: Places, sums: Sums) -> Sums:
@@ -191,7 +190,7 @@ def _told(ran: Ran, places: Places, sums: Sums) -> Sums:
     """
     assert ran.lse is not None
     real = (places.queries >= 0).to(sums.mass.device)[:, None]
-    attends = real & attending(ran.lse)
+    attends = real & attending(ran.lse, ran)
     off = (sums.mass - 1).abs().masked_fill(~attends, 0)
     worst = float(off.amax()) if off.numel() else 0.0
     if not worst <= LOOSE:

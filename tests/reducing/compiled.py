@@ -15,7 +15,7 @@ from hf_attnviz.reducing import fused_triton
 
 POINTERS = {"query", "key", "mask"}
 FLOATS = {"lse", "stands", "places", "counted", "entropy", "distance", "sinks", "mass"}
-OTHERS = {"firsts": "*i32", "received": "*i64", "scale": "fp32"}
+OTHERS = {"firsts": "*i32", "received": "*i64", "scale": "fp32", "never": "fp32"}
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ class Case:
     shape: tuple[int, int, int, int, int, int]
     dtype: torch.dtype = torch.float32
     causal: bool = False
-    mask: str = ""  # "padded", "window", "alibi"
+    mask: str = ""  # "padded", "fp16", "window", "alibi"
     knows: bool = True  # whether the kernel gave its log-sum-exp
     every: bool = True  # whether sums take every row
 
@@ -29,6 +29,7 @@ CASES = {
     "padded, bfloat16, hidden": Case((2, 2, 1, 40, 40, 16), torch.bfloat16, mask="padded", knows=False),
     "window, hidden": Case((1, 2, 2, 70, 70, 16), mask="window", knows=False),
     "a bias for each head and key": Case((2, 2, 2, 33, 65, 24), torch.float16, mask="alibi"),
+    "a mask of float16, hidden": Case((2, 2, 1, 40, 40, 16), torch.float16, mask="fp16", knows=False),
     "small, some rows count": Case((2, 3, 3, 17, 17, 5), causal=True, every=False),
     "a cache, the last rows of many": Case((1, 2, 1, 20, 90, 32), torch.bfloat16, mask="window"),
     "causal, wide, hidden": Case((1, 2, 1, 35, 35, 200), torch.bfloat16, causal=True, knows=False),
@@ -41,7 +42,7 @@ def made(case: Case, seed: int = 0):
     generator = torch.Generator().manual_seed(seed)
     query = (2 * torch.randn(batch, queries, heads, size, generator=generator)).to(case.dtype).transpose(1, 2)
     key = torch.randn(batch, kv, keys, size, generator=generator).to(case.dtype)
-    start = torch.arange(batch) * 9 if case.mask == "padded" else torch.zeros(batch, dtype=torch.long)
+    start = torch.arange(batch) * 9 if case.mask in ("padded", "fp16") else torch.zeros(batch, dtype=torch.long)
     at = torch.arange(keys) - start[:, None]
     at = torch.where(at < 0, -1, at)
     stands = at[:, keys - queries :] if queries <= keys else at
@@ -65,6 +66,8 @@ def _mask(case, at, stands, generator):
     seen = (at[:, None] >= 0) & (at[:, None] <= stands[:, :, None])
     if case.mask == "padded":
         return torch.zeros(seen.shape).masked_fill(~seen, -torch.inf).to(case.dtype)[:, None]
+    if case.mask == "fp16":
+        return torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float16).min).half()[:, None]
     if case.mask == "alibi":
         return torch.randn(1, case.shape[1], 1, at.shape[1], generator=generator).to(case.dtype)
     seen = seen & (at[:, None] > stands[:, :, None] - 20)
