@@ -160,7 +160,8 @@ class _Call:
         queries = (max(len(self.query), len(self.key)), *self.query.shape[1:3])
         if ran is None or tuple(ran.shape) != (*queries, self.key.shape[2]):
             return None
-        return replace(ran, output=self._shaped(output.detach()))
+        shaped = self._shaped(output.detach())
+        return replace(ran, output=shaped, value=ran.value[..., : shaped.shape[-1]])  # some kernels are given padding
 
     def _replaced(self, eager: AttentionFunction, query: torch.Tensor) -> tuple[Result, Result]:
         """The eager function's output, its weights watched, with whatever else the kernel returns; and the kernel's."""
