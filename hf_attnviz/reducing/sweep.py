@@ -41,10 +41,10 @@ def sweep(ran: Ran, places: Places, *, weights: bool) -> Iterator[Tile]:
 
 
 def chosen(ran: Ran, places: Places, rows: Tensor) -> Tile:
-    """The tile of some rows ``[row]`` over all keys, of the whole batch."""
+    """The tile of some rows ``[row]``, told where places stand, over all keys, of the whole batch."""
     batch, heads, _, keys = ran.shape
     kv = ran.key.shape[1]
-    rows = rows.to(ran.query.device)
+    kept, rows = rows, rows.to(ran.query.device)
     query = exact(ran.query[:, :, rows])
     grouped = query.reshape(batch, kv, -1, query.shape[-1]) @ exact(ran.key).mT
     scores = grouped.view(batch, heads, len(rows), keys).float().mul_(ran.scale)
@@ -55,7 +55,7 @@ def chosen(ran: Ran, places: Places, rows: Tensor) -> Tile:
     weights = scores.softmax(-1)
     if ran.mask is not None:  # a row that looks at nothing comes out even, or as no number
         weights.masked_fill_(scores.amax(-1, keepdim=True) <= ran.never, 0)
-    return Tile(weights, places, ran.shape, rows=rows.to(places.queries.device), causal=ran.causal or None)
+    return Tile(weights, places, ran.shape, rows=kept, causal=ran.causal or None)
 
 
 def _heads(ran: Ran, places: Places, sums: Sums, knows: bool) -> Iterator[Tile]:
