@@ -1,12 +1,22 @@
 """Where the rows and the key columns of a call stand in their sequences."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from hf_attnviz.capturing.runs import Pass, Run, Side
 from hf_attnviz.errors import CaptureError
 from hf_attnviz.reducing.ran import Places
+
+
+def places_of_steps(run: Run, steps: Sequence[Pass], kind: str, shape: Sequence[int]) -> Places:
+    """Where everything stands in one row each of consecutive forwards, the last of which sees all the keys."""
+    first, last = steps[0], steps[-1].side
+    read = last.past + (last.new or 0)
+    side = replace(last, past=read - len(steps), new=len(steps))
+    found = _places(run, first, side, kind, shape, 0)
+    return replace(found, lengths=torch.where(found.queries < 0, 0, found.queries + 1))
 
 
 def places_of(run: Run, one: Pass, side: Side, kind: str, shape: Sequence[int], turns: int = 0) -> Places:
@@ -27,7 +37,7 @@ def places_of(run: Run, one: Pass, side: Side, kind: str, shape: Sequence[int], 
 def _places(run: Run, one: Pass, side: Side, kind: str, shape: Sequence[int], turns: int) -> Places:
     batch, rows, keys = shape[0], shape[-2], shape[-1]
     queries, lengths = side.positions(batch, rows)
-    queries, lengths = queries + turns, lengths + turns
+    queries, lengths = queries + turns, (lengths + turns)[:, None].expand_as(queries)
     told = rows == side.new
     read = run.source if kind == "cross" else side if told else Side()
     at = columns(read, one, batch, keys)

@@ -35,6 +35,8 @@ class AttentionCall:
         index: which map of this module.
         step: 0 for a plain pass or the prompt, then one for each further forward of the run; beside an RNN, the turn of
             the decoder's loop.
+        steps: how many forwards it joins, of which ``step`` was the first: without maps, many steps of decoding are one
+            call.
         implementation: the backend that ran.
         grade, way, masked_rows: the grade of the proof (``"stated"``: none, a user's own statement), how the weights
             were obtained, and how many rows could attend to nothing and were left out of it.
@@ -64,6 +66,7 @@ class AttentionCall:
     shape: tuple[int, ...] = ()
     positions: torch.Tensor = field(default_factory=lambda: torch.empty(0, 0), repr=False)
     looks_back: bool | None = None
+    steps: int = 1
 
     @property
     def statistics(self) -> Reduced:

@@ -17,6 +17,7 @@ from torch import nn
 
 if TYPE_CHECKING:
     from hf_attnviz.capturing.blocks import Block, ReadAtTheEnd
+    from hf_attnviz.capturing.decoding import Lane, Lanes
     from hf_attnviz.capturing.probe import Again
     from hf_attnviz.capturing.recording import Recording
     from hf_attnviz.capturing.runs import Pass, Run
@@ -54,7 +55,8 @@ class Session:
     """A recording that listens in this thread: its run, the pass under way, and the modules being called.
 
     ``upcoming`` holds the tokens and the mask that ``generate()`` has made ready for the next pass. ``woke``: it began
-    while the observer of functions was at rest.
+    while the observer of functions was at rest. ``lanes``: what steps of decoding have left behind, and whether the
+    pass under way is such a step (``striding``).
     """
 
     recording: "Recording"
@@ -63,6 +65,9 @@ class Session:
     current: "Pass | None" = None
     upcoming: "tuple[torch.Tensor | None, torch.Tensor | None] | None" = None
     woke: bool = False
+    lanes: "Lanes | None" = None
+    striding: bool = False
+    cache: Any = None
     contexts: list[Context] = field(default_factory=list)
 
     def context(self, module: nn.Module) -> Context:
@@ -189,6 +194,14 @@ def at_rest() -> Iterator[None]:
             yield
     finally:
         _thread.resting = False
+
+
+def lane(module: nn.Module) -> "Lane | None":
+    """Where a module leaves its row behind in the step of decoding that is under way; None: it is kept at once."""
+    if len(_thread.sessions) != 1 or _thread.deaf or not _thread.sessions[0].striding:
+        return None
+    lanes = _thread.sessions[0].lanes
+    return None if lanes is None else lanes.lanes.get(id(module))
 
 
 def listeners(module: nn.Module) -> list[Session]:

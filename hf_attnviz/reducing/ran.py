@@ -69,7 +69,7 @@ class Places:
 
     Attributes:
         queries: ``[batch, query]``, the place of each row; -1 for padding.
-        lengths: ``[batch]``, how long each sequence is after this call.
+        lengths: ``[batch, query]``, how long each sequence was after the forward pass in which a row ran.
         keys: ``[batch, key]``, the place of each column; -1 for padding and for what a cache has not filled yet.
         counted: ``[batch, query]``, the rows that sums over rows count: no padding, and each row once, even where a
             later pass reads it again.
