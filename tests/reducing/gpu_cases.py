@@ -48,7 +48,8 @@ def made(case: Case, seed: int = 0):
     stands = at[:, keys - queries :] if queries <= keys else at
     mask = _mask(case, at, stands, generator)
     counted = stands >= 0 if case.every else (stands >= 0) & (torch.arange(queries) >= 5)
-    places = Places(stands, torch.full((batch,), keys) - start, at, counted)
+    lengths = (keys - start)[:, None].expand(batch, queries)
+    places = Places(stands, lengths, at, counted)
     scale = 0.9 * size**-0.5
     lse = _lse(query, key, scale, mask, case.causal) if case.knows else None
     ran = Ran(query, key, key, query.transpose(1, 2), scale, mask, case.causal, lse)
