@@ -126,7 +126,10 @@ class Reduced:
         alone = isinstance(places, int)
         if held and alone:
             raise ArgumentError(f"{listed(held)}: places of the axis {axis!r} say nothing without it; give a list")
-        wanted = torch.as_tensor([places] if alone else places, dtype=torch.long)
+        given = [places] if isinstance(places, int) else places
+        wanted = (
+            given.long() if isinstance(given, torch.Tensor) else torch.tensor(given, dtype=torch.long, device="cpu")
+        )
         values = dict(self.values)
         for name, value in self.values.items():
             if axis in self.axes[name]:

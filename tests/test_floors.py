@@ -38,6 +38,7 @@ ONLY_IN = {  # an outside package -> the only places that may know it
         "hf_attnviz/capturing",
         "hf_attnviz/zoo",
         "apps/compare_with_peers.py",
+        "apps/measure_gpu.py",
     },
     "nnsight": {"hf_attnviz/benchmarking/peers.py", "apps/compare_with_peers.py"},
     "transformer_lens": {"hf_attnviz/benchmarking/peers.py", "apps/compare_with_peers.py"},

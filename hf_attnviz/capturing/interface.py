@@ -171,7 +171,8 @@ class _Call:
             ran = replace(ran, key=self.key.detach(), value=self.value.detach())
         if tuple(ran.shape) != (max(len(self.query), len(self.key)), heads, queries, keys):
             return None
-        return replace(ran, output=self._shaped(output.detach()))
+        shaped = self._shaped(output.detach())
+        return replace(ran, output=shaped, value=ran.value[..., : shaped.shape[-1]])  # some kernels are given padding
 
     def _replaced(self, eager: AttentionFunction, query: torch.Tensor) -> tuple[Result, Result]:
         """The eager function's output, its weights watched, with whatever else the kernel returns; and the kernel's."""

@@ -43,7 +43,7 @@ def _places(run: Run, one: Pass, side: Side, kind: str, shape: Sequence[int], tu
     at = columns(read, one, batch, keys)
     counted, before = queries >= 0, one.read if told else 0
     if before > side.past:  # without a cache every pass reads all over again
-        counted = counted & (torch.arange(side.past, side.past + rows) >= before)
+        counted = counted & (torch.arange(side.past, side.past + rows, device=queries.device) >= before)
     return Places(queries, lengths, at, counted, kind == "self")
 
 
@@ -55,7 +55,7 @@ def columns(read: Side, one: Pass, batch: int, keys: int) -> torch.Tensor:
     length = keys if read.new is None or not read.cached else read.past + read.new
     real = _rows_of(read.mask, one, batch)
     if real is None or real.shape[1] < length or (length == keys != real.shape[1] and not read.cached):
-        real = torch.ones(batch, length, dtype=torch.bool)
+        real = torch.ones(batch, length, dtype=torch.bool, device="cpu")
     real = real[:, :length].bool().cpu()
     places = torch.where(real, real.cumsum(1) - 1, -1)
     return torch.nn.functional.pad(places, (0, max(0, keys - length)), value=-1)[:, -keys:]

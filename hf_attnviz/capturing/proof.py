@@ -113,7 +113,7 @@ def prove_rows(ran: Ran, places: Places) -> Proved:
         NotUnderstoodError: they are not what the kernel mixed.
     """
     queries = ran.shape[2]
-    rows = torch.linspace(0, queries - 1, min(_SAMPLED, queries)).round().long()
+    rows = torch.linspace(0, queries - 1, min(_SAMPLED, queries), device=places.queries.device).round().long()
     tile = chosen(ran, places, rows)
     real = (places.queries[:, None, rows] >= 0).to(tile.weights.device)
     attends = real & (tile.weights.amax(-1) > 0)
@@ -185,7 +185,8 @@ def identity_weights(kernel: Kernel, value: torch.Tensor) -> torch.Tensor:
     for start in range(0, keys, size):
         width = min(size, keys - start)
         block = torch.zeros_like(value, memory_format=torch.contiguous_format)
-        block[..., torch.arange(start, start + width), torch.arange(width)] = 1
+        here = torch.arange(width, device=value.device)
+        block[..., start + here, here] = 1
         columns.append(kernel(block)[..., :width])
     return torch.cat(columns, dim=-1).transpose(1, 2)
 

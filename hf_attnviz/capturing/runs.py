@@ -185,10 +185,11 @@ class Side:
     def positions(self, batch: int, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The place of each row in its own sequence ``[batch, rows]`` (-1: padding), and each sequence's length."""
         if rows != self.new:  # patches, latents, windows: no position of the sequence that was read
-            return torch.arange(rows).expand(batch, -1), torch.full((batch,), rows)
+            return torch.arange(rows, device="cpu").expand(batch, -1), torch.full((batch,), rows, device="cpu")
         read = self.past + rows
         if self.mask is None or self.mask.shape[0] != batch or self.mask.shape[1] < read:
-            return torch.arange(self.past, read).expand(batch, -1), torch.full((batch,), read)
+            at = torch.arange(self.past, read, device="cpu")
+            return at.expand(batch, -1), torch.full((batch,), read, device="cpu")
         real = self.mask[:, :read].bool().cpu()
         return torch.where(real, real.cumsum(1) - 1, -1)[:, self.past :], real.sum(1)
 

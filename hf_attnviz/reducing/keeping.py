@@ -1,4 +1,7 @@
-"""What reducers keep of one call: over tiles of a kernel's call, or over weights that stand in memory anyway."""
+"""What reducers keep of one call: over tiles of a kernel's call, or over weights that stand in memory anyway.
+
+What is kept stays on the device where the model ran; where rows and columns stand (``Places``) is known on the CPU.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -63,18 +63,18 @@ class Ran:
         query, lse = self.query.reshape(batch, heads, 1, -1), self.lse.reshape(batch, heads, 1)
         return replace(self, query=query, lse=lse, mask=mask)
 
-    def masking(self, batch: int, head: int, rows: slice | Tensor, keys: slice) -> Tensor | None:
-        """The mask over some rows and keys ``[row, key]``, in float32 or as it is; None without one."""
+    def masking(self, batch: int, head: int | slice, rows: slice | Tensor, keys: slice) -> Tensor | None:
+        """The mask over some rows and keys ``[row, key]``, or ``[head or 1, row, key]`` of several; or None."""
         if self.mask is None:
             return None
         batches, heads, queries, width = self.mask.shape
-        one = self.mask[batch if batches > 1 else 0, head if heads > 1 else 0]
-        one = one[rows] if queries > 1 else one.expand(_count(rows, self.shape[2]), -1)
-        return one[:, keys] if width > 1 else one.expand(-1, len(range(*keys.indices(self.shape[3]))))
+        one = self.mask[batch if batches > 1 else 0, head if heads > 1 or isinstance(head, slice) else 0]
+        one = one[..., rows, :] if queries > 1 else one.expand(*one.shape[:-2], _count(rows, self.shape[2]), -1)
+        return one[..., keys] if width > 1 else one.expand(*one.shape[:-1], _count(keys, self.shape[3]))
 
 
-def _count(rows: slice | Tensor, queries: int) -> int:
-    return len(range(*rows.indices(queries))) if isinstance(rows, slice) else len(rows)
+def _count(chosen: slice | Tensor, of: int) -> int:
+    return len(range(*chosen.indices(of))) if isinstance(chosen, slice) else len(chosen)
 
 
 @dataclass(frozen=True, eq=False)

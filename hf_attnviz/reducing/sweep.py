@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hf_attnviz.errors import NotUnderstoodError
-from hf_attnviz.reducing.passes import pass_over
+from hf_attnviz.reducing.passes import at_once, exact, pass_over
 from hf_attnviz.reducing.ran import LOWEST, Places, Ran
 from hf_attnviz.reducing.tile import ROWS, Sums, Tile
 
@@ -17,6 +17,7 @@ from hf_attnviz.reducing.tile import ROWS, Sums, Tile
 LOOSE, _LARGE, _HUGE = 1e-4, 100.0, 2000.0
 _MOST = 2**24  # bytes of a tile that holds all heads
 _NOTHING = 1e-20  # what a row sums to whose every weight is as good as zero
+_MOST_THERE = 2**28  # the same on an accelerator, whose work comes in larger pieces
 _EMPTY = torch.empty(0)
 _BEYOND = torch.finfo(torch.float32).max  # a log-sum-exp beyond all scores: every weight is zero
 
@@ -33,18 +34,24 @@ def sweep(ran: Ran, places: Places, *, weights: bool) -> Iterator[Tile]:
     _check(ran, places)
     ran, knows = _ready(ran)
     sums = Sums.empty(ran.shape, ran.query.device)
-    yield from _blocks(ran, places, sums, knows) if weights else _heads(ran, places, sums, knows)
+    away = ran.query.device.type != "cpu"
+    if weights:
+        yield from _blocks(ran, places, sums, knows, write=True, together=away)
+    elif not at_once(ran, places, sums, knows):
+        each = _blocks(ran, places, sums, knows, write=False, together=True) if away else None
+        for _ in each or _heads(ran, places, sums, knows):
+            pass  # nobody asked for weights
     yield Tile(_EMPTY, places, ran.shape, given=_told(ran, places, sums), causal=ran.causal or None)
 
 
 def chosen(ran: Ran, places: Places, rows: Tensor) -> Tile:
-    """The tile of some rows ``[row]`` over all keys, of the whole batch."""
+    """The tile of some rows ``[row]``, told where places stand, over all keys, of the whole batch."""
     batch, heads, _, keys = ran.shape
     kv = ran.key.shape[1]
-    rows = rows.to(ran.query.device)
-    query = ran.query[:, :, rows].float() * ran.scale
-    grouped = query.reshape(batch, kv, -1, query.shape[-1]) @ ran.key.float().mT
-    scores = grouped.view(batch, heads, len(rows), keys)
+    kept, rows = rows, rows.to(ran.query.device)
+    query = exact(ran.query[:, :, rows])
+    grouped = query.reshape(batch, kv, -1, query.shape[-1]) @ exact(ran.key).mT
+    scores = grouped.view(batch, heads, len(rows), keys).float().mul_(ran.scale)
     if ran.mask is not None:
         scores += ran.mask if ran.mask.shape[2] == 1 else ran.mask[:, :, rows]
     if ran.causal:
@@ -52,7 +59,7 @@ def chosen(ran: Ran, places: Places, rows: Tensor) -> Tile:
     weights = scores.softmax(-1)
     if ran.mask is not None:  # a row that looks at nothing comes out even, or as no number
         weights.masked_fill_(scores.amax(-1, keepdim=True) <= ran.never, 0)
-    return Tile(weights, places, ran.shape, rows=rows.to(places.queries.device), causal=ran.causal or None)
+    return Tile(weights, places, ran.shape, rows=kept, causal=ran.causal or None)
 
 
 def _heads(ran: Ran, places: Places, sums: Sums, knows: bool) -> Iterator[Tile]:
@@ -74,25 +81,40 @@ def _heads(ran: Ran, places: Places, sums: Sums, knows: bool) -> Iterator[Tile]:
     yield from ()
 
 
-def _blocks(ran: Ran, places: Places, sums: Sums, knows: bool) -> Iterator[Tile]:
-    """Tiles of all heads together, with their weights."""
+def _blocks(
+    ran: Ran, places: Places, sums: Sums, knows: bool, *, write: bool, together: bool = False
+) -> Iterator[Tile]:
+    """Tiles of all heads, with their weights where those are asked for.
+
+    together: whether the heads of a tile are worked on at once, as suits an accelerator, and not one after another.
+    """
     batch, heads, queries, keys = ran.shape
-    score, lse = pass_over(ran, places, sums, write=True), ran.lse
+    score, lse = pass_over(ran, places, sums, write=write), ran.lse
     assert lse is not None
-    height = max(16, min(ROWS, _MOST // (4 * heads * keys) // 16 * 16))
+    height = max(16, min(ROWS, (_MOST_THERE if together else _MOST) // (4 * heads * keys) // 16 * 16))
     buffer = ran.query.new_empty(heads * min(height, queries) * keys, dtype=torch.float32)
     one_mask = ran.mask is None or ran.mask.shape[1] == 1
+    parts: list[int | slice] = [slice(0, heads)] if together else list(range(heads))
     for b in range(batch):
-        query, key = ran.query[b].float(), ran.key[b].float().mT
+        query, key = exact(ran.query[b]), exact(ran.key[b]).mT
         for rows, seen in _visible(ran, places, b, 0 if one_mask else None, height):
             count, width = rows.stop - rows.start, seen.stop - seen.start
             weights = buffer[: heads * count * width].view(heads, count, width)
-            for h in range(heads):
-                torch.mm(query[h, rows], key[h // ran.group, :, seen], out=weights[h])
+            for h in parts:
+                _raw(query[h, rows], key[..., seen], h, ran.group, weights[h])
                 if not knows:
                     lse[b, h, rows] = _lse_of(ran, weights[h], b, h, rows, seen)
                 score(weights[h], b, h, rows, seen)
             yield Tile(weights[None], places, ran.shape, slice(b, b + 1), rows, seen, causal=ran.causal or None)
+
+
+def _raw(query: Tensor, key: Tensor, head: int | slice, group: int, scores: Tensor) -> None:
+    """Raw scores of one head ``[row, key]``, or of all at once ``[head, row, key]``."""
+    if isinstance(head, int):
+        torch.mm(query, key[head // group], out=scores)
+        return
+    found = query.reshape(key.shape[0], -1, query.shape[-1]) @ key
+    scores.copy_(found.view(scores.shape))
 
 
 def _visible(ran: Ran, places: Places, b: int, head: int | None, height: int) -> Iterator[tuple[slice, slice]]:
@@ -152,8 +174,8 @@ def _check(ran: Ran, places: Places) -> None:
         raise NotUnderstoodError("rows look at keys that are padding")
 
 
-def _lse_of(ran: Ran, scores: Tensor, b: int, h: int, rows: slice, keys: slice) -> Tensor:
-    """The log-sum-exp of a tile's rows, which the kernel kept to itself."""
+def _lse_of(ran: Ran, scores: Tensor, b: int, h: int | slice, rows: slice, keys: slice) -> Tensor:
+    """The log-sum-exp of a tile's rows, which the kernel kept to itself; beyond all scores where they see nothing."""
     full = scores * ran.scale
     mask = ran.masking(b, h, rows, keys)
     full = full if mask is None else full.add_(mask)
