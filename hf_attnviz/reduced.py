@@ -11,7 +11,20 @@ from hf_attnviz.axes import BATCH, KEY, NAMES, QUERY
 from hf_attnviz.errors import ArgumentError, ShapeError, UnknownNameError, UnknownValueError, listed
 from hf_attnviz.storage import typed
 
-_OWN: Final = ("values", "axes", "holds", "names", "sizes", "nbytes", "at", "to", "described", "tensors", "restored")
+_OWN: Final = (
+    "values",
+    "axes",
+    "holds",
+    "about",
+    "names",
+    "sizes",
+    "nbytes",
+    "at",
+    "to",
+    "described",
+    "tensors",
+    "restored",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +39,17 @@ class Reduced:
             of a map has none.
         holds: for a value whose numbers are places: of which axis (``"key"`` for the keys with the largest weights);
             -1 there is no place.
+        about: what must be known to read them: the arguments of the reducer, and under the name of an axis the names of
+            its places.
     """
 
     values: Mapping[str, torch.Tensor]
     axes: Mapping[str, tuple[str, ...]]
     holds: Mapping[str, str] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("values", "axes", "holds"):
+        for name in ("values", "axes", "holds", "about"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         _check_names(self)
         sizes: dict[str, tuple[int, str]] = {}
@@ -47,9 +63,17 @@ class Reduced:
                     raise ShapeError(
                         f"expected one size of the axis {axis!r}, got {known} in {first!r} and {size} in {name!r}"
                     )
+        for axis, (size, _) in sizes.items():
+            if len(self.about.get(axis, range(size))) != size:
+                raise ShapeError(f"expected {size} names for the axis {axis!r}, got {len(self.about[axis])}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Reduced, (dict(self.values), dict(self.axes), dict(self.holds))  # a read-only view cannot be copied
+        return Reduced, (
+            dict(self.values),
+            dict(self.axes),
+            dict(self.holds),
+            dict(self.about),
+        )  # a read-only view cannot be copied
 
     def __getattr__(self, name: str) -> torch.Tensor:
         if name.startswith("_"):
@@ -123,7 +147,11 @@ class Reduced:
                 values[name] = cut.squeeze(place) if alone else cut
         values |= {name: _moved(values[name], wanted) for name in held}
         axes = {name: tuple(one for one in of if one != axis or not alone) for name, of in self.axes.items()}
-        return Reduced(values, axes, self.holds)
+        named = (
+            {} if axis not in self.about or alone else {axis: [self.about[axis][place] for place in wanted.tolist()]}
+        )
+        about = {name: value for name, value in self.about.items() if name != axis} | named
+        return Reduced(values, axes, self.holds, about)
 
     def cut(self, queries: Sequence[int], keys: Sequence[int] | None, before: int = 0) -> "Reduced":
         """What was made of one sequence of a call, with these rows and columns only (None: all columns).
@@ -145,15 +173,17 @@ class Reduced:
                 values[name] = torch.nn.functional.pad(value, (0, 0) * behind + (before, after))
             if self.holds.get(name) == KEY:
                 values[name] = torch.where(value < 0, value, value + before)
-        return Reduced(values, self.axes, self.holds)
+        return Reduced(values, self.axes, self.holds, self.about)
 
     def to(self, device: torch.device | str) -> "Reduced":
         """The same on another device."""
-        return Reduced({name: value.to(device) for name, value in self.values.items()}, self.axes, self.holds)
+        values = {name: value.to(device) for name, value in self.values.items()}
+        return Reduced(values, self.axes, self.holds, self.about)
 
     def described(self) -> dict[str, Any]:
         """What a file says of it, beside its tensors."""
-        return {"axes": {name: self.axes[name] for name in self}, "holds": dict(self.holds)}
+        axes = {name: self.axes[name] for name in self}
+        return {"axes": axes, "holds": dict(self.holds), "about": dict(self.about)}
 
     def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
         """The tensors by name, for a file."""
@@ -164,7 +194,8 @@ class Reduced:
         """What :meth:`described` and :meth:`tensors` told."""
         axes = {name: typed(of, str, each=True) for name, of in typed(about["axes"], dict).items()}
         holds = {name: typed(axis, str) for name, axis in typed(about["holds"], dict).items()}
-        return cls({name: tensors[f"{prefix}.{name}"] for name in axes}, axes, holds)
+        values = {name: tensors[f"{prefix}.{name}"] for name in axes}
+        return cls(values, axes, holds, typed(about.get("about", {}), dict))
 
 
 def joined(parts: Sequence[Reduced], keys: int) -> Reduced:
@@ -181,7 +212,7 @@ def joined(parts: Sequence[Reduced], keys: int) -> Reduced:
     for name, axes in first.axes.items():
         each = [one[name] for one in wide]
         values[name] = torch.cat(each, axes.index(QUERY)) if QUERY in axes else torch.stack(each).sum(0)
-    return Reduced(values, first.axes, first.holds)
+    return Reduced(values, first.axes, first.holds, first.about)
 
 
 def _check_names(one: Reduced) -> None:

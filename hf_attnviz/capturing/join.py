@@ -74,6 +74,8 @@ class _Sequence(Reading):
         joined: dict[tuple[str, int, str, int], list[Part]] = {}
         for one in [one for one in self.run.passes if one.step < 0] + list(self.passes):
             for call in one.calls:
+                if not call.kept and call.layout == LAYOUT:
+                    continue  # nothing that was asked for can be made of it
                 joined.setdefault((call.module, call.index, call.kind, call.layer), []).append((one, call))
         maps = [found for parts in joined.values() for found in self._maps(parts)]
         order = list(dict.fromkeys(m.group for m in maps))

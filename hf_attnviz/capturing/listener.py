@@ -174,6 +174,7 @@ class Listener:
         setting = settings(self.model, args, kwargs)
         with self._session(compiles=setting("compile_config") is not None) as session:
             note_prompt(self.model, session, args, kwargs)
+            session.run.beams = int(setting("num_beams") or 1)
             output = following(*args, **kwargs)
             sequences = output if isinstance(output, torch.Tensor) else getattr(output, "sequences", None)
             if isinstance(sequences, torch.Tensor) and sequences.dim() == 2:

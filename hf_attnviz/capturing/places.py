@@ -27,7 +27,15 @@ def places_of(run: Run, one: Pass, side: Side, kind: str, shape: Sequence[int], 
     counted, before = queries >= 0, one.read if told else 0
     if before > side.past:  # without a cache every pass reads all over again
         counted = counted & (torch.arange(side.past, side.past + rows) >= before)
-    return Places(queries, lengths, at, counted, kind == "self")
+    whole = not told or turns > 0 or side is not one.side or one.step < 0
+    prompt = None if whole else torch.minimum(side.real(batch, min(_prompt(run, one), side.past + rows)), lengths)
+    return Places(queries, lengths, at, counted, kind == "self", prompt=prompt)
+
+
+def _prompt(run: Run, one: Pass) -> int:
+    if one.prompt is None:
+        one.prompt = run.prompt
+    return one.prompt
 
 
 def columns(read: Side, one: Pass, batch: int, keys: int) -> torch.Tensor:

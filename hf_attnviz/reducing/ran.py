@@ -69,6 +69,8 @@ class Places:
             later pass reads it again.
         standing: whether rows stand on keys; in cross-attention they do not.
         tokens: ``[batch, key]`` ids of what stands at the columns; None where that is not known.
+        prompt: ``[batch]``, how many places of each sequence are of its prompt, as far as it is read by this call; all
+            of them where nothing is generated.
     """
 
     queries: Tensor
@@ -77,6 +79,12 @@ class Places:
     counted: Tensor
     standing: bool = True
     tokens: Tensor | None = None
+    prompt: Tensor | None = None
+
+    @property
+    def prompts(self) -> Tensor:
+        """``prompt``, or all places."""
+        return self.lengths if self.prompt is None else self.prompt
 
     @cached_property
     def padded(self) -> bool:

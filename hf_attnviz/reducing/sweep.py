@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch import Tensor
 from hf_attnviz.errors import NotUnderstoodError
 from hf_attnviz.reducing.passes import pass_over
 from hf_attnviz.reducing.ran import LOWEST, Places, Ran
-from hf_attnviz.reducing.tile import ROWS, Sums, Tile
+from hf_attnviz.reducing.tile import ROWS, Sums, Tile, spanned
 
 LOOSE = 1e-4  # how far from one a row may sum: more than float32 makes of scores in the hundreds
 _MOST = 2**24  # bytes of a tile that holds all heads
@@ -87,7 +88,23 @@ def _blocks(ran: Ran, places: Places, sums: Sums, knows: bool) -> Iterator[Tile]
                 if not knows:
                     lse[b, h, rows] = _lse_of(ran, weights[h], b, h, rows, seen)
                 score(weights[h], b, h, rows, seen)
-            yield Tile(weights[None], places, ran.shape, slice(b, b + 1), rows, seen, causal=ran.causal or None)
+            told = partial(_spans, ran, b, rows, seen)
+            one = slice(b, b + 1)
+            yield Tile(weights[None], places, ran.shape, one, rows, seen, causal=ran.causal or None, told=told)
+
+
+def _spans(ran: Ran, b: int, rows: slice, keys: slice) -> Tensor:
+    """What :attr:`Tile.spans` says of a tile, read off the mask: some head may look there."""
+    stand = torch.arange(rows.start, rows.stop, device=ran.query.device)
+    if ran.mask is None or ran.mask.shape[3] == 1:
+        last = stand.clamp(max=keys.stop - 1) if ran.causal else torch.full_like(stand, keys.stop - 1)
+        return torch.stack([torch.full_like(stand, keys.start), last], -1)[None]
+    mask = ran.mask[b if len(ran.mask) > 1 else 0]
+    part = mask[:, :, keys] if mask.shape[1] == 1 else mask[:, rows, keys]
+    allowed = (part > LOWEST).any(0).expand(len(stand), -1)
+    if ran.causal:
+        allowed = allowed & (torch.arange(keys.start, keys.stop, device=stand.device) <= stand[:, None])
+    return spanned(allowed[None], keys.start)
 
 
 def _visible(ran: Ran, places: Places, b: int, head: int | None, height: int) -> Iterator[tuple[slice, slice]]:
