@@ -11,20 +11,8 @@ from hf_attnviz.axes import BATCH, KEY, NAMES, QUERY
 from hf_attnviz.errors import ArgumentError, ShapeError, UnknownNameError, UnknownValueError, listed
 from hf_attnviz.storage import typed
 
-_OWN: Final = (
-    "values",
-    "axes",
-    "holds",
-    "about",
-    "names",
-    "sizes",
-    "nbytes",
-    "at",
-    "to",
-    "described",
-    "tensors",
-    "restored",
-)
+_FIELDS: Final = ("values", "axes", "holds", "about")
+_OWN: Final = (*_FIELDS, "names", "sizes", "nbytes", "at", "to", "described", "tensors", "restored")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +37,7 @@ class Reduced:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("values", "axes", "holds", "about"):
+        for name in _FIELDS:
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         _check_names(self)
         sizes: dict[str, tuple[int, str]] = {}

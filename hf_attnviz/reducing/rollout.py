@@ -19,10 +19,8 @@ from hf_attnviz.reducing.carried import Carried, Luggage
 from hf_attnviz.reducing.ran import Places
 from hf_attnviz.reducing.tile import Tile
 
-GENERATED, OTHERS = (
-    "generated",
-    "others",
-)  # the last group: what comes after equal spans, or lies in none of those given
+# The last group: what comes after equal spans, or lies in none of the stretches given.
+GENERATED, OTHERS = "generated", "others"
 _SLACK = 64
 
 
@@ -60,10 +58,10 @@ class Rollout:
         if not 0 <= self.residual <= 1:
             raise ArgumentError(f"Rollout(residual={self.residual!r}): expected a share from 0 to 1")
 
-    def update(self, state: "Carried | Rolling", tile: Tile) -> "Rolling":
+    def update(self, state: "Carried | Rolling | None", tile: Tile) -> "Rolling":
         """Mix what the rows of a tile look at."""
-        if isinstance(state, Carried):
-            state = self._begun(state, tile)
+        if not isinstance(state, Rolling):
+            state = self._begun(state or Carried(), tile)
         for n, b in enumerate(range(*tile.batch.indices(tile.shape[0]))):
             state.mix(b, tile.rows, tile.keys, tile.weights[n].mean(0), self.residual)
         state.spans[tile.batch, tile.rows] = tile.spans.to(state.spans.device)
@@ -165,9 +163,9 @@ class Rolling:
             gone = undefined[at.clamp(min=0)] & (at >= 0)
             lost = lost | ((1 - residual) * fused.cpu()[:, gone] > 0).any(-1)
             lost = lost | (undefined[places.clamp(min=0)] & (residual > 0))
-        self.mixed[b, rows] = (
-            mixed.masked_fill(lost[:, None].to(mixed.device), torch.nan) if bool(lost.any()) else mixed
-        )
+        if bool(lost.any()):
+            mixed.masked_fill_(lost[:, None].to(mixed.device), torch.nan)
+        self.mixed[b, rows] = mixed
 
     def placed(self) -> Tensor:
         """What is mixed into each place ``[batch, place, group]``, with room for more after the second pass.
@@ -180,12 +178,9 @@ class Rolling:
             return self.mixed
         old = None if self.before is None else self.before["mixed"]
         known = 0 if self.before is None else int(self.before["lengths"].max())
-        if (
-            old is None
-            or old.shape[1] <= max(known, longest - 1)
-            or old.is_inference() != torch.is_inference_mode_enabled()
-        ):
-            room = longest if old is None else longest + max(_SLACK, longest // 4)
+        full = old is None or old.shape[1] <= max(known, longest - 1)
+        if old is None or full or old.is_inference() != torch.is_inference_mode_enabled():
+            room, known = longest if old is None else longest + max(_SLACK, longest // 4), min(known, longest)
             new = self.mixed.new_zeros((batch, room, self.mixed.shape[-1]))
             if old is not None:
                 new[:, :known] = old[:, :known]
@@ -223,9 +218,7 @@ def _checked(groups: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
         numbers = tuple(bounds) if isinstance(bounds, (tuple, list)) else ()
         whole = len(numbers) == 2 and all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
         if not isinstance(name, str) or not whole or not 0 <= numbers[0] < numbers[1]:
-            raise ArgumentError(
-                f"Rollout: expected stretches such as {{'system': (0, 12)}}, got {{{name!r}: {bounds!r}}}"
-            )
+            raise ArgumentError(f"Rollout: expected stretches such as 'system': (0, 12), got {name!r}: {bounds!r}")
         if any(start < numbers[1] and numbers[0] < stop for start, stop in found.values()) or name == OTHERS:
             raise ArgumentError(f"Rollout: {name!r} {bounds!r} overlaps another stretch, or is called {OTHERS!r}")
         found[name] = (numbers[0], numbers[1])
