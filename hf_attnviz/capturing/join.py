@@ -207,6 +207,8 @@ class _Sequence(Reading):
             rows = [n for n, place in enumerate(at) if read <= place and (stands is None or place < last)]
             rows = rows if chosen is None else [n for n in rows if at[n] in chosen]
             columns, dropped = self._columns(one, call, call.shape[-1]) or (None, 0)
+            if stands is not None and call.kind == "self":  # the keys of rejected drafts are none of this sequence
+                columns = (list(range(call.shape[-1])) if columns is None else columns)[: max(0, stands - dropped)]
             kept = {name: found for name, found in call.kept.items() if isinstance(found, Reduced)}
             pieces.append({name: found.at("batch", row).cut(rows, columns, dropped) for name, found in kept.items()})
             places += [at[n] for n in rows]
