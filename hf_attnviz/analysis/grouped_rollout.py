@@ -32,8 +32,9 @@ _STRETCHES: Final = Text(
 
 
 def streamed(stack: AttentionStack) -> bool:
-    """Whether a stack has no weights, and its rollout was followed while it ran."""
-    return all("rollout" in m.reduced and not m.has_weights for m in stack.maps)
+    """Whether a stack lacks weights, of all rows or of some, and its rollout was followed while it ran."""
+    whole = all(m.has_weights and m.whole for m in stack.maps)
+    return not whole and all("rollout" in m.reduced for m in stack.maps)
 
 
 def grouped_rollout(stack: AttentionStack, options: Mapping[str, Any], caveats: Sequence[Text]) -> Result:

@@ -48,14 +48,16 @@ class Evolution:
         if not isinstance(state, Rows):
             state = Rows.of(tile, None if state is None else state.before)
         rows = torch.arange(tile.shape[2])[tile.rows]
-        wanted = _putting_out(tile.places)
+        wanted, ends = _putting_out(tile.places), tile.places.keys.amax(1).tolist()
         for n in wanted[:, rows].any(0).nonzero()[:, 0].tolist():
             row = int(rows[n])
-            alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+            alike: dict[tuple[int, int, int], list[int]] = defaultdict(list)
             for b in wanted[:, row].nonzero()[:, 0].tolist():
-                alike[int(tile.places.queries[b, row]), int(tile.places.prompts[b])].append(b)
-            for (place, prompt), sequences in alike.items():
-                state.add(sequences, row, tile.weights[sequences, :, n], place, prompt)
+                place = int(tile.places.queries[b, row])
+                keys = place + 1 if tile.places.standing else ends[b] + 1
+                alike[place, int(tile.places.prompts[b]), keys].append(b)
+            for (place, prompt, keys), sequences in alike.items():
+                state.add(sequences, row, tile.weights[sequences, :, n], place, prompt, keys)
         return state
 
     def carry(self, state: "Rows") -> Luggage:
@@ -108,15 +110,15 @@ class Rows:
         found.values.update({name: found._nothing(name) for name in _names(tile.places.standing)})
         return found
 
-    def add(self, sequences: list[int], row: int, weights: Tensor, place: int, prompt: int) -> None:
-        """One row of sequences in which it stands at one place ``[sequence, head, key]``."""
+    def add(self, sequences: list[int], row: int, weights: Tensor, place: int, prompt: int, keys: int) -> None:
+        """One row of sequences in which it stands at one place, over as many keys ``[sequence, head, key]``."""
         standing = self.places.standing
-        placed = self._placed(sequences, weights)[..., : place + 1 if standing else None]
+        placed = self._placed(sequences, weights)[..., :keys]
         numbers = {name: one[0] for name, one in of_row(placed[None], prompt if standing else None).items()}
         numbers["drift"] = torch.full_like(numbers["entropy"], torch.nan)
         known = (self.place[sequences] == place - 1) & (place >= prompt)
         if bool(known.any()):
-            older = self.last[sequences][..., : place if standing else None]
+            older = self.last[sequences][..., :keys]
             drifted = drift(older, placed)
             numbers["drift"] = torch.where(known[:, None].to(drifted.device), drifted, torch.nan)
         for name, one in numbers.items():
