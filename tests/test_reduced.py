@@ -1,6 +1,7 @@
 """Tensors by name, with named axes: what is checked, cut, and told of them."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -110,7 +111,7 @@ def test_places_of_an_axis_may_have_names() -> None:
     assert one.at("group", [2, 0]).about == {"group": ["c", "a"], "residual": 0.5}
     assert one.at("group", 1).about == {"residual": 0.5}
     assert one.at("query", [0]).about == one.about == copy.deepcopy(one).about == joined([one, one], 0).about
-    again = Reduced.restored(one.described(), one.tensors("x"), "x")
+    again = Reduced.restored(json.loads(json.dumps(one.described())), one.tensors("x"), "x")
     assert again.about == one.about
     with pytest.raises(ShapeError, match="expected 3 names for the axis 'group', got 2"):
         Reduced(values, axes, about={"group": ["a", "b"]})
