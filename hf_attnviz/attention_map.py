@@ -215,3 +215,7 @@ def _check_reduced(name: str, one: Reduced, sizes: Mapping[str, int]) -> None:
     wrong = [axis for axis, size in one.sizes.items() if size != sizes.get(axis, size) or axis == BATCH]
     if wrong:
         raise ShapeError(f"{name}: expected sizes {dict(sizes)} without a batch, got {one!r}")
+    for value, axis in one.holds.items():
+        places = one[value]
+        if axis in sizes and places.numel() and not -1 <= int(places.min()) <= int(places.max()) < sizes[axis]:
+            raise ShapeError(f"{name}: expected {value} to hold places of {sizes[axis]} {axis}s, or -1, got others")

@@ -51,6 +51,8 @@ def _kept_of(seen: Seen, reducers: Sequence[Reducer[Any]], places: Places, side:
             # our own work is no attention of the model's: no observer is to look at each operation of it
             with torch.no_grad(), torch._C.DisableTorchFunction():
                 proved = prove_rows(seen.ran, places)
+                if proved.weights.shape == seen.ran.shape:  # so few rows that all of them were proved
+                    return Kept(over_weights(reducers, proved.weights, places, vectors, carriage, seen.ran), proved)
                 return Kept(over_tiles(reducers, seen.ran, places, vectors, carriage), proved)
         except NotUnderstoodError as problem:
             why = str(problem)

@@ -1,12 +1,23 @@
 """Where the rows and the key columns of a call stand in their sequences."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from hf_attnviz.capturing.runs import Pass, Run, Side
 from hf_attnviz.errors import CaptureError
 from hf_attnviz.reducing.ran import Places
+
+
+def places_of_steps(run: Run, steps: Sequence[Pass], kind: str, shape: Sequence[int]) -> Places:
+    """Where everything stands in one row each of consecutive forwards, the last of which sees all the keys."""
+    first, last = steps[0], steps[-1].side
+    read = last.past + (last.new or 0)
+    side = replace(last, past=read - len(steps), new=len(steps))
+    found = _places(run, first, side, kind, shape, 0)
+    prompt = _prompt(run, steps[-1], last, shape[0], read)
+    return replace(found, lengths=torch.where(found.queries < 0, 0, found.queries + 1), prompt=prompt)
 
 
 def places_of(run: Run, one: Pass, side: Side, kind: str, shape: Sequence[int], turns: int = 0) -> Places:
@@ -18,9 +29,16 @@ def places_of(run: Run, one: Pass, side: Side, kind: str, shape: Sequence[int], 
         shape: ``[batch, …, query, key]``.
         turns: how many turns of a decoder's loop there were before, whose one row each goes on.
     """
+    known = (id(side), kind, *shape, turns)
+    if known not in one.places:  # layer after layer asks the same
+        one.places[known] = _places(run, one, side, kind, shape, turns)
+    return one.places[known]
+
+
+def _places(run: Run, one: Pass, side: Side, kind: str, shape: Sequence[int], turns: int) -> Places:
     batch, rows, keys = shape[0], shape[-2], shape[-1]
     queries, lengths = side.positions(batch, rows)
-    queries, lengths = queries + turns, lengths + turns
+    queries, lengths = queries + turns, (lengths + turns)[:, None].expand_as(queries)
     told = rows == side.new
     read = run.source if kind == "cross" else side if told else Side()
     at = columns(read, one, batch, keys)
@@ -28,14 +46,15 @@ def places_of(run: Run, one: Pass, side: Side, kind: str, shape: Sequence[int], 
     if before > side.past:  # without a cache every pass reads all over again
         counted = counted & (torch.arange(side.past, side.past + rows) >= before)
     whole = not told or turns > 0 or side is not one.side or one.step < 0
-    prompt = None if whole else torch.minimum(side.real(batch, min(_prompt(run, one), side.past + rows)), lengths)
+    prompt = None if whole else _prompt(run, one, side, batch, side.past + rows)
     return Places(queries, lengths, at, counted, kind == "self", prompt=prompt)
 
 
-def _prompt(run: Run, one: Pass) -> int:
+def _prompt(run: Run, one: Pass, side: Side, batch: int, read: int) -> torch.Tensor:
+    """How many places of each sequence are of its prompt ``[batch]``, as far as it is read."""
     if one.prompt is None:
         one.prompt = run.prompt
-    return one.prompt
+    return side.real(batch, min(one.prompt, read))
 
 
 def columns(read: Side, one: Pass, batch: int, keys: int) -> torch.Tensor:

@@ -16,6 +16,7 @@ from hf_attnviz.capturing.streams import Streams
 from hf_attnviz.errors import NotKeptError, listed
 from hf_attnviz.language import Text
 from hf_attnviz.reduced import Reduced
+from hf_attnviz.reducing.ran import Places
 from hf_attnviz.reducing.rows import KeptRows
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class AttentionCall:
         index: which map of this module.
         step: 0 for a plain pass or the prompt, then one for each further forward of the run; beside an RNN, the turn of
             the decoder's loop.
+        steps: how many forwards it joins, of which ``step`` was the first: without maps, many steps of decoding are one
+            call.
         implementation: the backend that ran.
         grade, way, masked_rows: the grade of the proof (``"stated"``: none, a user's own statement), how the weights
             were obtained, and how many rows could attend to nothing and were left out of it.
@@ -65,6 +68,7 @@ class AttentionCall:
     shape: tuple[int, ...] = ()
     positions: torch.Tensor = field(default_factory=lambda: torch.empty(0, 0), repr=False)
     looks_back: bool | None = None
+    steps: int = 1
 
     @property
     def statistics(self) -> Reduced:
@@ -221,6 +225,7 @@ class Pass:
     prompt: int | None = None
     calls: list[AttentionCall] = field(default_factory=list)
     loops: "dict[Place, Loop]" = field(default_factory=dict)
+    places: dict[tuple[Any, ...], Places] = field(default_factory=dict)
     _blocks: dict[str, list[Context]] = field(default_factory=dict)
 
     @property
@@ -300,6 +305,7 @@ class Run:
         others: modules in which positions look at one another without a softmax over keys, and what they are.
         failed: the model itself raised an error; such a run has no traces.
         cache, filled: the cache that its last forward left, and how it left it.
+        by_functions: whether functions were called in it that attention is written by hand with.
         beams: how many beams ``generate()`` follows, whose rows change places; 1: rows stay where they are.
         streams: what reducers carry from one call to another.
     """
@@ -318,8 +324,19 @@ class Run:
     done: bool = False
     cache: "weakref.ref[Any] | None" = None
     filled: "Filled | None" = None
+    by_functions: bool = False
     beams: int = 1
     streams: Streams = field(default_factory=Streams, repr=False)
+
+    @property
+    def rests(self) -> bool:
+        """Whether a whole forward has shown that all attention comes through the interface."""
+        return self.passes[-1].step > 0 and bool(self.first.calls) and not self.by_functions
+
+    @property
+    def first(self) -> Pass:
+        """The first forward of the target."""
+        return next(one for one in self.passes if one.step == 0)
 
     @property
     def calls(self) -> Sequence[AttentionCall]:

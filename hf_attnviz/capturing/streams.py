@@ -125,7 +125,7 @@ class Streams:
         left = self._at.get(_key(station))
         if left is None or left.station.one is station.one:
             return {}
-        afresh = bool((torch.where(places.queries < 0, places.lengths[:, None], places.queries).amin(1) == 0).all())
+        afresh = bool((torch.where(places.queries < 0, places.ends[:, None], places.queries).amin(1) == 0).all())
         if len(left.queries) != len(places.queries):
             if afresh:
                 return {}

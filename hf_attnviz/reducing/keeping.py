@@ -1,6 +1,7 @@
 """What reducers keep of one call: over tiles of a kernel's call, or over weights that stand in memory anyway."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -10,7 +11,7 @@ from hf_attnviz.reducing.carried import CARRYING, Carriage
 from hf_attnviz.reducing.ran import Places, Ran
 from hf_attnviz.reducing.reducer import Choosing, Reducer
 from hf_attnviz.reducing.statistics import sums_of
-from hf_attnviz.reducing.sweep import chosen, sweep
+from hf_attnviz.reducing.sweep import chosen, spans_of, sweep
 from hf_attnviz.reducing.tile import ROWS, Tile
 
 _TILED = frozenset({"weights", "sums"})
@@ -42,9 +43,17 @@ def over_tiles(
 
 
 def over_weights(
-    reducers: Sequence[Reducer[Any]], weights: Tensor, places: Places, vectors: Mapping[str, Tensor], carriage: Carriage
+    reducers: Sequence[Reducer[Any]],
+    weights: Tensor,
+    places: Places,
+    vectors: Mapping[str, Tensor],
+    carriage: Carriage,
+    ran: Ran | None = None,
 ) -> dict[str, Any]:
-    """The same of weights as they stand in memory; those in a layout of the model's own are kept, and not reduced."""
+    """The same of weights as they stand in memory; those in a layout of the model's own are kept, and not reduced.
+
+    ran: the kernel's call that they are of, where it is known: its mask tells what a row may see.
+    """
     kept = _of_vectors(reducers, weights.shape, places, vectors)
     whole = Tile(weights, places, weights.shape, vectors=vectors)
     for one in reducers:
@@ -52,7 +61,7 @@ def over_weights(
             kept[one.name] = carriage.ended(one, one.update(carriage.begun(one), whole))
     tiled = [one for one in reducers if one.needs & _TILED]
     if tiled and weights.dim() == 4:
-        kept |= _fed(tiled, _blocks(weights, places, any("weights" in one.needs for one in tiled)), carriage)
+        kept |= _fed(tiled, _blocks(weights, places, any("weights" in one.needs for one in tiled), ran), carriage)
     return kept
 
 
@@ -73,12 +82,13 @@ def _fed(reducers: Sequence[Reducer[Any]], tiles: Iterator[Tile], carriage: Carr
     return {one.name: carriage.ended(one, states[one.name]) for one in reducers}
 
 
-def _blocks(weights: Tensor, places: Places, wanted: bool) -> Iterator[Tile]:
+def _blocks(weights: Tensor, places: Places, wanted: bool, ran: Ran | None) -> Iterator[Tile]:
     """Tiles of weights that stand in memory, and the sums over them."""
     keys = slice(0, weights.shape[-1])
     for b in range(len(weights) if wanted else 0):
         for start in range(0, weights.shape[2], ROWS):
             rows = slice(start, min(start + ROWS, weights.shape[2]))
             part = weights[b : b + 1, :, rows].float()
-            yield Tile(part, places, weights.shape, slice(b, b + 1), rows, keys)
+            told = None if ran is None else partial(spans_of, ran, b, rows, keys)
+            yield Tile(part, places, weights.shape, slice(b, b + 1), rows, keys, told=told)
     yield Tile(_EMPTY, places, weights.shape, given=sums_of(weights, places))

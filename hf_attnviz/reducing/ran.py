@@ -63,7 +63,7 @@ class Places:
 
     Attributes:
         queries: ``[batch, query]``, the place of each row; -1 for padding.
-        lengths: ``[batch]``, how long each sequence is after this call.
+        lengths: ``[batch, query]``, how long each sequence was after the forward pass in which a row ran.
         keys: ``[batch, key]``, the place of each column; -1 for padding and for what a cache has not filled yet.
         counted: ``[batch, query]``, the rows that sums over rows count: no padding, and each row once, even where a
             later pass reads it again.
@@ -84,12 +84,30 @@ class Places:
     @property
     def prompts(self) -> Tensor:
         """``prompt``, or all places."""
-        return self.lengths if self.prompt is None else self.prompt
+        return self.ends if self.prompt is None else self.prompt
+
+    @cached_property
+    def ends(self) -> Tensor:
+        """How long each sequence is after the call ``[batch]``."""
+        return self.lengths.amax(1)
 
     @cached_property
     def padded(self) -> bool:
         """Whether any column is none of its sequence."""
         return bool((self.keys < 0).any())
+
+    @cached_property
+    def apart(self) -> Tensor:
+        """How many places lie between each row and each column ``[batch, query, key]``; for calls that are small."""
+        return (self.queries[:, :, None] - self.keys[:, None]).abs().float()
+
+    def of(self, batch: int) -> "Places":
+        """Those of one sequence."""
+        one = slice(batch, batch + 1)
+        tokens = None if self.tokens is None else self.tokens[one]
+        queries, lengths, keys, counted = (t[one] for t in (self.queries, self.lengths, self.keys, self.counted))
+        prompt = None if self.prompt is None else self.prompt[one]
+        return Places(queries, lengths, keys, counted, self.standing, tokens, prompt)
 
     @cached_property
     def first(self) -> list[int]:

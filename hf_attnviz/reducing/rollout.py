@@ -69,7 +69,7 @@ class Rollout:
 
     def carry(self, state: "Rolling") -> Luggage:
         """What is mixed into each place by now, of earlier passes too."""
-        return {"mixed": state.placed(), "lengths": state.places.lengths, "prompt": state.prompt}
+        return {"mixed": state.placed(), "lengths": state.places.ends, "prompt": state.prompt}
 
     def result(self, state: "Rolling") -> Reduced:
         """The shares of the sources, and what their baseline is made of."""
@@ -104,7 +104,7 @@ class Rollout:
         places, device = tile.places, tile.weights.device
         before = carried.before
         prompt = places.prompts if before is None else before["prompt"]
-        longest = int(places.lengths.max())
+        longest = int(places.ends.max())
         _check(places, torch.zeros_like(prompt) if before is None else before["lengths"])
         if carried.below is None:
             every = torch.arange(longest).expand(len(prompt), -1)
@@ -172,7 +172,7 @@ class Rolling:
 
         What has no room left may be what was handed out: it is copied and never written to.
         """
-        batch, longest = len(self.mixed), int(self.places.lengths.max())
+        batch, longest = len(self.mixed), int(self.places.ends.max())
         every = torch.arange(self.mixed.shape[1]).expand(batch, -1)
         if self.before is None and torch.equal(self.places.queries, every):
             return self.mixed
@@ -202,13 +202,13 @@ def _at(source: Tensor, places: Tensor) -> Tensor:
 
 def _check(places: Places, known: Tensor) -> None:
     """Raise unless the rows go on from the places that are known ``[batch]``, and look at no others."""
-    starts = torch.where(places.queries < 0, places.lengths[:, None], places.queries).amin(1)
+    starts = torch.where(places.queries < 0, places.ends[:, None], places.queries).amin(1)
     if bool((starts > known).any()):
         raise CaptureError(
             f"rollout needs the run from its first token: rows begin at the places {starts.tolist()}, and what was "
             f"mixed into those from {known.tolist()} on is not known (a cache filled before, or learned prefixes)"
         )
-    if bool((places.keys >= places.lengths[:, None]).any()):
+    if bool((places.keys >= places.ends[:, None]).any()):
         raise CaptureError("rollout cannot follow rows that look at keys which are no places of their own sequence")
 
 

@@ -12,6 +12,7 @@ from hf_attnviz.reducing.ran import Places
 from hf_attnviz.reducing.tile import Sums, Tile
 
 _ROWS = (BATCH, HEAD, QUERY)
+_AT_ONCE = 2**22  # weights that are summed in one go; more of them batch row by batch row
 AXES = {"entropy": _ROWS, "distance": _ROWS, "sink": _ROWS, "received": (BATCH, HEAD, KEY)}
 
 
@@ -45,21 +46,26 @@ def sums_of(weights: Tensor, places: Places) -> Sums:
     """
     if weights.dim() != 4:
         raise ShapeError(f"expected weights [batch, head, query, key], got {tuple(weights.shape)}")
-    sums = Sums.empty(weights.shape, weights.device)
-    real, counted, keys = (
-        tensor.to(weights.device) for tensor in (places.queries >= 0, places.counted, places.keys >= 0)
-    )
-    for b in range(len(weights)):
-        rows = real[b]
-        part = weights[b].float().masked_fill(~keys[b], 0)
-        apart = (places.queries[b, :, None] - places.keys[b]).abs().to(part)
-        attends = rows & (part.sum(-1) > 0)
-        for name, values in {
-            "entropy": -torch.special.xlogy(part, part).sum(-1),
-            "distance": (part * apart).sum(-1) if places.standing else torch.full_like(part[..., 0], torch.nan),
-            "sink": part[..., places.first[b]] if places.first[b] >= 0 else torch.zeros_like(part[..., 0]),
-            "mass": part.sum(-1),
-        }.items():
-            getattr(sums, name)[b] = values.masked_fill(~attends, torch.nan)
-        sums.received[b] = (part * (counted[b, :, None] & attends[..., None])).nan_to_num(0).sum(1)
-    return sums
+    if weights.numel() <= _AT_ONCE or len(weights) == 1:
+        return _sums(weights, places)
+    each = [_sums(weights[b : b + 1], places.of(b)) for b in range(len(weights))]
+    return Sums(**{name: torch.cat([getattr(one, name) for one in each]) for name in vars(each[0])})
+
+
+def _sums(weights: Tensor, places: Places) -> Sums:
+    device = weights.device
+    part = weights.float()
+    if places.padded:  # what lies on padding is left out
+        part = part.masked_fill((places.keys < 0).to(device)[:, None, None], 0)
+    mass = part.sum(-1)
+    attends = (places.queries >= 0).to(device)[:, None] & (mass > 0)
+    nowhere = torch.full_like(mass, torch.nan)
+    distance = (part * places.apart.to(device)[:, None]).sum(-1) if places.standing else nowhere
+    first = torch.tensor(places.first, device=device)[:, None, None]
+    sink = part.gather(-1, first.clamp(min=0).expand(*mass.shape)[..., None])[..., 0]
+    rows = {"entropy": torch.special.entr(part).sum(-1), "distance": distance, "mass": mass}
+    rows["sink"] = sink if min(places.first) >= 0 else sink.masked_fill(first < 0, 0)
+    if not bool(attends.all()):
+        rows = {name: values.masked_fill(~attends, torch.nan) for name, values in rows.items()}
+    adds = (places.counted.to(device)[:, None] & attends).to(part)
+    return Sums(**rows, received=(adds[:, :, None] @ part)[:, :, 0].nan_to_num(0))

@@ -88,12 +88,12 @@ def _blocks(ran: Ran, places: Places, sums: Sums, knows: bool) -> Iterator[Tile]
                 if not knows:
                     lse[b, h, rows] = _lse_of(ran, weights[h], b, h, rows, seen)
                 score(weights[h], b, h, rows, seen)
-            told = partial(_spans, ran, b, rows, seen)
+            told = partial(spans_of, ran, b, rows, seen)
             one = slice(b, b + 1)
             yield Tile(weights[None], places, ran.shape, one, rows, seen, causal=ran.causal or None, told=told)
 
 
-def _spans(ran: Ran, b: int, rows: slice, keys: slice) -> Tensor:
+def spans_of(ran: Ran, b: int, rows: slice, keys: slice) -> Tensor:
     """What :attr:`Tile.spans` says of a tile, read off the mask: some head may look there."""
     stand = torch.arange(rows.start, rows.stop, device=ran.query.device)
     if ran.mask is None or ran.mask.shape[3] == 1:

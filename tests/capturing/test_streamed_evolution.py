@@ -10,12 +10,12 @@ import hf_attnviz as av
 from hf_attnviz.errors import CaptureError, NotKeptError
 from tests.capturing.streamed import BEAMS, GENERATIONS, GREEDY, LEFT, PASSES, RIGHT, captured, llama
 from tests.models import ids, tiny
-from tests.test_analysis_evolution import loops
+from tests.test_analysis_evolution import MODELS, loops
 
 pytestmark = pytest.mark.filterwarnings("ignore::hf_attnviz.errors.SlowerWarning")
 FROM_STATISTICS = {"distance", "first_token", "entropy", "normalised_entropy", "effective_span"}
 RUNS = GENERATIONS | {
-    "cross-attention, beams": (lambda: tiny("t5"), lambda m: m.generate(**RIGHT, **BEAMS)),
+    "cross-attention, beams": (MODELS["marian"], lambda m: m.generate(**RIGHT, **BEAMS)),
     "chunks": (llama, lambda m: m.generate(ids(1, 9), prefill_chunk_size=4, **GREEDY)),
 }
 

@@ -211,7 +211,7 @@ def test_what_cannot_be_followed_is_refused_in_words(name: str) -> None:
 
 def places(start: int, rows: int, keys: int) -> Places:
     stand = torch.arange(start, start + rows)[None]
-    return Places(stand, torch.tensor([keys]), torch.arange(keys)[None], torch.ones(1, rows, dtype=torch.bool))
+    return Places(stand, torch.full((1, rows), keys), torch.arange(keys)[None], torch.ones(1, rows, dtype=torch.bool))
 
 
 def fed(reducer: av.Rollout, stack: torch.Tensor, steps: list[slice]) -> list[torch.Tensor]:
