@@ -14,11 +14,13 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from hf_attnviz.capturing.address import Address
 from hf_attnviz.capturing.keeping import Kept, kept_of
 from hf_attnviz.capturing.places import places_of_steps
 from hf_attnviz.capturing.proof import Proved
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Pass, Run, Side
 from hf_attnviz.capturing.seen import Seen
+from hf_attnviz.capturing.streams import Station
 from hf_attnviz.errors import CaptureError
 from hf_attnviz.reducing.ran import Ran
 from hf_attnviz.reducing.reducer import Reducer
@@ -105,7 +107,9 @@ def _call(run: Run, steps: Sequence[Pass], lane: Lane, reducers: Sequence[Reduce
             raise CaptureError("the cache was changed while decoding: rows of earlier steps cannot be proved any more")
 
         seen = Seen(refuse, lane.call.implementation, lambda: _vectors(ran), ran=ran)
-        kept: Kept = kept_of(seen, reducers, places, Side())
+        address = Address(lane.call.module, lane.call.stack, lane.call.layer)
+        station = Station(run, steps[-1], address, "", lane.call.layer, 0, lane.call.kind == "cross", True, True)
+        kept: Kept = kept_of(seen, reducers, places, Side(), station)
     return replace(
         lane.call,
         step=steps[0].step,
