@@ -78,6 +78,12 @@ def _blocks(weights: Tensor, places: Places, wanted: bool) -> Iterator[Tile]:
     for b in range(len(weights) if wanted else 0):
         for start in range(0, weights.shape[2], ROWS):
             rows = slice(start, min(start + ROWS, weights.shape[2]))
-            part = weights[b : b + 1, :, rows].float()
+            part = _sound(weights[b : b + 1, :, rows].float(), places.queries[b, rows] >= 0, places.keys[b] >= 0)
             yield Tile(part, places, weights.shape, slice(b, b + 1), rows, keys)
     yield Tile(_EMPTY, places, weights.shape, given=sums_of(weights, places))
+
+
+def _sound(weights: Tensor, rows: Tensor, keys: Tensor) -> Tensor:
+    """Weights without those of padding, on padding, and of rows that look at nothing."""
+    none = weights.isnan().any(-1, keepdim=True) | ~rows.to(weights.device)[:, None] | ~keys.to(weights.device)
+    return weights.masked_fill(none, 0).contiguous()

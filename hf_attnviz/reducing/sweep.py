@@ -88,6 +88,9 @@ def _blocks(ran: Ran, places: Places, sums: Sums, knows: bool) -> Iterator[Tile]
                 if not knows:
                     lse[b, h, rows] = _lse_of(ran, weights[h], b, h, rows, seen)
                 score(weights[h], b, h, rows, seen)
+            padding = places.queries[b, rows] < 0
+            if bool(padding.any()):
+                weights[:, padding.to(weights.device)] = 0
             yield Tile(weights[None], places, ran.shape, slice(b, b + 1), rows, seen, causal=ran.causal or None)
 
 
