@@ -42,12 +42,16 @@ if TYPE_CHECKING:
     from hf_attnviz.capturing import Contributions as Contributions
     from hf_attnviz.capturing import Diagnosis as Diagnosis
     from hf_attnviz.capturing import Finding as Finding
+    from hf_attnviz.capturing import Gram as Gram
     from hf_attnviz.capturing import Intervention as Intervention
     from hf_attnviz.capturing import Maps as Maps
     from hf_attnviz.capturing import Recording as Recording
     from hf_attnviz.capturing import Registration as Registration
     from hf_attnviz.capturing import Rows as Rows
     from hf_attnviz.capturing import Run as Run
+    from hf_attnviz.capturing import Scores as Scores
+    from hf_attnviz.capturing import Segments as Segments
+    from hf_attnviz.capturing import Sketch as Sketch
     from hf_attnviz.capturing import Statistics as Statistics
     from hf_attnviz.capturing import TopK as TopK
     from hf_attnviz.capturing import Vectors as Vectors
@@ -127,12 +131,16 @@ _HOME = {
         "Contributions",
         "Diagnosis",
         "Finding",
+        "Gram",
         "Intervention",
         "Maps",
         "Recording",
         "Registration",
         "Rows",
         "Run",
+        "Scores",
+        "Segments",
+        "Sketch",
         "Statistics",
         "TopK",
         "Vectors",

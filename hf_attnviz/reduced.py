@@ -11,7 +11,20 @@ from hf_attnviz.axes import BATCH, KEY, NAMES, QUERY
 from hf_attnviz.errors import ArgumentError, ShapeError, UnknownNameError, UnknownValueError, listed
 from hf_attnviz.storage import typed
 
-_OWN: Final = ("values", "axes", "holds", "names", "sizes", "nbytes", "at", "to", "described", "tensors", "restored")
+_OWN: Final = (
+    "values",
+    "axes",
+    "holds",
+    "labels",
+    "names",
+    "sizes",
+    "nbytes",
+    "at",
+    "to",
+    "described",
+    "tensors",
+    "restored",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +39,16 @@ class Reduced:
             of a map has none.
         holds: for a value whose numbers are places: of which axis (``"key"`` for the keys with the largest weights);
             -1 there is no place.
+        labels: for an axis that no map has (``"segment"``): what its places are called.
     """
 
     values: Mapping[str, torch.Tensor]
     axes: Mapping[str, tuple[str, ...]]
     holds: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("values", "axes", "holds"):
+        for name in ("values", "axes", "holds", "labels"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         _check_names(self)
         sizes: dict[str, tuple[int, str]] = {}
@@ -47,9 +62,14 @@ class Reduced:
                     raise ShapeError(
                         f"expected one size of the axis {axis!r}, got {known} in {first!r} and {size} in {name!r}"
                     )
+        for axis, names in self.labels.items():
+            if len(names) != sizes.get(axis, (0, ""))[0]:
+                raise ShapeError(f"expected a label for each place of the axis {axis!r}; got {listed(names)}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Reduced, (dict(self.values), dict(self.axes), dict(self.holds))  # a read-only view cannot be copied
+        return Reduced, tuple(
+            map(dict, (self.values, self.axes, self.holds, self.labels))
+        )  # a read-only view cannot be copied
 
     def __getattr__(self, name: str) -> torch.Tensor:
         if name.startswith("_"):
@@ -123,7 +143,10 @@ class Reduced:
                 values[name] = cut.squeeze(place) if alone else cut
         values |= {name: _moved(values[name], wanted) for name in held}
         axes = {name: tuple(one for one in of if one != axis or not alone) for name, of in self.axes.items()}
-        return Reduced(values, axes, self.holds)
+        named = {one: names for one, names in self.labels.items() if one != axis}
+        if axis in self.labels and not alone:
+            named[axis] = tuple(self.labels[axis][place] for place in wanted.tolist())
+        return Reduced(values, axes, self.holds, named)
 
     def cut(self, queries: Sequence[int], keys: Sequence[int] | None, before: int = 0) -> "Reduced":
         """What was made of one sequence of a call, with these rows and columns only (None: all columns).
@@ -145,15 +168,21 @@ class Reduced:
                 values[name] = torch.nn.functional.pad(value, (0, 0) * behind + (before, after))
             if self.holds.get(name) == KEY:
                 values[name] = torch.where(value < 0, value, value + before)
-        return Reduced(values, self.axes, self.holds)
+        return Reduced(values, self.axes, self.holds, self.labels)
 
     def to(self, device: torch.device | str) -> "Reduced":
         """The same on another device."""
-        return Reduced({name: value.to(device) for name, value in self.values.items()}, self.axes, self.holds)
+        return Reduced(
+            {name: value.to(device) for name, value in self.values.items()}, self.axes, self.holds, self.labels
+        )
 
     def described(self) -> dict[str, Any]:
         """What a file says of it, beside its tensors."""
-        return {"axes": {name: self.axes[name] for name in self}, "holds": dict(self.holds)}
+        return {
+            "axes": {name: self.axes[name] for name in self},
+            "holds": dict(self.holds),
+            "labels": dict(self.labels),
+        }
 
     def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
         """The tensors by name, for a file."""
@@ -164,7 +193,8 @@ class Reduced:
         """What :meth:`described` and :meth:`tensors` told."""
         axes = {name: typed(of, str, each=True) for name, of in typed(about["axes"], dict).items()}
         holds = {name: typed(axis, str) for name, axis in typed(about["holds"], dict).items()}
-        return cls({name: tensors[f"{prefix}.{name}"] for name in axes}, axes, holds)
+        labels = {name: typed(of, str, each=True) for name, of in typed(about.get("labels", {}), dict).items()}
+        return cls({name: tensors[f"{prefix}.{name}"] for name in axes}, axes, holds, labels)
 
 
 def joined(parts: Sequence[Reduced], keys: int) -> Reduced:
@@ -181,7 +211,7 @@ def joined(parts: Sequence[Reduced], keys: int) -> Reduced:
     for name, axes in first.axes.items():
         each = [one[name] for one in wide]
         values[name] = torch.cat(each, axes.index(QUERY)) if QUERY in axes else torch.stack(each).sum(0)
-    return Reduced(values, first.axes, first.holds)
+    return Reduced(values, first.axes, first.holds, first.labels)
 
 
 def _check_names(one: Reduced) -> None:
