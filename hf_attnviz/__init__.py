@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from hf_attnviz.analysis.norms import mixing_ratio as mixing_ratio
     from hf_attnviz.analysis.norms import norms as norms
     from hf_attnviz.analysis.rollout import rollout as rollout
+    from hf_attnviz.analysis.segment_mass import segment_mass as segment_mass
     from hf_attnviz.analysis.sinks import sinks as sinks
     from hf_attnviz.analysis.word_times import word_times as word_times
     from hf_attnviz.attention_map import AttentionMap as AttentionMap
@@ -122,6 +123,7 @@ _HOME = {
         "pharaoh",
         "relevance",
         "rollout",
+        "segment_mass",
         "sinks",
         "word_times",
     ),

@@ -3,6 +3,7 @@
 import functools
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -28,13 +29,14 @@ def _table(places: int, size: int, seed: int, side: int) -> Tensor:
     words = -(-size // _BITS)
     sides = np.array([side], np.uint64)
     start = _mixed(_mixed(np.array([seed], np.int64).view(np.uint64)) + sides)  # far apart for each
-    dealt = _mixed(start + np.arange(places * words, dtype=np.uint64)).reshape(places, words, 1)
+    counted: npt.NDArray[np.uint64] = np.arange(places * words, dtype=np.uint64) + start
+    dealt = _mixed(counted).reshape(places, words, 1)
     bits = (dealt >> np.arange(_BITS, dtype=np.uint64)) & np.uint64(1)
     found = bits.reshape(places, words * _BITS)[:, :size].astype(np.float32)
     return torch.from_numpy(found * 2 - 1)
 
 
-def _mixed(numbers: "np.typing.NDArray[np.uint64]") -> "np.typing.NDArray[np.uint64]":
+def _mixed(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     found = (numbers + np.uint64(1)) * _GOLDEN
     for shift, factor in _MIXING:
         found = (found ^ (found >> np.uint64(shift))) * np.uint64(factor)
