@@ -46,12 +46,12 @@ BY_NAME: Final[dict[str, Reducer[Any]]] = {
     "maps": Maps(),
     "statistics": Statistics(),
     "topk": TopK(),
+    "vectors": Vectors(),
+    "contributions": Contributions(),
     "gram": Gram(),
     "sketch": Sketch(),
     "scores": Scores(),
     "segments": Segments(),
-    "vectors": Vectors(),
-    "contributions": Contributions(),
 }
 
 

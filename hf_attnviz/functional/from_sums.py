@@ -29,8 +29,8 @@ def correlation_of_products(products: Tensor, *, sums: Tensor, pairs: Tensor, sc
 
     >>> heads = torch.tensor([[0.0, 1.0, 2.0, 5.0], [5.0, 3.0, 2.0, 0.0]], dtype=torch.float64)
     >>> correlation_of_products(heads @ heads.T, sums=heads.sum(1), pairs=torch.tensor(4.0))
-    tensor([[ 1.0000, -0.9640],
-            [-0.9640,  1.0000]], dtype=torch.float64)
+    tensor([[ 1.0000, -0.9636],
+            [-0.9636,  1.0000]], dtype=torch.float64)
     """
     if products.dim() != 2 or products.shape[0] != products.shape[1] or sums.shape != products.shape[:1]:
         raise ShapeError(
