@@ -67,13 +67,12 @@ def _ids_so_far(run: Run, one: Pass, side: Side, batch: int) -> torch.Tensor | N
     """The ids that each row of a batch has read by the end of a pass, padding included ``[batch, position]``; -1 where
     there was none, or nobody told; None where there are none at all."""
     read = side.past + (side.new or 0)
-    if side is one.side and one.prefix is not None and len(one.prefix) == batch:  # beams change places: these do not
-        told = one.prefix[:, :read]  # a chunk of a prompt has read its beginning alone
-        return torch.nn.functional.pad(told, (read - told.shape[1], 0), value=-1)  # embeddings stand before tokens
     found = torch.full((batch, read), -1)
     for part in [each.side for each in run.passes] if side is one.side else [side]:
         if part.ids is not None and part.ids.shape == (batch, part.new or 0) and part.past + part.ids.shape[1] <= read:
             found[:, part.past : part.past + part.ids.shape[1]] = part.ids.cpu()
+    if side is one.side and one.prefix is not None and len(one.prefix) == batch and one.prefix.shape[1] <= read:
+        found[:, read - one.prefix.shape[1] :] = one.prefix  # beams change places, and these are in their order
     return found if bool((found >= 0).any()) else None
 
 

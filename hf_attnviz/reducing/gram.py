@@ -30,10 +30,11 @@ class Gram:
     """How alike the heads of each layer are, in sums that no length of the text makes larger.
 
     Over the pairs of rows that count and keys that they may see: ``products`` Σ a·b, ``products_centred`` Σ
-    (a − 1/n)·(b − 1/n) with n the keys of the row, and ``products_centred_causal`` the same if a row has no key after
-    its own place, ``[head, other_head]``; ``mass`` and ``sink`` ``[head]``, the sum of all weights and of those on the
-    first key; ``rows``, ``pairs`` and ``pairs_causal``, how many these are. All are sums: those of decoding steps, and
-    of texts, are added. :func:`hf_attnviz.head_correlation` makes Pearson's r and cosines of them, within each layer.
+    (a − 1/n)·(b − 1/n) with n the keys that the sequence had by then, and ``products_centred_causal`` the same if a row
+    has no key after its own place, ``[head, other_head]``; ``mass`` and ``sink`` ``[head]``, the sum of all weights and
+    of those on the first key; ``rows``, ``pairs`` and ``pairs_causal``, how many these are. All are sums: those of
+    decoding steps, and of texts, are added. :func:`hf_attnviz.head_correlation` makes Pearson's r and cosines of them,
+    within each layer.
     """
 
     name: str = "gram"
