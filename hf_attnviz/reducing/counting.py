@@ -68,7 +68,7 @@ def even_of(keys: Tensor) -> Tensor:
 
 def keys_of(places: Places) -> Tensor:
     """How many keys each sequence has, those that a window has let go of too, for each row ``[batch, query]``."""
-    last = places.keys.amax(1) if places.keys.shape[1] else places.lengths - 1
+    last = torch.nn.functional.pad(places.keys, (1, 0), value=-1).amax(1)
     return (last + 1)[:, None].expand(places.queries.shape)
 
 

@@ -75,7 +75,7 @@ def _copied(tile: Tile, after: int) -> tuple[Tensor, Tensor]:
 def _on(tile: Tile, rows: Tensor, places: Tensor) -> Tensor:
     """The weight of each row on the places named beside it, ``[head, row]``; NaN for rows that are not named."""
     at = tile.places.keys[tile.batch, tile.keys][0]
-    columns = torch.full((2 + max(int(tile.lengths[0]), int(at.amax())),), -1)
+    columns = torch.full((2 + max(int(tile.lengths[0].amax()), int(at.amax())),), -1)
     real = at >= 0
     columns[at[real]] = real.nonzero()[:, 0]
     found, device = columns[places], tile.weights.device
