@@ -45,10 +45,13 @@ def columns(read: Side, one: Pass, batch: int, keys: int) -> torch.Tensor:
     return torch.nn.functional.pad(places, (0, max(0, keys - length)), value=-1)[:, -keys:]
 
 
-def with_tokens(places: Places, run: Run, one: Pass, side: Side, kind: str) -> Places:
-    """The same places with the ids of what stands there, where that is known. Arguments as in :func:`places_of`."""
+def with_tokens(places: Places, run: Run, one: Pass, side: Side, kind: str, *, steps: int = 1) -> Places:
+    """The same places with the ids of what stands there, where that is known.
+
+    Arguments as in :func:`places_of`; steps: of how many forwards the rows are, ``one`` the last.
+    """
     batch, rows = places.queries.shape
-    if kind != "cross" and rows != side.new:
+    if kind != "cross" and rows != (side.new if steps == 1 else steps):
         return places
     read = run.source if kind == "cross" else side
     ids = _source_ids(run, one, batch) if kind == "cross" else _ids_so_far(run, one, side, batch)
