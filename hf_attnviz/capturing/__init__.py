@@ -15,8 +15,12 @@ from hf_attnviz.capturing.registry import Registration, register_attention
 from hf_attnviz.capturing.runs import AttentionCall, Run
 from hf_attnviz.capturing.text import trace_text
 from hf_attnviz.reducing.evolution import Evolution
+from hf_attnviz.reducing.gram import Gram
 from hf_attnviz.reducing.rollout import Rollout
 from hf_attnviz.reducing.rows import Maps, Rows
+from hf_attnviz.reducing.scores import Scores
+from hf_attnviz.reducing.segments import Segments
+from hf_attnviz.reducing.sketch import Sketch
 from hf_attnviz.reducing.statistics import Statistics
 from hf_attnviz.reducing.topk import TopK
 from hf_attnviz.reducing.vectors import Vectors
@@ -27,6 +31,7 @@ __all__ = [
     "Diagnosis",
     "Evolution",
     "Finding",
+    "Gram",
     "Intervention",
     "Maps",
     "Recording",
@@ -34,6 +39,9 @@ __all__ = [
     "Rollout",
     "Rows",
     "Run",
+    "Scores",
+    "Segments",
+    "Sketch",
     "Statistics",
     "TopK",
     "Vectors",

@@ -20,9 +20,9 @@ from hf_attnviz.capturing.listener import Listener
 from hf_attnviz.capturing.loops import Loop, place_of, remember
 from hf_attnviz.capturing.pieces import Pieces
 from hf_attnviz.capturing.pipeline import model_of, processor_of, readers_of
-from hf_attnviz.capturing.places import places_of
+from hf_attnviz.capturing.places import places_of, with_tokens
 from hf_attnviz.capturing.probe import unpadded
-from hf_attnviz.capturing.reducers import Keep, chosen
+from hf_attnviz.capturing.reducers import Keep, chosen, fitted
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Run, Side
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.capturing.steering import Mixed
@@ -61,7 +61,8 @@ class Recording:
         self.model = unwrapped(whole)
         self.processor = processor if processor is not None else processor_of(target)
         self.pieces = None if isinstance(target, nn.Module) else Pieces(target)
-        self.reducers = chosen(keep, queries, layers)
+        config = getattr(self.model, "config", None)
+        self.reducers = fitted(chosen(keep, queries, layers), config)
         self.runs: list[Run] = []
         self.exact, self.gradients = exact, gradients
         self.replays = any("block" in reducer.needs for reducer in self.reducers)
@@ -302,6 +303,8 @@ class Recording:
         if before is not None:
             kind, index, step = before.kind(shape, kind), before.call.index, step + before.turns
         places = places_of(session.run, one, side, kind, shape, 0 if before is None else before.turns)
+        if any("tokens" in reducer.needs for reducer in self.reducers):
+            places = with_tokens(places, session.run, one, side, kind)
         tokens, lone = len(shape) == 4 and shape[-2] == side.new, before is None and address.layer is not None
         kind_of = type(context.module).__name__
         station = Station(session.run, one, address, kind_of, layer, index, kind == "cross", lone, tokens)

@@ -94,9 +94,15 @@ def _blocks(weights: Tensor, places: Places, wanted: bool, ran: Ran | None, atte
     for b in range(len(weights) if wanted else 0):
         for start in range(0, weights.shape[2], ROWS):
             rows = slice(start, min(start + ROWS, weights.shape[2]))
-            part = weights[b : b + 1, :, rows].float()
+            part = _sound(weights[b : b + 1, :, rows].float(), places.queries[b, rows] >= 0, places.keys[b] >= 0)
             if attending is not None:
                 part = part.masked_fill(~attending[b if len(attending) > 1 else 0, :, rows, None], 0)
             told = None if ran is None else partial(spans_of, ran, b, rows, keys)
             yield Tile(part, places, weights.shape, slice(b, b + 1), rows, keys, told=told)
     yield Tile(_EMPTY, places, weights.shape, given=sums_of(weights, places, attending))
+
+
+def _sound(weights: Tensor, rows: Tensor, keys: Tensor) -> Tensor:
+    """Weights without those of padding, on padding, and of rows that look at nothing."""
+    none = weights.isnan().any(-1, keepdim=True) | ~rows.to(weights.device)[:, None] | ~keys.to(weights.device)
+    return weights.masked_fill(none, 0).contiguous()

@@ -88,7 +88,9 @@ class Places:
         counted: ``[batch, query]``, the rows that sums over rows count: no padding, and each row once, even where a
             later pass reads it again.
         standing: whether rows stand on keys; in cross-attention they do not.
-        tokens: ``[batch, key]`` ids of what stands at the columns; None where that is not known.
+        tokens: ``[batch, place]``, the id of what stands at each place of the sequence that is looked at, also where a
+            window has let go of it; -1 where that is not known, and behind its end. None where none is known, or nobody
+            asked.
         prompt: ``[batch]``, how many places of each sequence are of its prompt, as far as it is read by this call; all
             of them where nothing is generated.
     """

@@ -24,8 +24,9 @@ class Reducer(Protocol[State]):
 
         ``"weights"``: tile by tile. ``"sums"``: :class:`~hf_attnviz.reducing.tile.Sums`, once a call. ``"rows"``: the
         tile of chosen rows, once a call. ``"maps"``: all weights of a call at once. ``"vectors"``: those alone, or
-        beside maps. ``"block"``: it is completed when the block ends. ``"below"``, ``"before"``: what it has carried
-        from the layer below, or from the pass before (:mod:`hf_attnviz.reducing.carried`).
+        beside maps. ``"block"``: it is completed when the block ends. ``"tokens"``: beside weights, what stands at the
+        places of a sequence. ``"below"``, ``"before"``: what it has carried from the layer below, or from the pass
+        before (:mod:`hf_attnviz.reducing.carried`).
         """
         ...
 

@@ -106,6 +106,9 @@ def _blocks(
                 if not knows:
                     lse[b, h, rows] = _lse_of(ran, weights[h], b, h, rows, seen)
                 score(weights[h], b, h, rows, seen)
+            padding = places.queries[b, rows] < 0
+            if bool(padding.any()):
+                weights[:, padding.to(weights.device)] = 0
             told = partial(spans_of, ran, b, rows, seen)
             one = slice(b, b + 1)
             yield Tile(weights[None], places, ran.shape, one, rows, seen, causal=ran.causal or None, told=told)

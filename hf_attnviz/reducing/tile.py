@@ -10,6 +10,7 @@ from torch import Tensor
 from hf_attnviz.reducing.ran import Places
 
 ROWS = 128  # rows of a tile: with 4,096 keys and one head its scores fit into the L2 cache of one core
+NOTHING = 1e-36  # no larger a weight is any: the pass never goes below e^-87, also where a mask forbids
 
 
 _BY_ROW = ("entropy", "distance", "sink", "mass")
@@ -57,7 +58,8 @@ class Tile:
 
     Attributes:
         weights: ``[batch, head, row, key]``: of the sequences ``batch``, the rows ``rows``, the keys ``keys``; whatever
-            they may not see is left out of ``keys``, or zero. Empty where no reducer needs weights.
+            they may not see is left out of ``keys``, or no more than :data:`NOTHING`; so are all weights of padding, of
+            rows that look at nothing, and on padding. Empty where no reducer needs weights.
         places: where all rows and columns of the call stand.
         shape: that of the whole call's weights.
         batch, rows, keys: which part of it this is; ``rows`` may be chosen ones ``[row]``.

@@ -22,6 +22,7 @@ _AXES: Final = {
     axes.OTHER_METHOD: Text("other method", "另一方法"),
     axes.REMOVAL: Text("removal", "移除方式"),
     axes.SHARE: Text("share of the tokens", "词元占比"),
+    axes.SEGMENT: Text("segment", "片段"),
 }
 _BESIDE: Final = {
     "low": (Text("from", "自"), Text("the lower end of the 95 % interval over examples", "按样本计的 95% 区间的下限")),
