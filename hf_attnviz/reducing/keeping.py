@@ -27,14 +27,14 @@ def tileable(reducers: Sequence[Reducer[Any]]) -> bool:
 
 
 def over_tiles(
-    reducers: Sequence[Reducer[Any]], ran: Ran, places: Places, vectors: Mapping[str, Tensor], carriage: Carriage
+    reducers: Sequence[Reducer[Any]], ran: Ran, places: Places, vectors: Mapping[str, Tensor], carriage: Carriage | None = None
 ) -> dict[str, Any]:
     """What the reducers keep of a kernel's call, by name; its matrix is never built.
 
     Raises:
         NotUnderstoodError: the kernel did something else than was read off its arguments.
     """
-    kept = _of_vectors(reducers, ran.shape, places, vectors)
+    kept, carriage = _of_vectors(reducers, ran.shape, places, vectors), carriage or Carriage()
     for one in reducers:
         if "rows" in one.needs:
             rows = cast(Choosing[Any], one).places(places)
@@ -50,7 +50,7 @@ def over_weights(
     weights: Tensor,
     places: Places,
     vectors: Mapping[str, Tensor],
-    carriage: Carriage,
+    carriage: Carriage | None = None,
     ran: Ran | None = None,
     attending: Tensor | None = None,
 ) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def over_weights(
     ran: the kernel's call that they are of, where it is known: its mask tells what a row may see. attending:
     ``[batch or 1, head or 1, query]``, False for rows that may look at nothing; None: all may.
     """
-    kept = _of_vectors(reducers, weights.shape, places, vectors)
+    kept, carriage = _of_vectors(reducers, weights.shape, places, vectors), carriage or Carriage()
     whole = Tile(weights, places, weights.shape, vectors=vectors)
     for one in reducers:
         if one.needs & {"maps", "rows"} and (weights.dim() == 4 or not one.needs & CARRYING):
