@@ -36,7 +36,6 @@ def fused(
         bent[..., start:].masked_fill_(_ahead(rows, keys - start, bent.device), -1e4)
     weights = torch.exp(bent)
     torch.neg(_dotted(weights, bent), out=entropy)
-    entropy.clamp_(min=0.0)
     distance.copy_(_dotted(weights, apart))
     torch.sum(weights, dim=-1, out=mass)
     even = torch.where(mass > 0.5, mass, 1.0).reciprocal_()

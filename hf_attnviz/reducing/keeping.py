@@ -27,7 +27,11 @@ def tileable(reducers: Sequence[Reducer[Any]]) -> bool:
 
 
 def over_tiles(
-    reducers: Sequence[Reducer[Any]], ran: Ran, places: Places, vectors: Mapping[str, Tensor], carriage: Carriage | None = None
+    reducers: Sequence[Reducer[Any]],
+    ran: Ran,
+    places: Places,
+    vectors: Mapping[str, Tensor],
+    carriage: Carriage | None = None,
 ) -> dict[str, Any]:
     """What the reducers keep of a kernel's call, by name; its matrix is never built.
 
