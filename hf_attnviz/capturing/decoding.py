@@ -50,11 +50,16 @@ class Lane:
 
 
 class Lanes:
-    """The lanes of a run: one for each module that attended, once, in its first forward."""
+    """The lanes of a run: one for each module that attends in every step.
 
-    def __init__(self, first: Pass, modules: Mapping[str, nn.Module]) -> None:
-        self.lanes = {id(modules[call.module]): Lane(call) for call in first.calls}
-        self._possible = len(self.lanes) == len(first.calls) and all(_plain(call) for call in first.calls)
+    Args:
+        calls: its calls in the first forward; a module that attends twice has no lane, and then none has.
+        modules: those of the model, by name.
+    """
+
+    def __init__(self, calls: Sequence[AttentionCall], modules: Mapping[str, nn.Module]) -> None:
+        self.lanes = {id(modules[call.module]): Lane(call) for call in calls}
+        self._possible = 0 < len(self.lanes) == len(calls) and all(_plain(call) for call in calls)
         self.steps: list[Pass] = []
 
     def goes_on(self, one: Pass, cache: Any) -> bool:

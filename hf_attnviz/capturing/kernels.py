@@ -25,6 +25,13 @@ _KERNELS: Final = {  # the operator below it, and where in its results the log-s
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    supports_higher_order_operators = True  # such as flex_attention uncompiled: they go on as they are
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """What a model has compiled runs compiled all the same; nothing in it is seen."""
+        return True
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.seen: list[Ran] = []

@@ -339,6 +339,11 @@ class Run:
         return next(one for one in self.passes if one.step == 0)
 
     @property
+    def each_step(self) -> "Sequence[AttentionCall]":
+        """The calls of the first forward that every step of decoding has: encoders and towers read once."""
+        return [call for call in self.first.calls if call.stack == "decoder" or call.kind == "cross"]
+
+    @property
     def calls(self) -> Sequence[AttentionCall]:
         """The attention calls of all passes, in the order in which they ran."""
         return [call for one in self.passes for call in one.calls]

@@ -31,20 +31,20 @@ def fused(
     if limit >= 0:
         rows, keys = bent.shape
         start = min(limit + 1, keys)
-        bent[:, start:] += _ahead(rows, keys - start, bent.device)
+        bent[:, start:].masked_fill_(_ahead(rows, keys - start, bent.device), -1e4)
     weights = torch.exp(bent)
     torch.neg(torch.linalg.vecdot(weights, bent), out=entropy)
     entropy.clamp_(min=0.0)
     distance.copy_(torch.linalg.vecdot(weights, apart))
     torch.sum(weights, dim=-1, out=mass)
-    received += counted @ weights
+    even = torch.where(mass > 0.5, mass, 1.0).reciprocal_()
+    received += (counted * even) @ weights
     if 0 <= first < weights.shape[1]:
         sink.copy_(weights[:, first])
     if write:
-        scores.copy_(weights)
+        torch.mul(weights, even[:, None], out=scores)
 
 
 def _ahead(rows: int, keys: int, device: torch.device) -> Tensor:
-    """What to add to keys that lie ahead of their row: row r sees the first r of them."""
-    ahead = torch.arange(keys, device=device) >= torch.arange(rows, device=device)[:, None]
-    return torch.zeros(rows, keys, device=device).masked_fill_(ahead, -1e4)
+    """Which keys lie ahead of their row: row r sees the first r of them."""
+    return torch.arange(keys, device=device) >= torch.arange(rows, device=device)[:, None]

@@ -49,10 +49,12 @@ def over_weights(
     vectors: Mapping[str, Tensor],
     carriage: Carriage,
     ran: Ran | None = None,
+    attending: Tensor | None = None,
 ) -> dict[str, Any]:
     """The same of weights as they stand in memory; those in a layout of the model's own are kept, and not reduced.
 
     ran: the kernel's call that they are of, where it is known: its mask tells what a row may see.
+    attending: ``[batch or 1, head or 1, query]``, False for rows that may look at nothing; None: all may.
     """
     kept = _of_vectors(reducers, weights.shape, places, vectors)
     whole = Tile(weights, places, weights.shape, vectors=vectors)
@@ -61,7 +63,8 @@ def over_weights(
             kept[one.name] = carriage.ended(one, one.update(carriage.begun(one), whole))
     tiled = [one for one in reducers if one.needs & _TILED]
     if tiled and weights.dim() == 4:
-        kept |= _fed(tiled, _blocks(weights, places, any("weights" in one.needs for one in tiled), ran), carriage)
+        wanted = any("weights" in one.needs for one in tiled)
+        kept |= _fed(tiled, _blocks(weights, places, wanted, ran, attending), carriage)
     return kept
 
 
@@ -82,13 +85,15 @@ def _fed(reducers: Sequence[Reducer[Any]], tiles: Iterator[Tile], carriage: Carr
     return {one.name: carriage.ended(one, states[one.name]) for one in reducers}
 
 
-def _blocks(weights: Tensor, places: Places, wanted: bool, ran: Ran | None) -> Iterator[Tile]:
+def _blocks(weights: Tensor, places: Places, wanted: bool, ran: Ran | None, attending: Tensor | None) -> Iterator[Tile]:
     """Tiles of weights that stand in memory, and the sums over them."""
     keys = slice(0, weights.shape[-1])
     for b in range(len(weights) if wanted else 0):
         for start in range(0, weights.shape[2], ROWS):
             rows = slice(start, min(start + ROWS, weights.shape[2]))
             part = weights[b : b + 1, :, rows].float()
+            if attending is not None:
+                part = part.masked_fill(~attending[b if len(attending) > 1 else 0, :, rows, None], 0)
             told = None if ran is None else partial(spans_of, ran, b, rows, keys)
             yield Tile(part, places, weights.shape, slice(b, b + 1), rows, keys, told=told)
-    yield Tile(_EMPTY, places, weights.shape, given=sums_of(weights, places))
+    yield Tile(_EMPTY, places, weights.shape, given=sums_of(weights, places, attending))

@@ -1,6 +1,6 @@
 """One call of an attention kernel as it ran, and where its rows and columns stand in their sequences."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -39,9 +39,29 @@ class Ran:
         return torch.Size((batch, heads, queries, self.key.shape[2]))
 
     @property
+    def never(self) -> float:
+        """What lies below it in the mask is "never": half precision has no numbers below :data:`LOWEST`."""
+        known = self.mask is not None and self.mask.is_floating_point()
+        return max(LOWEST, torch.finfo(self.mask.dtype).min / 2) if known and self.mask is not None else LOWEST
+
+    @property
     def group(self) -> int:
         """How many heads share a key-value head."""
         return self.query.shape[1] // self.key.shape[1]
+
+    def unpacked(self, heads: int) -> "Ran":
+        """The same with so many heads of one row each, where those that share a key stood as the rows of one head."""
+        batch, packed, rows, _ = self.query.shape
+        plain = self.mask is None or self.mask.shape[2] == 1 or self.mask.shape[1] == packed
+        if packed * rows != heads or rows == 1 or self.causal or self.lse is None or not plain:
+            return self
+        mask = self.mask
+        if mask is not None and mask.shape[2] > 1:
+            mask = mask.reshape(len(mask), heads, 1, -1)
+        elif mask is not None and mask.shape[1] > 1:
+            mask = mask.repeat_interleave(rows, dim=1)
+        query, lse = self.query.reshape(batch, heads, 1, -1), self.lse.reshape(batch, heads, 1)
+        return replace(self, query=query, lse=lse, mask=mask)
 
     def masking(self, batch: int, head: int, rows: slice | Tensor, keys: slice) -> Tensor | None:
         """The mask over some rows and keys ``[row, key]``, in float32 or as it is; None without one."""

@@ -78,7 +78,7 @@ class Rollout:
         first, last = state.spans.int().unbind(-1)
         values = {"sources": state.mixed, "group": group.int(), "first": first, "last": last}
         axes = {"sources": (BATCH, QUERY, GROUP), "group": rows, "first": rows, "last": rows}
-        return Reduced(values, axes, {"first": KEY, "last": KEY}, self._about())
+        return Reduced(values, axes, {"first": KEY, "last": KEY}, about=self._about())
 
     @property
     def _count(self) -> int:
