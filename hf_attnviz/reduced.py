@@ -60,13 +60,7 @@ class Reduced:
                 raise ShapeError(f"expected {size} names for the axis {axis!r}, got {len(self.about[axis])}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Reduced, (
-            dict(self.values),
-            dict(self.axes),
-            dict(self.holds),
-            dict(self.lost),
-            dict(self.about),
-        )  # a read-only view cannot be copied
+        return Reduced, tuple(dict(getattr(self, name)) for name in _FIELDS)  # a read-only view cannot be copied
 
     def __getattr__(self, name: str) -> torch.Tensor:
         if name.startswith("_"):
@@ -145,15 +139,14 @@ class Reduced:
                 values[name] = cut.squeeze(place) if alone else cut
         values |= {name: _moved(values[name], wanted) for name in held}
         axes = {name: tuple(one for one in of if one != axis or not alone) for name, of in self.axes.items()}
-        about = {name: value for name, value in self.about.items() if name != axis}
-        if axis in self.about and not alone:
-            about[axis] = [self.about[axis][place] for place in wanted.tolist()]
+        names = {} if alone or axis not in self.about else {axis: [self.about[axis][n] for n in wanted.tolist()]}
+        about = {name: value for name, value in self.about.items() if name != axis} | names
         return replace(self, values=values, axes=axes, about=about)
 
     def named(self, axis: str, other: str) -> "Reduced":
         """The same with another name for an axis."""
         axes = {name: tuple(other if one == axis else one for one in of) for name, of in self.axes.items()}
-        return replace(self, axes=axes)
+        return replace(self, axes=axes, about={other if name == axis else name: of for name, of in self.about.items()})
 
     def cut(self, queries: Sequence[int], keys: Sequence[int] | None, before: int = 0) -> "Reduced":
         """What was made of one sequence of a call, with these rows and columns only (None: all columns).
@@ -184,7 +177,7 @@ class Reduced:
     def described(self) -> dict[str, Any]:
         """What a file says of it, beside its tensors."""
         axes = {name: self.axes[name] for name in self}
-        return {"axes": axes, "holds": dict(self.holds), "lost": dict(self.lost), "about": dict(self.about)}
+        return {"axes": axes, **{name: dict(getattr(self, name)) for name in ("holds", "lost", "about")}}
 
     def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
         """The tensors by name, for a file."""
@@ -217,8 +210,8 @@ def joined(parts: Sequence[Reduced], keys: int, lost: str = "") -> Reduced:
         each = [one[name] for one in wide]
         values[name] = torch.cat(each, axes.index(QUERY)) if QUERY in axes else torch.stack(each).sum(0)
     holds = {name: axis for name, axis in first.holds.items() if name in values}
-    named = {name: first.axes[name] for name in values}
-    return Reduced(values, named, holds, gone | dict(first.lost), first.about)
+    told = {name: first.axes[name] for name in values}
+    return Reduced(values, told, holds, gone | dict(first.lost), first.about)
 
 
 def _check_names(one: Reduced) -> None:

@@ -60,8 +60,8 @@ def over_weights(
 ) -> dict[str, Any]:
     """The same of weights as they stand in memory; those in a layout of the model's own are kept, and not reduced.
 
-    ran: the kernel's call that they are of, where it is known: its mask tells what a row may see. attending:
-    ``[batch or 1, head or 1, query]``, False for rows that may look at nothing; None: all may.
+    ran: the kernel's call that they are of, where it is known: its mask tells what a row may see.
+    attending: ``[batch or 1, head or 1, query]``, False for rows that may look at nothing; None: all may.
     """
     kept, carriage = _of_vectors(reducers, weights.shape, places, vectors), carriage or Carriage()
     whole = Tile(weights, places, weights.shape, vectors=vectors)

@@ -14,6 +14,7 @@ from tests.models import ids, padded, tiny
 
 GREEDY = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
 BEAMS = GREEDY | {"num_beams": 3, "num_return_sequences": 2}
+MANY = GREEDY | {"max_new_tokens": 70, "min_new_tokens": 70}
 LEFT, RIGHT = padded([7, 4], "left"), padded([7, 4], "right")
 PASSES = {"fastest": contextlib.nullcontext, "pure": passes.pure}
 
@@ -75,6 +76,7 @@ GENERATIONS: dict[str, Run] = {
     "window": (window, lambda m: m.generate(**LEFT, **GREEDY)),
     "sinks": (sinks, lambda m: m.generate(ids(2, 7), **GREEDY)),
     "several passes": (llama, in_three_passes),
+    "more steps than one stride": (llama, lambda m: m.generate(ids(1, 4), **MANY)),
 }
 
 

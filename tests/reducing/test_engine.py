@@ -94,7 +94,7 @@ def test_rows_that_may_look_at_nothing_are_undefined_the_slow_way_too() -> None:
     weights = torch.from_numpy(one.weights).float()
     weights[:, :, [0, 5, 139]] = 1 / 140  # what an eager function makes of them
     seen = (one.ran.mask > sweep.LOWEST).any(-1)
-    slow = over_weights([Statistics(), TopK(2)], weights, one.places, {}, seen)
+    slow = over_weights([Statistics(), TopK(2)], weights, one.places, {}, attending=seen)
     assert_true(slow["statistics"], one, TIGHT)
     assert bool((slow["topk"].keys[:, :, [0, 5, 139]] == -1).all())
 
