@@ -43,11 +43,13 @@ if TYPE_CHECKING:
     from hf_attnviz.capturing import AttentionCall as AttentionCall
     from hf_attnviz.capturing import Contributions as Contributions
     from hf_attnviz.capturing import Diagnosis as Diagnosis
+    from hf_attnviz.capturing import Evolution as Evolution
     from hf_attnviz.capturing import Finding as Finding
     from hf_attnviz.capturing import Intervention as Intervention
     from hf_attnviz.capturing import Maps as Maps
     from hf_attnviz.capturing import Recording as Recording
     from hf_attnviz.capturing import Registration as Registration
+    from hf_attnviz.capturing import Rollout as Rollout
     from hf_attnviz.capturing import Rows as Rows
     from hf_attnviz.capturing import Run as Run
     from hf_attnviz.capturing import Statistics as Statistics
@@ -130,11 +132,13 @@ _HOME = {
         "AttentionCall",
         "Contributions",
         "Diagnosis",
+        "Evolution",
         "Finding",
         "Intervention",
         "Maps",
         "Recording",
         "Registration",
+        "Rollout",
         "Rows",
         "Run",
         "Statistics",

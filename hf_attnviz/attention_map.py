@@ -125,9 +125,9 @@ class AttentionMap:
         """That of the weights, whether they were kept or not."""
         if self.kept_weights is not None:
             return self.kept_weights.shape
-        told = (one.sizes.get(HEAD, 0) for one in self.reduced.values())
-        heads = self.head_count or next(filter(None, told), 0)
-        return torch.Size((heads, len(self.queries), len(self.keys)))
+        told = {axis: size for one in self.reduced.values() for axis, size in one.sizes.items()}
+        known = {HEAD: self.head_count or told.get(HEAD, 0), QUERY: len(self.queries), KEY: len(self.keys)}
+        return torch.Size((told | known).get(axis, 0) for axis in self.layout)
 
     @property
     def heads(self) -> int:

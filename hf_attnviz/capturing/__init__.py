@@ -14,6 +14,8 @@ from hf_attnviz.capturing.reducers import Contributions
 from hf_attnviz.capturing.registry import Registration, register_attention
 from hf_attnviz.capturing.runs import AttentionCall, Run
 from hf_attnviz.capturing.text import trace_text
+from hf_attnviz.reducing.evolution import Evolution
+from hf_attnviz.reducing.rollout import Rollout
 from hf_attnviz.reducing.rows import Maps, Rows
 from hf_attnviz.reducing.statistics import Statistics
 from hf_attnviz.reducing.topk import TopK
@@ -23,11 +25,13 @@ __all__ = [
     "AttentionCall",
     "Contributions",
     "Diagnosis",
+    "Evolution",
     "Finding",
     "Intervention",
     "Maps",
     "Recording",
     "Registration",
+    "Rollout",
     "Rows",
     "Run",
     "Statistics",

@@ -14,11 +14,13 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from hf_attnviz.capturing.address import Address
 from hf_attnviz.capturing.keeping import Kept, kept_of
 from hf_attnviz.capturing.places import places_of_steps
 from hf_attnviz.capturing.proof import Proved
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Pass, Run, Side
 from hf_attnviz.capturing.seen import Seen
+from hf_attnviz.capturing.streams import Station
 from hf_attnviz.errors import CaptureError
 from hf_attnviz.reducing.ran import Ran
 from hf_attnviz.reducing.reducer import Reducer
@@ -48,11 +50,16 @@ class Lane:
 
 
 class Lanes:
-    """The lanes of a run: one for each module that attended, once, in its first forward."""
+    """The lanes of a run: one for each module that attends in every step.
 
-    def __init__(self, first: Pass, modules: Mapping[str, nn.Module]) -> None:
-        self.lanes = {id(modules[call.module]): Lane(call) for call in first.calls}
-        self._possible = len(self.lanes) == len(first.calls) and all(_plain(call) for call in first.calls)
+    Args:
+        calls: its calls in the first forward; a module that attends twice has no lane, and then none has.
+        modules: those of the model, by name.
+    """
+
+    def __init__(self, calls: Sequence[AttentionCall], modules: Mapping[str, nn.Module]) -> None:
+        self.lanes = {id(modules[call.module]): Lane(call) for call in calls}
+        self._possible = 0 < len(self.lanes) == len(calls) and all(_plain(call) for call in calls)
         self.steps: list[Pass] = []
 
     def goes_on(self, one: Pass, cache: Any) -> bool:
@@ -100,7 +107,9 @@ def _call(run: Run, steps: Sequence[Pass], lane: Lane, reducers: Sequence[Reduce
             raise CaptureError("the cache was changed while decoding: rows of earlier steps cannot be proved any more")
 
         seen = Seen(refuse, lane.call.implementation, lambda: _vectors(ran), ran=ran)
-        kept: Kept = kept_of(seen, reducers, places, Side())
+        address = Address(lane.call.module, lane.call.stack, lane.call.layer)
+        station = Station(run, steps[-1], address, "", lane.call.layer, 0, lane.call.kind == "cross", True, True)
+        kept: Kept = kept_of(seen, reducers, places, Side(), station)
     return replace(
         lane.call,
         step=steps[0].step,

@@ -39,7 +39,8 @@ def note_media(session: Session, given: dict[str, Any]) -> None:
 
 
 def note_prompt(model: nn.Module, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Pictures and sound that ``generate()`` is given."""
+    """Pictures and sound that ``generate()`` is given, and how many beams it follows."""
+    session.run.beams = int(settings(model, args, kwargs)("num_beams") or 1)
     main = getattr(model, "main_input_name", "inputs")
     prompt = args[0] if args else kwargs.get("inputs")
     media = media_of(({main: prompt} if isinstance(main, str) else {}) | kwargs)

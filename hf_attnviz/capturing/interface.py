@@ -162,8 +162,14 @@ class _Call:
 
     def _own(self, ran: Ran | None, output: torch.Tensor) -> Ran | None:
         """The kernel's call, when it did this call's work: its output is judged as the model goes on with it."""
-        queries = (max(len(self.query), len(self.key)), *self.query.shape[1:3])
-        if ran is None or tuple(ran.shape) != (*queries, self.key.shape[2]):
+        if ran is None or not self.query.dim() == self.key.dim() == 4:
+            return None
+        heads, queries, keys = self.query.shape[1], self.query.shape[2], self.key.shape[2]
+        if queries == 1:
+            ran = ran.unpacked(heads)
+        if ran.causal and ran.shape[2] == ran.shape[3] < keys:  # keys that lie ahead of all rows were cut off
+            ran = replace(ran, key=self.key.detach(), value=self.value.detach())
+        if tuple(ran.shape) != (max(len(self.query), len(self.key)), heads, queries, keys):
             return None
         shaped = self._shaped(output.detach())
         return replace(ran, output=shaped, value=ran.value[..., : shaped.shape[-1]])  # some kernels are given padding

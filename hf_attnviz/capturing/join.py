@@ -6,13 +6,14 @@ pass that read it; without a cache the later passes read it again.
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
 from torch.nn.functional import pad
 
 from hf_attnviz.attention_map import AttentionMap
+from hf_attnviz.axes import BATCH, PIECE
 from hf_attnviz.capturing.address import model_name
 from hf_attnviz.capturing.families import FOLDED
 from hf_attnviz.capturing.naming import compared, media, rate
@@ -26,6 +27,9 @@ from hf_attnviz.reducing.rows import KeptRows
 from hf_attnviz.trace import Trace
 
 Part = tuple[Pass, AttentionCall]
+_DRAFTS: Final = (
+    "it is a sum over rows, and some were drafts that were rejected; generate without an assistant, or keep maps"
+)
 
 
 def traces_of(run: Run, processor: Any, model: nn.Module) -> tuple[Trace, ...]:
@@ -74,6 +78,8 @@ class _Sequence(Reading):
         joined: dict[tuple[str, int, str, int], list[Part]] = {}
         for one in [one for one in self.run.passes if one.step < 0] + list(self.passes):
             for call in one.calls:
+                if not call.kept and call.layout == LAYOUT:
+                    continue  # nothing that was asked for can be made of it
                 joined.setdefault((call.module, call.index, call.kind, call.layer), []).append((one, call))
         maps = [found for parts in joined.values() for found in self._maps(parts)]
         order = list(dict.fromkeys(m.group for m in maps))
@@ -197,20 +203,24 @@ class _Sequence(Reading):
             chosen: the places whose weights are kept: what was made of other rows is left out; None: all rows.
             of: which row of the batch is this sequence's, where that is known.
         """
-        read, places, width, pieces = 0, [], 0, []
+        read, places, width, pieces, drafts = 0, [], 0, [], False
         for one, call in parts:
             row = self.row(one, call.shape[0], call.module) if of is None else of
             at, stands = call.positions[row].tolist(), self.stands(one) if call.tokens else None
             last = len(at) if stands is None else stands
             rows = [n for n, place in enumerate(at) if read <= place and (stands is None or place < last)]
+            drafts = drafts or (stands is not None and any(place >= stands for place in at))
             rows = rows if chosen is None else [n for n in rows if at[n] in chosen]
             columns, dropped = self._columns(one, call, call.shape[-1]) or (None, 0)
+            if stands is not None and call.kind == "self":  # the keys of rejected drafts are none of this sequence
+                columns = (list(range(call.shape[-1])) if columns is None else columns)[: max(0, stands - dropped)]
             kept = {name: found for name, found in call.kept.items() if isinstance(found, Reduced)}
             pieces.append({name: found.at("batch", row).cut(rows, columns, dropped) for name, found in kept.items()})
             places += [at[n] for n in rows]
             read = max([read - 1, *(place for place in at if stands is None or place < last)]) + 1
             width = max(width, dropped + (call.shape[-1] if columns is None else len(columns)))
-        return {name: joined([piece[name] for piece in pieces], width) for name in pieces[0]}, places, width
+        lost = _DRAFTS if drafts else ""
+        return {name: joined([piece[name] for piece in pieces], width, lost) for name in pieces[0]}, places, width
 
     def _gradient(self, parts: list[Part]) -> torch.Tensor | None:
         """The gradient, cut and joined like the weights; None where a pass has none (yet)."""
@@ -221,8 +231,15 @@ class _Sequence(Reading):
     def _native(self, one: Pass, call: AttentionCall, rows: Sequence[int]) -> AttentionMap:
         """A map in a layout of the model's own, as it is; with an axis more where it has several pieces."""
         chosen = list(rows) if len(rows) > 1 else rows[0]
-        weights, gradient = call.weights[chosen], call.gradient_if_any(zeros=False)
-        queries, keys = (Labels.plain(map(str, range(size)), "latent") for size in weights.shape[-2:])
+        found = {name: one for name, one in call.kept.items() if isinstance(one, Reduced)}
+        if not (found or call.has_rows) and call.layout != LAYOUT:
+            raise NotKeptError(
+                f"{call.module} attends in a layout of its own, [{', '.join(call.layout)}], which is not reduced; keep "
+                'its weights: keep="maps"'
+            )
+        weights, gradient = call.weights[chosen] if call.has_rows else None, call.gradient_if_any(zeros=False)
+        sizes = call.shape[-2:] if weights is None else weights.shape[-2:]
+        queries, keys = (Labels.plain(map(str, range(size)), "latent") for size in sizes)
         return AttentionMap(
             weights,
             queries,
@@ -230,8 +247,11 @@ class _Sequence(Reading):
             **_place(call),
             steps=(0,) * len(queries),
             error=call.error,
-            layout=("piece", *call.layout[1:]) if len(rows) > 1 else call.layout[1:],
+            layout=(PIECE, *call.layout[1:]) if len(rows) > 1 else call.layout[1:],
             gradient=None if gradient is None else gradient.weights[chosen],
+            reduced={name: one.at(BATCH, chosen).named(BATCH, PIECE) for name, one in found.items()},
+            looks_back=call.looks_back,
+            head_count=call.shape[1],
             undecomposed="its map is in a layout of its own" if "contributions" in call.kept else "",
         )
 

@@ -1,6 +1,7 @@
 """What a recording keeps of one call that was seen: without the matrix where that is possible, else the slow way."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +12,9 @@ from hf_attnviz.capturing.probe import unpadded
 from hf_attnviz.capturing.proof import Proved, looks_back, prove_rows
 from hf_attnviz.capturing.runs import Side
 from hf_attnviz.capturing.seen import Seen
+from hf_attnviz.capturing.streams import Station
 from hf_attnviz.errors import CaptureError, NotUnderstoodError
+from hf_attnviz.reducing.carried import Carriage
 from hf_attnviz.reducing.keeping import over_tiles, over_weights, tileable
 from hf_attnviz.reducing.ran import Places
 from hf_attnviz.reducing.reducer import Reducer
@@ -28,22 +31,29 @@ class Kept:
     slow: str = ""
 
 
-def kept_of(seen: Seen, reducers: Sequence[Reducer[Any]], places: Places, side: Side) -> Kept:
+def kept_of(seen: Seen, asked: Sequence[Reducer[Any]], places: Places, side: Side, station: Station) -> Kept:
     """Reduce one call.
 
     Raises:
         CaptureError: what the model computed cannot be taken out of it, or cannot be proved.
     """
+    reducers = [one for one in asked if "below" not in one.needs or not station.across]  # no layer of that is below
+    carriage = station.carriage(reducers, places)
+    kept = _kept_of(seen, reducers, places, side, carriage)
+    station.leave(carriage, places)
+    return kept
+
+
+def _kept_of(seen: Seen, reducers: Sequence[Reducer[Any]], places: Places, side: Side, carriage: Carriage) -> Kept:
     vectors = seen.vectors() if any("vectors" in reducer.needs for reducer in reducers) else {}
     why = f"{seen.implementation} does not show its log-sum-exp" if seen.fused and tileable(reducers) else ""
     if seen.ran is not None:
         try:
-            # our own work is no attention of the model's: no observer is to look at each operation of it
-            with torch.no_grad(), torch._C.DisableTorchFunction():
+            with _unobserved(seen.ran.query):
                 proved = prove_rows(seen.ran, places)
                 if proved.weights.shape == seen.ran.shape:  # so few rows that all of them were proved
-                    return Kept(over_weights(reducers, proved.weights, places, vectors), proved)
-                return Kept(over_tiles(reducers, seen.ran, places, vectors), proved)
+                    return Kept(over_weights(reducers, proved.weights, places, vectors, carriage, seen.ran), proved)
+                return Kept(over_tiles(reducers, seen.ran, places, vectors, carriage), proved)
         except NotUnderstoodError as problem:
             why = str(problem)
     proved = seen.proved
@@ -54,7 +64,16 @@ def kept_of(seen: Seen, reducers: Sequence[Reducer[Any]], places: Places, side: 
         raise CaptureError("torch.vmap hides the batch, and its tensors die with it; run the model on a plain batch")
     if tileable(reducers) and weights.dim() == 4:
         proved = replace(proved, looks_back=looks_back(weights, places))
-    return Kept(over_weights(reducers, weights, places, vectors), proved, why)
+    with _unobserved(weights):
+        attends = None if seen.pads else proved.attends
+        return Kept(over_weights(reducers, weights, places, vectors, carriage, attending=attends), proved, why)
+
+
+@contextmanager
+def _unobserved(tensor: torch.Tensor) -> Iterator[None]:
+    """Our own work: no observer is to look at each operation of it, and an autocast of the model's is not for it."""
+    with torch.no_grad(), torch.autocast(tensor.device.type, enabled=False), torch._C.DisableTorchFunction():
+        yield
 
 
 def gradient_rows(seen: Seen, reducers: Sequence[Reducer[Any]], module: str, places: Places) -> Callable[[], KeptRows]:

@@ -48,6 +48,13 @@ _NEVER: Final = {"aten::_scaled_dot_product_cudnn_attention": -65504.0}  # bfloa
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    supports_higher_order_operators = True  # such as flex_attention uncompiled: they go on as they are
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """What a model has compiled runs compiled all the same; nothing in it is seen."""
+        return True
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.seen: list[Ran] = []

@@ -294,11 +294,11 @@ class Listener:
 
     def _stride(self, session: scope.Session, one: Pass) -> None:
         """Is the pass that begins a step of decoding, whose rows are kept together with those of other steps?"""
-        if not (session.run.rests and self.recording.tiled and len(scope.sessions()) == 1) or steering.active():
+        if not (session.run.rests and self.recording.strides and len(scope.sessions()) == 1) or steering.active():
             self._reduce(session)
             return
         if session.lanes is None:
-            session.lanes = Lanes(session.run.first, dict(self.model.named_modules()))
+            session.lanes = Lanes(session.run.each_step, dict(self.model.named_modules()))
         session.striding = session.lanes.goes_on(one, session.cache)
         if not session.striding:
             self._reduce(session)
@@ -325,7 +325,7 @@ class Listener:
         if not session.run.rests:
             return
         now = {call.module for call in one.calls}
-        for call in session.run.first.calls:
+        for call in session.run.each_step:
             if call.module not in now:
                 problem = CaptureError(
                     f"it attended in the first pass and not in step {one.step}, where only transformers' interface was "

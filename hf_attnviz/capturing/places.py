@@ -16,7 +16,8 @@ def places_of_steps(run: Run, steps: Sequence[Pass], kind: str, shape: Sequence[
     read = last.past + (last.new or 0)
     side = replace(last, past=read - len(steps), new=len(steps))
     found = _places(run, first, side, kind, shape, 0)
-    return replace(found, lengths=torch.where(found.queries < 0, 0, found.queries + 1))
+    prompt = _prompt(run, steps[-1], last, shape[0], read)
+    return replace(found, lengths=torch.where(found.queries < 0, 0, found.queries + 1), prompt=prompt)
 
 
 def places_of(run: Run, one: Pass, side: Side, kind: str, shape: Sequence[int], turns: int = 0) -> Places:
@@ -44,7 +45,16 @@ def _places(run: Run, one: Pass, side: Side, kind: str, shape: Sequence[int], tu
     counted, before = queries >= 0, one.read if told else 0
     if before > side.past:  # without a cache every pass reads all over again
         counted = counted & (torch.arange(side.past, side.past + rows, device=queries.device) >= before)
-    return Places(queries, lengths, at, counted, kind == "self")
+    whole = not told or turns > 0 or side is not one.side or one.step < 0
+    prompt = None if whole else _prompt(run, one, side, batch, side.past + rows)
+    return Places(queries, lengths, at, counted, kind == "self", prompt=prompt)
+
+
+def _prompt(run: Run, one: Pass, side: Side, batch: int, read: int) -> torch.Tensor:
+    """How many places of each sequence are of its prompt ``[batch]``, as far as it is read."""
+    if one.prompt is None:
+        one.prompt = run.prompt
+    return side.real(batch, min(one.prompt, read))
 
 
 def columns(read: Side, one: Pass, batch: int, keys: int) -> torch.Tensor:

@@ -26,6 +26,7 @@ from hf_attnviz.capturing.reducers import Keep, chosen
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Run, Side
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.capturing.steering import Mixed
+from hf_attnviz.capturing.streams import Station
 from hf_attnviz.capturing.wrappers import refuse_compiled, unwrapped
 from hf_attnviz.errors import ArgumentError, CaptureError, NothingCapturedError, SlowerWarning, UnknownNameError, listed
 from hf_attnviz.language import Text, counted
@@ -60,11 +61,12 @@ class Recording:
         self.model = unwrapped(whole)
         self.processor = processor if processor is not None else processor_of(target)
         self.pieces = None if isinstance(target, nn.Module) else Pieces(target)
-        self.reducers = chosen(keep, queries)
+        self.reducers = chosen(keep, queries, layers)
         self.runs: list[Run] = []
         self.exact, self.gradients = exact, gradients
         self.replays = any("block" in reducer.needs for reducer in self.reducers)
         self.tiled = tileable(self.reducers) and not gradients and not exact
+        self.strides = self.tiled and not any("vectors" in reducer.needs for reducer in self.reducers)
         self.known: dict[Any, Any] = {}
         self._last = last
         self._addresses: dict[int, Address] = addresses(self.model, whole)
@@ -240,7 +242,7 @@ class Recording:
                 seen = seen if self.tiled else replace(seen, ran=None)
                 kind = self.kind(address, module, context, side, seen.shape)
                 before = before if before is not None and before.goes_on(seen.shape) else None
-                call = self._kept(session, seen, address, kind, layer, context.maps, side, before)
+                call = self._kept(session, seen, address, kind, layer, context, side, before)
                 one.calls.append(call)
                 remember(one, place, call, seen.shape, before)
                 for reducer in self.reducers:
@@ -290,17 +292,20 @@ class Recording:
         address: Address,
         kind: str,
         layer: int,
-        index: int,
+        context: scope.Context,
         side: Side,
         before: Loop | None,
     ) -> AttentionCall:
         one = session.current or session.run.prologue()
-        step = max(one.step, 0)
+        index, step = context.maps, max(one.step, 0)
         shape = unpadded(seen.proved.weights, side.new).shape if seen.pads else seen.shape
         if before is not None:
             kind, index, step = before.kind(shape, kind), before.call.index, step + before.turns
         places = places_of(session.run, one, side, kind, shape, 0 if before is None else before.turns)
-        kept = kept_of(seen, self.reducers, places, side)
+        tokens, lone = len(shape) == 4 and shape[-2] == side.new, before is None and address.layer is not None
+        kind_of = type(context.module).__name__
+        station = Station(session.run, one, address, kind_of, layer, index, kind == "cross", lone, tokens)
+        kept = kept_of(seen, self.reducers, places, side, station)
         if kept.slow:
             self.slow.setdefault(kept.slow, address.module)
         return AttentionCall(
@@ -318,7 +323,7 @@ class Recording:
             error_tensor=kept.proved.error,
             bound=kept.proved.bound,
             layout=LAYOUT if len(shape) == 4 else ("batch", *_axes(len(shape) - 3), "query", "key"),
-            tokens=len(shape) == 4 and shape[-2] == side.new,
+            tokens=tokens,
             gradient_rows=gradient_rows(seen, self.reducers, address.module, places) if self.gradients else None,
             shape=tuple(shape),
             positions=places.queries,

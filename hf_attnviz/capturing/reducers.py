@@ -6,7 +6,9 @@ from typing import Any, Final
 
 from hf_attnviz.capturing.kept_parts import KeptParts
 from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
+from hf_attnviz.reducing.evolution import Evolution
 from hf_attnviz.reducing.reducer import Reducer
+from hf_attnviz.reducing.rollout import Rollout
 from hf_attnviz.reducing.rows import Maps, Rows
 from hf_attnviz.reducing.statistics import Statistics
 from hf_attnviz.reducing.tile import Tile
@@ -41,6 +43,8 @@ BY_NAME: Final[dict[str, Reducer[Any]]] = {
     "maps": Maps(),
     "statistics": Statistics(),
     "topk": TopK(),
+    "rollout": Rollout(),
+    "evolution": Evolution(),
     "vectors": Vectors(),
     "contributions": Contributions(),
 }
@@ -71,10 +75,14 @@ def reducers(keep: Keep) -> tuple[Reducer[Any], ...]:
     return tuple(found)
 
 
-def chosen(keep: Keep, queries: Sequence[int] | None) -> tuple[Reducer[Any], ...]:
+def chosen(keep: Keep, queries: Sequence[int] | None, layers: Sequence[int] | None = None) -> tuple[Reducer[Any], ...]:
     """The reducers of a recording: ``queries`` is short for ``Rows``."""
     if queries is None:
-        return reducers(keep)
+        found = reducers(keep)
+        climbing = [one.name for one in found if "below" in one.needs]
+        if climbing and layers is not None:
+            raise ArgumentError(f"{listed(climbing)} goes up through every layer: leave out layers={list(layers)}")
+        return found
     if keep != "maps":
         raise ArgumentError(f"queries={list(queries)} is short for keep=av.Rows(…); name rows in one of the two places")
     return (Rows(queries),)

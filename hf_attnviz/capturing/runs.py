@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -11,6 +12,7 @@ from hf_attnviz.capturing.families import TOWERS
 from hf_attnviz.capturing.gradients import NotReachedError
 from hf_attnviz.capturing.pieces import Piece
 from hf_attnviz.capturing.scope import Context
+from hf_attnviz.capturing.streams import Streams
 from hf_attnviz.errors import NotKeptError, listed
 from hf_attnviz.language import Text
 from hf_attnviz.reduced import Reduced
@@ -182,6 +184,12 @@ class Side:
     cached: bool = False
     types: torch.Tensor | None = None
 
+    def real(self, batch: int, positions: int) -> torch.Tensor:
+        """How many of the first positions of each sequence are no padding ``[batch]``."""
+        if self.mask is None or self.mask.shape[0] != batch or self.mask.shape[1] < positions:
+            return torch.full((batch,), positions)
+        return self.mask[:, :positions].bool().sum(1).cpu()
+
     def positions(self, batch: int, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The place of each row in its own sequence ``[batch, rows]`` (-1: padding), and each sequence's length."""
         if rows != self.new:  # patches, latents, windows: no position of the sequence that was read
@@ -206,6 +214,7 @@ class Pass:
             vectors without a batch.
         prefix: the tokens that ``generate()`` had for each row ``[batch, length]``, or None.
         read: how many positions the forwards before it have read, padding included.
+        prompt: how many positions the prompt has, as far as it is read by its end; None until that is asked.
     """
 
     step: int
@@ -214,6 +223,7 @@ class Pass:
     second: int | None = None
     prefix: torch.Tensor | None = None
     read: int = 0
+    prompt: int | None = None
     calls: list[AttentionCall] = field(default_factory=list)
     loops: "dict[Place, Loop]" = field(default_factory=dict)
     places: dict[tuple[Any, ...], Places] = field(default_factory=dict)
@@ -297,6 +307,8 @@ class Run:
         failed: the model itself raised an error; such a run has no traces.
         cache, filled: the cache that its last forward left, and how it left it.
         by_functions: whether functions were called in it that attention is written by hand with.
+        beams: how many beams ``generate()`` follows, whose rows change places; 1: rows stay where they are.
+        streams: what reducers carry from one call to another.
     """
 
     number: int
@@ -314,6 +326,8 @@ class Run:
     cache: "weakref.ref[Any] | None" = None
     filled: "Filled | None" = None
     by_functions: bool = False
+    beams: int = 1
+    streams: Streams = field(default_factory=Streams, repr=False)
 
     @property
     def rests(self) -> bool:
@@ -326,6 +340,11 @@ class Run:
         return next(one for one in self.passes if one.step == 0)
 
     @property
+    def each_step(self) -> "Sequence[AttentionCall]":
+        """The calls of the first forward that every step of decoding has: encoders and towers read once."""
+        return [call for call in self.first.calls if call.stack == "decoder" or call.kind == "cross"]
+
+    @property
     def calls(self) -> Sequence[AttentionCall]:
         """The attention calls of all passes, in the order in which they ran."""
         return [call for one in self.passes for call in one.calls]
@@ -334,6 +353,24 @@ class Run:
     def forwards(self) -> Sequence[Pass]:
         """The passes that were forwards of the target itself."""
         return [one for one in self.passes if one.step >= 0 and not self.is_aside(one)]
+
+    @property
+    def prefill(self) -> Sequence[Pass]:
+        """The forwards that read the prompt: the first, and those that read further chunks of it."""
+        first, *later = self.forwards
+
+        def chunk(one: Pass) -> bool:
+            return one.prefix is not None and one.side.past > 0 and first.has_all_tokens and not one.has_all_tokens
+
+        return [first, *takewhile(chunk, later)]
+
+    @property
+    def prompt(self) -> int:
+        """How many positions the prompt has, as far as it is read; padding included."""
+        if self.drafted_from is not None:
+            return self.drafted_from + self.forwards[0].beyond
+        last = self.prefill[-1].side
+        return last.past + (last.new or 0)
 
     def is_aside(self, one: Pass) -> bool:
         """Whether ``generate()``, which makes its passes ready, ran this one aside: the other half of guidance."""

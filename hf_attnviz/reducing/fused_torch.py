@@ -33,17 +33,19 @@ def fused(
     if limit >= 0:
         rows, keys = bent.shape[-2:]
         start = min(limit + 1, keys)
-        bent[..., start:] += _ahead(rows, keys - start, bent.device)
+        bent[..., start:].masked_fill_(_ahead(rows, keys - start, bent.device), -1e4)
     weights = torch.exp(bent)
     torch.neg(_dotted(weights, bent), out=entropy)
     entropy.clamp_(min=0.0)
     distance.copy_(_dotted(weights, apart))
     torch.sum(weights, dim=-1, out=mass)
-    received += counted @ weights if weights.device.type == "cpu" else (weights * counted[:, None]).sum(-2)
+    even = torch.where(mass > 0.5, mass, 1.0).reciprocal_()
+    shares = counted * even
+    received += shares @ weights if weights.device.type == "cpu" else (weights * shares[..., None]).sum(-2)
     if 0 <= first < weights.shape[-1]:
         sink.copy_(weights[..., first])
     if write:
-        scores.copy_(weights)
+        torch.mul(weights, even[..., None], out=scores)
 
 
 def _dotted(weights: Tensor, other: Tensor) -> Tensor:
@@ -52,6 +54,5 @@ def _dotted(weights: Tensor, other: Tensor) -> Tensor:
 
 
 def _ahead(rows: int, keys: int, device: torch.device) -> Tensor:
-    """What to add to keys that lie ahead of their row: row r sees the first r of them."""
-    ahead = torch.arange(keys, device=device) >= torch.arange(rows, device=device)[:, None]
-    return torch.zeros(rows, keys, device=device).masked_fill_(ahead, -1e4)
+    """Which keys lie ahead of their row: row r sees the first r of them."""
+    return torch.arange(keys, device=device) >= torch.arange(rows, device=device)[:, None]

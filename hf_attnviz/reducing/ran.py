@@ -1,6 +1,6 @@
 """One call of an attention kernel as it ran, and where its rows and columns stand in their sequences."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -49,6 +49,20 @@ class Ran:
         """How many heads share a key-value head."""
         return self.query.shape[1] // self.key.shape[1]
 
+    def unpacked(self, heads: int) -> "Ran":
+        """The same with so many heads of one row each, where those that share a key stood as the rows of one head."""
+        batch, packed, rows, _ = self.query.shape
+        plain = self.mask is None or self.mask.shape[2] == 1 or self.mask.shape[1] == packed
+        if packed * rows != heads or rows == 1 or self.causal or self.lse is None or not plain:
+            return self
+        mask = self.mask
+        if mask is not None and mask.shape[2] > 1:
+            mask = mask.reshape(len(mask), heads, 1, -1)
+        elif mask is not None and mask.shape[1] > 1:
+            mask = mask.repeat_interleave(rows, dim=1)
+        query, lse = self.query.reshape(batch, heads, 1, -1), self.lse.reshape(batch, heads, 1)
+        return replace(self, query=query, lse=lse, mask=mask)
+
     def masking(self, batch: int, head: int | slice, rows: slice | Tensor, keys: slice) -> Tensor | None:
         """The mask over some rows and keys ``[row, key]``, or ``[head or 1, row, key]`` of several; or None."""
         if self.mask is None:
@@ -75,6 +89,8 @@ class Places:
             later pass reads it again.
         standing: whether rows stand on keys; in cross-attention they do not.
         tokens: ``[batch, key]`` ids of what stands at the columns; None where that is not known.
+        prompt: ``[batch]``, how many places of each sequence are of its prompt, as far as it is read by this call; all
+            of them where nothing is generated.
     """
 
     queries: Tensor
@@ -83,6 +99,17 @@ class Places:
     counted: Tensor
     standing: bool = True
     tokens: Tensor | None = None
+    prompt: Tensor | None = None
+
+    @property
+    def prompts(self) -> Tensor:
+        """``prompt``, or all places."""
+        return self.ends if self.prompt is None else self.prompt
+
+    @cached_property
+    def ends(self) -> Tensor:
+        """How long each sequence is after the call ``[batch]``."""
+        return self.lengths.amax(1)
 
     @cached_property
     def padded(self) -> bool:
@@ -99,7 +126,8 @@ class Places:
         one = slice(batch, batch + 1)
         tokens = None if self.tokens is None else self.tokens[one]
         queries, lengths, keys, counted = (t[one] for t in (self.queries, self.lengths, self.keys, self.counted))
-        return Places(queries, lengths, keys, counted, self.standing, tokens)
+        prompt = None if self.prompt is None else self.prompt[one]
+        return Places(queries, lengths, keys, counted, self.standing, tokens, prompt)
 
     @cached_property
     def first(self) -> list[int]:

@@ -1,6 +1,6 @@
 """Entropy, distance and sink of each row, and what each key receives: what most pictures of long inputs need."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -38,8 +38,16 @@ class Statistics:
         return Reduced({name: getattr(state, name) for name in AXES}, AXES)
 
 
-def sums_of(weights: Tensor, places: Places) -> Sums:
+def nowhere(found: Reduced) -> Reduced:
+    """The same of rows that stand on no keys after all: in cross-attention there is no distance."""
+    far = {"distance": torch.full_like(found.distance, torch.nan)}
+    return replace(found, values={**found.values, **far})
+
+
+def sums_of(weights: Tensor, places: Places, attending: Tensor | None = None) -> Sums:
     """The same sums of weights that stand whole in memory ``[batch, head, query, key]``: the slow way.
+
+    attending: ``[batch or 1, head or 1, query]``, False for rows that may look at nothing; None: all may.
 
     Raises:
         ShapeError: a layout of the model's own.
@@ -47,18 +55,20 @@ def sums_of(weights: Tensor, places: Places) -> Sums:
     if weights.dim() != 4:
         raise ShapeError(f"expected weights [batch, head, query, key], got {tuple(weights.shape)}")
     if weights.numel() <= _AT_ONCE or len(weights) == 1:
-        return _sums(weights, places)
-    each = [_sums(weights[b : b + 1], places.of(b)) for b in range(len(weights))]
+        return _sums(weights, places, attending)
+    of = [attending if attending is None or len(attending) == 1 else attending[b : b + 1] for b in range(len(weights))]
+    each = [_sums(weights[b : b + 1], places.of(b), may) for b, may in enumerate(of)]
     return Sums(**{name: torch.cat([getattr(one, name) for one in each]) for name in vars(each[0])})
 
 
-def _sums(weights: Tensor, places: Places) -> Sums:
+def _sums(weights: Tensor, places: Places, attending: Tensor | None) -> Sums:
     device = weights.device
     part = weights.float()
     if places.padded:  # what lies on padding is left out
         part = part.masked_fill((places.keys < 0).to(device)[:, None, None], 0)
     mass = part.sum(-1)
     attends = (places.queries >= 0).to(device)[:, None] & (mass > 0)
+    attends = attends if attending is None else attends & attending
     nowhere = torch.full_like(mass, torch.nan)
     distance = (part * places.apart.to(device)[:, None]).sum(-1) if places.standing else nowhere
     first = torch.tensor(places.first, device=device)[:, None, None]
@@ -68,4 +78,6 @@ def _sums(weights: Tensor, places: Places) -> Sums:
     if not bool(attends.all()):
         rows = {name: values.masked_fill(~attends, torch.nan) for name, values in rows.items()}
     adds = (places.counted.to(device)[:, None] & attends).to(part)
-    return Sums(**rows, received=(adds[:, :, None] @ part)[:, :, 0].nan_to_num(0))
+    if bool(mass.isnan().any()):  # rows of padding may be no numbers, and zero times that is none either
+        part = part.masked_fill(~attends[..., None], 0)
+    return Sums(**rows, received=(adds[:, :, None] @ part)[:, :, 0])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,10 +10,14 @@ from torch import Tensor
 from hf_attnviz.errors import NotUnderstoodError
 from hf_attnviz.reducing.passes import at_once, exact, pass_over
 from hf_attnviz.reducing.ran import LOWEST, Places, Ran
-from hf_attnviz.reducing.tile import ROWS, Sums, Tile
+from hf_attnviz.reducing.tile import ROWS, Sums, Tile, spanned
 
-LOOSE = 1e-4  # how far from one a row may sum: more than float32 makes of scores in the hundreds
+# How far from one a row may sum, for its log-sum-exp is rounded: in half precision torch's kernel on the CPU sums an
+# exp that is off by up to 7e-5, at any length; float32 makes less than that of scores up to a hundred, and more of
+# larger ones. Of scores of thousands it has too few digits for anything but the kernel's own order of work.
+LOOSE, _LARGE, _HUGE = 1e-4, 100.0, 2000.0
 _MOST = 2**24  # bytes of a tile that holds all heads
+_NOTHING = 1e-20  # what a row sums to whose every weight is as good as zero
 _MOST_THERE = 2**28  # the same on an accelerator, whose work comes in larger pieces
 _EMPTY = torch.empty(0)
 _BEYOND = torch.finfo(torch.float32).max  # a log-sum-exp beyond all scores: every weight is zero
@@ -101,7 +106,23 @@ def _blocks(
                 if not knows:
                     lse[b, h, rows] = _lse_of(ran, weights[h], b, h, rows, seen)
                 score(weights[h], b, h, rows, seen)
-            yield Tile(weights[None], places, ran.shape, slice(b, b + 1), rows, seen, causal=ran.causal or None)
+            told = partial(spans_of, ran, b, rows, seen)
+            one = slice(b, b + 1)
+            yield Tile(weights[None], places, ran.shape, one, rows, seen, causal=ran.causal or None, told=told)
+
+
+def spans_of(ran: Ran, b: int, rows: slice, keys: slice) -> Tensor:
+    """What :attr:`Tile.spans` says of a tile, read off the mask: some head may look there."""
+    stand = torch.arange(rows.start, rows.stop, device=ran.query.device)
+    if ran.mask is None or ran.mask.shape[3] == 1:
+        last = stand.clamp(max=keys.stop - 1) if ran.causal else torch.full_like(stand, keys.stop - 1)
+        return torch.stack([torch.full_like(stand, keys.start), last], -1)[None]
+    mask = ran.mask[b if len(ran.mask) > 1 else 0]
+    part = mask[:, :, keys] if mask.shape[1] == 1 else mask[:, rows, keys]
+    allowed = (part > LOWEST).any(0).expand(len(stand), -1)
+    if ran.causal:
+        allowed = allowed & (torch.arange(keys.start, keys.stop, device=stand.device) <= stand[:, None])
+    return spanned(allowed[None], keys.start)
 
 
 def _raw(query: Tensor, key: Tensor, head: int | slice, group: int, scores: Tensor) -> None:
@@ -182,8 +203,20 @@ def _lse_of(ran: Ran, scores: Tensor, b: int, h: int | slice, rows: slice, keys:
     return torch.where(attending(lse, ran), lse, _BEYOND)
 
 
+def _may_look(ran: Ran) -> Tensor:
+    """Which rows a mask lets look at anything ``[batch or 1, head or 1, query or 1]``."""
+    assert ran.mask is not None
+    seen = ran.mask > ran.never
+    if ran.causal:
+        ahead = torch.arange(ran.shape[3], device=seen.device) > torch.arange(ran.shape[2], device=seen.device)[:, None]
+        seen = seen & ~ahead
+    return seen.any(-1)
+
+
 def _told(ran: Ran, places: Places, sums: Sums) -> Sums:
     """The sums, undefined where a row is padding, looks at nothing, or stands on no key.
+
+    Rows are divided by what they sum to, for the log-sum-exp is rounded: Σ (p/m) ln (m/p) = −(Σ p ln p)/m + ln m.
 
     Raises:
         NotUnderstoodError: a row does not sum to one: the kernel did something else than was read off its arguments.
@@ -191,10 +224,21 @@ def _told(ran: Ran, places: Places, sums: Sums) -> Sums:
     assert ran.lse is not None
     real = (places.queries >= 0).to(sums.mass.device)[:, None]
     attends = real & attending(ran.lse, ran)
-    off = (sums.mass - 1).abs().masked_fill(~attends, 0)
-    worst = float(off.amax()) if off.numel() else 0.0
-    if not worst <= LOOSE:
-        raise NotUnderstoodError(f"rows sum to something else than one (off by {worst:.2g}, allowed: {LOOSE:g})")
-    rows = {name: getattr(sums, name).masked_fill(~attends, torch.nan) for name in ("entropy", "sink", "mass")}
-    distance = sums.distance.masked_fill(~attends | (not places.standing), torch.nan)
-    return replace(sums, **rows, distance=distance)
+    if ran.mask is not None and bool((attends & (sums.mass < _NOTHING)).any()):
+        attends = attends & _may_look(ran)  # some kernels say zero of a row that may look at nothing
+    mass = sums.mass.masked_fill(~attends, 1)
+    worst, largest = (
+        float(of.abs().amax()) if of.numel() else 0.0 for of in (mass - 1, ran.lse.masked_fill(~attends, 0))
+    )
+    allowed = LOOSE * max(1.0, largest / _LARGE)
+    if largest > _HUGE:
+        raise NotUnderstoodError(f"float32 has too few digits of scores as large as {largest:.0f}")
+    if not worst <= allowed:
+        raise NotUnderstoodError(f"rows sum to something else than one (off by {worst:.2g}, allowed: {allowed:.2g})")
+    rows = {
+        "entropy": (sums.entropy / mass + mass.log()).clamp_(min=0),
+        "distance": sums.distance / mass if places.standing else torch.full_like(mass, torch.nan),
+        "sink": sums.sink / mass,
+        "mass": mass,
+    }
+    return replace(sums, **{name: values.masked_fill(~attends, torch.nan) for name, values in rows.items()})

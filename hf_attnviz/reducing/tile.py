@@ -1,6 +1,6 @@
 """A tile: some rows of one attention call over the keys that they may see, and what the fused pass made of a call."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -41,6 +41,16 @@ class Sums:
         return cls(**rows, received=torch.zeros(batch, heads, keys, device=device))
 
 
+def spanned(allowed: Tensor, start: int) -> Tensor:
+    """The first and the last True column of ``[batch, row, key]``, counted from ``start``; -1 where others lie between
+    them, or there is none."""
+    some = allowed.to(torch.uint8)
+    first, count = some.argmax(-1), allowed.sum(-1)
+    last = allowed.shape[-1] - 1 - some.flip(-1).argmax(-1)
+    whole = (count > 0) & (last - first + 1 == count)
+    return torch.stack([first, last], -1).add_(start).masked_fill_(~whole[..., None], -1)
+
+
 @dataclass(frozen=True, eq=False)
 class Tile:
     """Some rows of one attention call.
@@ -55,6 +65,7 @@ class Tile:
             ``[batch, key_value_head, key, size]``, ``output`` ``[batch, head, query, size]``; those that are seen.
         given: the sums over the whole call; with the last tile of it only.
         causal: whether no row of the call looks ahead; None where only the weights tell.
+        told: gives :attr:`spans` where a mask tells them; None where only the weights tell.
     """
 
     weights: Tensor
@@ -66,6 +77,15 @@ class Tile:
     vectors: Mapping[str, Tensor] = field(default_factory=dict)
     given: Sums | None = None
     causal: bool | None = None
+    told: Callable[[], Tensor] | None = None
+
+    @cached_property
+    def spans(self) -> Tensor:
+        """The first and the last column of the call that each row may see ``[batch, row, 2]``; -1 where it may see
+        none, or not all between them. Of weights alone: the columns to which any head gives anything."""
+        if self.told is not None:
+            return self.told()
+        return spanned((self.weights != 0).any(1), self.keys.start or 0)
 
     @cached_property
     def positions(self) -> Tensor:
