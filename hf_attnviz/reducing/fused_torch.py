@@ -40,8 +40,8 @@ def fused(
     torch.sum(weights, dim=-1, out=mass)
     even = torch.where(mass > 0.5, mass, 1.0).reciprocal_()
     shares = counted * even
-    plain = weights.device.type == "cpu"
-    received += (shares[..., None, :] @ weights)[..., 0, :] if plain else (weights * shares[..., None]).sum(-2)
+    alone = weights.dim() == 2 and weights.device.type == "cpu"
+    received += shares @ weights if alone else (weights * shares[..., None]).sum(-2)
     if 0 <= first < weights.shape[-1]:
         sink.copy_(weights[..., first])
     if write:

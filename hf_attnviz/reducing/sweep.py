@@ -230,8 +230,8 @@ def _told(ran: Ran, places: Places, sums: Sums) -> Sums:
     if ran.mask is not None and bool((attends & (sums.mass < _NOTHING)).any()):
         attends = attends & _may_look(ran)  # some kernels say zero of a row that may look at nothing
     mass = sums.mass.masked_fill(~attends, 1)
-    both = torch.stack([mass - 1, ran.lse.masked_fill(~attends, 0)]).abs()
-    worst, largest = both.flatten(1).amax(1).tolist() if both.numel() else (0.0, 0.0)
+    both = torch.stack([mass - 1, ran.lse.masked_fill(~attends, 0)]).flatten(1).abs()
+    worst, largest = both.amax(1).cpu().tolist() if both.numel() else (0.0, 0.0)
     allowed = LOOSE * max(1.0, largest / _LARGE)
     if largest > _HUGE:
         raise NotUnderstoodError(f"float32 has too few digits of scores as large as {largest:.0f}")
