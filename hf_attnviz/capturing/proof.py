@@ -7,7 +7,7 @@ there are more keys than ``head_dim``. Every capture checks it.
 gives the weights themselves: column j of the block comes out as the weight on key j. The doctor checks it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +16,7 @@ import torch
 from hf_attnviz.errors import NotUnderstoodError, ProofError
 from hf_attnviz.reducing.ran import Places, Ran
 from hf_attnviz.reducing.sweep import chosen
+from hf_attnviz.reducing.tile import ROWS
 
 _HARDLY: Final = -1e3  # exp of it is zero, whatever a model means by it
 _SAMPLED: Final = 16  # rows of each head that are proved where the matrix is not built
@@ -137,16 +138,29 @@ def _lets_look_ahead(ran: Ran, places: Places) -> bool:
     """Whether a mask lets any row look at a later place: the rows that were proved may miss a few that do."""
     if ran.causal or ran.mask is None:
         return False
-    open_to = (ran.mask > _HARDLY).any(1)
-    ahead = (places.keys[:, None] > places.queries[:, :, None]) & (places.queries >= 0)[:, :, None]
-    return bool((open_to & ahead.to(open_to.device)).any())
+    for rows, ahead in _ahead(places, torch.arange(ran.shape[2])):
+        part = ran.mask if ran.mask.shape[2] == 1 else ran.mask[:, :, rows.to(ran.mask.device)]
+        if bool(((part > _HARDLY).any(1) & ahead.to(part.device)).any()):
+            return True
+    return False
 
 
 def looks_back(weights: torch.Tensor, places: Places, rows: torch.Tensor | None = None) -> bool:
     """Whether no row of ``weights`` ``[batch, head, row, key]`` looks at a place after its own."""
-    stands = places.queries if rows is None else places.queries[:, rows]
-    ahead = (places.keys[:, None] > stands[:, :, None]) & (stands >= 0)[:, :, None]
-    return not bool(weights.masked_fill(~ahead[:, None].to(weights.device), 0).any())
+    at = 0
+    for part, ahead in _ahead(places, torch.arange(weights.shape[2]) if rows is None else rows):
+        here = weights[:, :, at : at + len(part)]
+        if bool((here.ne(0) & ahead[:, None].to(here.device)).any()):
+            return False
+        at += len(part)
+    return True
+
+
+def _ahead(places: Places, rows: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Some of the rows at a time, and which keys stand at a later place than each ``[batch, row, key]``."""
+    for part in rows.to(places.queries.device).split(ROWS):
+        stands = places.queries[:, part]
+        yield part, (places.keys[:, None] > stands[:, :, None]) & (stands >= 0)[:, :, None]
 
 
 def tolerance(value: torch.Tensor, output: torch.dtype | None = None) -> float:
