@@ -158,7 +158,7 @@ def looks_back(weights: torch.Tensor, places: Places, rows: torch.Tensor | None 
 
 def _ahead(places: Places, rows: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Some of the rows at a time, and which keys stand at a later place than each ``[batch, row, key]``."""
-    for part in rows.to(places.queries.device).split(ROWS):
+    for part in torch.split(rows.to(places.queries.device), ROWS):
         stands = places.queries[:, part]
         yield part, (places.keys[:, None] > stands[:, :, None]) & (stands >= 0)[:, :, None]
 
