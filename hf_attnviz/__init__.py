@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from hf_attnviz.analysis.alignment import pharaoh as pharaoh
     from hf_attnviz.analysis.alignment_scores import alignment_scores as alignment_scores
     from hf_attnviz.analysis.alti import alti as alti
+    from hf_attnviz.analysis.by_position import received as received
+    from hf_attnviz.analysis.by_position import row_statistics as row_statistics
     from hf_attnviz.analysis.compare import compare as compare
     from hf_attnviz.analysis.evolution import argmax_paths as argmax_paths
     from hf_attnviz.analysis.evolution import evolution as evolution
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
     from hf_attnviz.labels import Segment as Segment
     from hf_attnviz.language import set_language as set_language
     from hf_attnviz.legible import visible as visible
+    from hf_attnviz.long_inputs import long_view as long_view
     from hf_attnviz.reporting import report as report
     from hf_attnviz.result import Axis as Axis
     from hf_attnviz.result import Result as Result
@@ -125,8 +128,10 @@ _HOME = {
         "mixing_ratio",
         "norms",
         "pharaoh",
+        "received",
         "relevance",
         "rollout",
+        "row_statistics",
         "segment_mass",
         "sinks",
         "word_times",
@@ -175,6 +180,7 @@ _HOME = {
     "hf_attnviz.labels": ("Labels", "Segment"),
     "hf_attnviz.language": ("set_language",),
     "hf_attnviz.legible": ("visible",),
+    "hf_attnviz.long_inputs": ("long_view",),
     "hf_attnviz.reporting": ("report",),
     "hf_attnviz.result": ("Axis", "Result"),
     "hf_attnviz.trace": ("AttentionStack", "Origin", "Trace"),

@@ -1,9 +1,74 @@
-"""The arguments of an analysis, from the words of a command line."""
+"""What was asked for, from the words of a command line: texts, files, arguments of an analysis, what to keep."""
 
 import json
-from typing import Any
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any, Final
 
 import hf_attnviz as av
+
+_FILE: Final = re.compile(r"\S+\.(png|jpe?g|wav|json|safetensors|txt)", re.IGNORECASE)
+
+
+def text(given: str | None, file: Path | None) -> str:
+    """The text that was typed, or that a file holds."""
+    if (given is None) == (file is None):
+        raise av.errors.ArgumentError(
+            "expected a text, or --text-file FILE; got " + ("neither" if given is None else "both")
+        )
+    if file is None:
+        return given or ""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise av.errors.ArgumentError(f"cannot read {str(file)!r}: {error}; give a text file in UTF-8") from error
+
+
+def trace(loaded: av.Loaded, read: str, keep: list[str] | None, **reading: Any) -> av.Trace:
+    """What is kept of a text; where nothing says what, and maps would be too much, that is told."""
+    found = av.trace_text(loaded, read, keep=keep, **reading)
+    if keep is None and not all(m.has_weights for m in found.maps):
+        sys.stderr.write(f"{_told(found)}\n")
+    return found
+
+
+def _told(found: av.Trace) -> av.language.Text:
+    gigabytes = sum(m.heads * len(m.queries) * len(m.keys) * 4 for m in found.maps) / 1e9
+    tokens = max(len(m.keys) for m in found.maps)
+    return av.language.Text(
+        f"the maps of {tokens:,} tokens would take {gigabytes:.1f} GB: statistics are kept instead (--keep maps keeps "
+        "the maps all the same)",
+        f"{tokens:,} 个词元的注意力图将占 {gigabytes:.1f} GB：改为保留统计量（--keep maps 则仍保留注意力图）",
+    )
+
+
+def drawn(found: av.Trace, kind: str | None, stack: str | None, layer: int | None) -> av.View:
+    """The picture of a kind; without one, that which suits what was kept."""
+    if kind is None:
+        kind = "head" if all(m.has_weights for m in found.maps) else "long"
+    if kind == "model":
+        return av.model_view(found, stack=stack)
+    draw: Any = {"head": av.head_view, "neuron": av.neuron_view, "long": av.long_view}[kind]
+    view: av.View = draw(found, stack=stack, layer=layer)
+    return view
+
+
+def check_ending(output: Path | None, formats: tuple[str, ...]) -> None:
+    """Refuse a format before the model runs."""
+    ending = "" if output is None else output.suffix.lower().removeprefix(".")
+    if output is not None and ending not in formats:
+        raise av.errors.ArgumentError(
+            f"cannot write {ending or 'a file without ending'!r}; formats it has: "
+            f"{', '.join(one for one in formats if one != 'htm')}"
+        )
+
+
+def file_or_text(one: str) -> Path | str:
+    """What was given: a file when it exists or is named like one, else a text."""
+    named = os.path.isfile(one) or _FILE.fullmatch(one)  # noqa: PTH113 - a text too long for a file's name is none
+    return Path(one) if named else one
 
 
 def settings(analysis: Any, name: str, given: list[str], stack: str | None) -> dict[str, Any]:

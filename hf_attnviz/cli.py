@@ -1,8 +1,6 @@
 """The command line, ``attnviz``: from a model and a text to a page, in one command."""
 
 import json
-import os
-import re
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -16,7 +14,7 @@ from rich.text import Text as RichText
 import hf_attnviz as av
 from hf_attnviz import asked
 from hf_attnviz.cli_bench import bench
-from hf_attnviz.printing import as_csv, as_json, print_diagnosis, print_result, print_trust
+from hf_attnviz.printing import print_diagnosis, print_trust, show, wrote
 
 Text = av.language.Text
 
@@ -43,6 +41,19 @@ Model = Annotated[
     ),
 ]
 Sentence = Annotated[str, typer.Argument(metavar="TEXT", help=_said("the text to read", "要读的文本"))]
+SomeText = Annotated[
+    str | None, typer.Argument(metavar="[TEXT]", help=_said("the text, or --text-file", "要读的文本，或 --text-file"))
+]
+TextFile = Annotated[Path | None, typer.Option(help=_said("read the text from a file", "从文件读取文本"))]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(
+        help=_said(
+            "what to keep: maps, statistics, topk …; default: maps, and statistics of a text too long for them",
+            "保留什么：maps、statistics、topk 等；默认 maps，文本过长时为 statistics",
+        )
+    ),
+]
 Pair = Annotated[str | None, typer.Option(help=_said("the second sentence of a pair", "句对中的第二句"))]
 New = Annotated[int, typer.Option(min=1, help=_said("tokens to generate at most", "最多生成多少词元"))]
 Generate = Annotated[
@@ -61,10 +72,9 @@ Output = Annotated[
     ),
 ]
 
-_VIEWS = ("head", "model", "neuron")
+_VIEWS = ("head", "model", "neuron", "long")
 _PAGE = ("html", "htm")
 _TABLES = (*_PAGE, "svg", "png", "pdf", "csv", "json")
-_FILE = re.compile(r"\S+\.(png|jpe?g|wav|json|safetensors|txt)", re.IGNORECASE)
 
 
 def _version(asked: bool) -> None:
@@ -87,58 +97,55 @@ def _language(
 @app.command(help=_said("Draw the attention of MODEL on TEXT as one page.", "把 MODEL 读 TEXT 时的注意力画成一页。"))
 def view(
     model: Model,
-    text: Sentence,
+    text: SomeText = None,
     output: Annotated[Path, typer.Option("--output", "-o")] = Path("attention.html"),
-    kind: Annotated[str, typer.Option("--view", help=", ".join(_VIEWS))] = "head",
+    kind: Annotated[str | None, typer.Option("--view", help=", ".join(_VIEWS))] = None,
     pair: Pair = None,
     stack: Stack = None,
     layer: Layers = None,
     generate: Generate = None,
     max_new_tokens: New = 24,
+    text_file: TextFile = None,
+    keep: Keep = None,
     save_trace: Annotated[Path | None, typer.Option(help=_said("save the trace too", "同时保存 trace"))] = None,
 ) -> None:
-    if kind not in _VIEWS:
+    if kind not in (None, *_VIEWS):
         raise av.errors.UnknownNameError(f"unknown view {kind!r}; known: {', '.join(_VIEWS)}")
-    _check_ending(output, _PAGE)
+    asked.check_ending(output, _PAGE)
     if save_trace is not None and save_trace.suffix.lower() != ".safetensors":
         raise av.errors.ArgumentError(
             f"a trace is saved as safetensors, without pickle: give --save-trace a name that ends in .safetensors, not "
             f"{save_trace.name!r}"
         )
+    read = asked.text(text, text_file)
     loaded = av.load_model(model)
-    trace = av.trace_text(
-        loaded,
-        text,
-        pair=pair,
-        layers=layer,
-        generate=generate,
-        max_new_tokens=max_new_tokens,
-        keep=["maps", av.Vectors()] if kind == "neuron" else "maps",
-    )
+    wanted = {None: None, "neuron": ["maps", "vectors"], "long": ["statistics"]}.get(kind, ["maps"])
+    reading: dict[str, Any] = {"pair": pair, "layers": layer, "generate": generate, "max_new_tokens": max_new_tokens}
+    trace = asked.trace(loaded, read, keep or wanted, **reading)
     if save_trace is not None:
-        _wrote(trace.save(save_trace))
+        wrote(trace.save(save_trace))
     first = None if layer or stack else loaded.telling_layer
-    if kind == "model":
-        _wrote(av.model_view(trace, stack=stack).save(output))
-    else:
-        draw = av.head_view if kind == "head" else av.neuron_view
-        _wrote(draw(trace, stack=stack, layer=first).save(output))
+    wrote(asked.drawn(trace, kind, stack, first).save(output))
 
 
 @app.command(help=_said("Everything about MODEL on TEXT on one page.", "MODEL 读 TEXT 的一切，汇成一页。"))
 def report(
     model: Model,
-    text: Sentence,
+    text: SomeText = None,
     output: Annotated[Path, typer.Option("--output", "-o")] = Path("report.html"),
     pair: Pair = None,
     layer: Layers = None,
     generate: Generate = None,
     max_new_tokens: New = 24,
+    text_file: TextFile = None,
+    keep: Keep = None,
 ) -> None:
-    _check_ending(output, _PAGE)
+    asked.check_ending(output, _PAGE)
+    read = asked.text(text, text_file)
     loaded = av.load_model(model)
-    trace = av.trace_text(loaded, text, pair=pair, layers=layer, generate=generate, max_new_tokens=max_new_tokens)
-    _wrote(av.report(trace, layer=None if layer else loaded.telling_layer).save(output))
+    reading: dict[str, Any] = {"pair": pair, "layers": layer, "generate": generate, "max_new_tokens": max_new_tokens}
+    trace = asked.trace(loaded, read, keep, **reading)
+    wrote(av.report(trace, layer=None if layer else loaded.telling_layer).save(output))
 
 
 @app.command(help=_said("Numbers about MODEL on TEXT by one analysis.", "用一种分析方法计算 MODEL 读 TEXT 的数值。"))
@@ -153,7 +160,7 @@ def analyse(
         ),
     ],
     model: Model,
-    text: Sentence,
+    text: SomeText = None,
     output: Output = None,
     pair: Pair = None,
     stack: Stack = None,
@@ -164,24 +171,20 @@ def analyse(
     ] = None,
     generate: Generate = None,
     max_new_tokens: New = 24,
+    text_file: TextFile = None,
+    keep: Keep = None,
 ) -> None:
     known = av.analyses()
     if analysis not in known:
         raise av.errors.UnknownNameError(f"unknown analysis {analysis!r}; known: {', '.join(sorted(known))}")
     chosen = known[analysis]
     given = asked.settings(chosen, analysis, settings or [], stack)
-    _check_ending(output, _TABLES)
-    loaded = av.load_model(model)
-    trace = av.trace_text(
-        loaded,
-        text,
-        pair=pair,
-        layers=layer,
-        generate=False if chosen.plain and generate is None else generate,
-        max_new_tokens=max_new_tokens,
-        keep=list(chosen.keep),
-    )
-    _show(chosen(trace, **given), output)
+    asked.check_ending(output, _TABLES)
+    read = asked.text(text, text_file)
+    wanted = None if "maps" in chosen.keep and chosen.sparing else list(chosen.keep)
+    plain = False if chosen.plain and generate is None else generate
+    reading: dict[str, Any] = {"pair": pair, "layers": layer, "generate": plain, "max_new_tokens": max_new_tokens}
+    show(chosen(asked.trace(av.load_model(model), read, keep or wanted, **reading), **given), output)
 
 
 @app.command(
@@ -235,7 +238,7 @@ def compare(
         )
     if len(occurrence or ()) > 2:
         raise av.errors.ArgumentError("expected --occurrence once or twice: for both texts, or for each")
-    _check_ending(output, _TABLES)
+    asked.check_ending(output, _TABLES)
     loaded = av.load_model(model)
     other = loaded if other_model is None else av.load_model(other_model)
     reading: dict[str, Any] = {"layers": layer, "generate": generate, "max_new_tokens": max_new_tokens}
@@ -245,7 +248,7 @@ def compare(
     if word is not None:
         which = tuple(occurrence or ())
         options |= {"word": word, "occurrence": (which * 2)[:2] or None, "direction": direction, "others": others}
-    _show(av.compare(one, two, by=by or ("word" if word else "head"), **options), output)
+    show(av.compare(one, two, by=by or ("word" if word else "head"), **options), output)
 
 
 @app.command(
@@ -264,12 +267,12 @@ def trust(
     seed: Annotated[int, typer.Option(help=_said("of the random rankings", "随机排序的种子"))] = 0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help=_said("the picture too", "同时保存图"))] = None,
 ) -> None:
-    _check_ending(output, (*_PAGE, "svg", "png", "pdf"))
+    asked.check_ending(output, (*_PAGE, "svg", "png", "pdf"))
     named = int(target) if target is not None and target.lstrip("-").isdigit() else target
     found = av.trust(av.load_model(model), text, target=named, methods=method, seed=seed)
     print_trust(found)
     if output is not None:
-        _wrote(av.trust_view(found).save(output))
+        wrote(av.trust_view(found).save(output))
 
 
 @app.command(help=_said("Prove every attention map of MODEL against its kernel.", "逐一核验 MODEL 的每张注意力图。"))
@@ -292,7 +295,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="JSON")] = False,
 ) -> None:
     loaded = av.load_model(model)
-    several = [*map(_file_or_text, given or ()), *([] if text is None else [text])]
+    several = [*map(asked.file_or_text, given or ()), *([] if text is None else [text])]
     found = av.doctor(loaded.model, several or list(loaded.examples[:1]), loaded.processor)
     if as_json:
         typer.echo(json.dumps(found.to_dict(), ensure_ascii=False, indent=2))
@@ -354,38 +357,7 @@ def zoo_train(
             progress.update(bar, completed=step, total=steps, description=f"{name}  loss {loss:.4f}")
 
         folder = av.zoo.train(name, name if output is None else output, seed=seed, progress=show)
-    _wrote(folder)
-
-
-def _show(result: av.Result, output: Path | None) -> None:
-    """Print a result, and write it where asked."""
-    print_result(result)
-    if output is not None:
-        tables = {"csv": as_csv, "json": as_json}
-        if (ending := output.suffix.lower().removeprefix(".")) in tables:
-            _wrote(av.View("", "", figures={ending: lambda: tables[ending](result)}).save(output))
-        else:
-            _wrote(av.picture(result).save(output))
-
-
-def _check_ending(output: Path | None, formats: tuple[str, ...]) -> None:
-    """Refuse a format before the model runs."""
-    ending = "" if output is None else output.suffix.lower().removeprefix(".")
-    if output is not None and ending not in formats:
-        raise av.errors.ArgumentError(
-            f"cannot write {ending or 'a file without ending'!r}; formats it has: "
-            f"{', '.join(one for one in formats if one != 'htm')}"
-        )
-
-
-def _wrote(path: Path) -> None:
-    typer.echo(f"{Text('wrote', '已写入')} {path}")
-
-
-def _file_or_text(one: str) -> Path | str:
-    """What was given: a file when it exists or is named like one, else a text."""
-    named = os.path.isfile(one) or _FILE.fullmatch(one)  # noqa: PTH113 - a text too long for a file's name is none
-    return Path(one) if named else one
+    wrote(folder)
 
 
 def main() -> None:

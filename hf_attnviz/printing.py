@@ -6,6 +6,7 @@ import os
 import sys
 from collections import Counter
 from itertools import product
+from pathlib import Path
 from typing import Any, Final
 
 from rich.box import SIMPLE_HEAD
@@ -25,6 +26,22 @@ _GRADES: Final = {  # what the doctor says of a map, and its colour; what is no 
     "none": (Text("no attention map", "没有注意力图"), "cyan"),
     "refused": (Text("refused", "拒绝"), "red"),
 }
+
+
+def show(result: av.Result, output: Path | None) -> None:
+    """Print a result, and write it where asked."""
+    print_result(result)
+    if output is not None:
+        tables = {"csv": as_csv, "json": as_json}
+        if (ending := output.suffix.lower().removeprefix(".")) in tables:
+            wrote(av.View("", "", figures={ending: lambda: tables[ending](result)}).save(output))
+        else:
+            wrote(av.picture(result).save(output))
+
+
+def wrote(path: Path) -> None:
+    """Say which file there is now."""
+    _say(_console(), f"{Text('wrote', '已写入')} {path}")
 
 
 def print_diagnosis(found: av.Diagnosis) -> None:

@@ -6,6 +6,7 @@ from hf_attnviz import analysis, views
 from hf_attnviz.analysis.sides import target_side
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
+from hf_attnviz.long_inputs import long_view
 from hf_attnviz.trace import AttentionStack, Trace
 from hf_attnviz.view import View
 from hf_attnviz.views.groups import stack_name
@@ -44,8 +45,8 @@ def report(trace: Trace, *, title: Text | str | None = None, layer: int | None =
     """Head view, statistics, roles, sinks, likeness, rollout, flow and, for generations, evolution: one page.
 
     Args:
-        trace: a trace with whole maps (``keep="maps"``); of one that keeps statistics only, the page has what can be
-            told of them.
+        trace: a trace with whole maps (``keep="maps"``); of one that keeps statistics only, as of a long text, the page
+            shows what each head does along it, and what else can be told of them.
         title: the page's heading; default: the model's name.
         layer: the layer that the head view shows first; default: the first.
 
@@ -63,7 +64,7 @@ def report(trace: Trace, *, title: Text | str | None = None, layer: int | None =
         sections.append((Text("Head view: who looks at whom", "头视图：谁在看谁"), views.head_view(trace, layer=layer)))
     for name, stack in trace.stacks.items():
         for heading, draw in _PARTS:
-            view = draw(trace, name) if stack.has_weights or draw in _WITHOUT_WEIGHTS else None
+            view = draw(trace, name) if stack.has_weights or _kept_for(draw, stack) else None
             if view is not None:
                 sections.append((_heading(heading, name, trace), view))
     proof = max(m.error for m in trace.maps)
@@ -86,13 +87,17 @@ def _left_out(trace: Trace) -> list[Text]:
     if not any(_taken_apart(trace, name) for name in trace.stacks):
         reason = next((m.undecomposed for m in trace.maps if m.undecomposed), "")
         found.append(Text(f"{_NOT_APART.en}: {reason}.", f"{_NOT_APART.zh}：{reason}。") if reason else _NOT_KEPT)
-    if any(_too_long_for_flow(stack) for stack in trace.stacks.values()):
+    if any(stack.has_weights and _too_long_for_flow(stack) for stack in trace.stacks.values()):
         found.append(_NO_FLOW)
     return found
 
 
 def _has_weights(trace: Trace) -> bool:
     return all(stack.has_weights for stack in trace.stacks.values())
+
+
+def _along(trace: Trace, stack: str) -> View | None:
+    return None if trace.stacks[stack].has_weights else long_view(trace, stack=stack)
 
 
 def _statistics(trace: Trace, stack: str) -> View:
@@ -227,6 +232,7 @@ def _word_times(trace: Trace, stack: str) -> View | None:
 
 
 _PARTS: tuple[tuple[Text, Callable[[Trace, str], View | None]], ...] = (
+    (Text("Along the text", "沿文本观察"), _along),
     (Text("Head statistics", "注意力头统计"), _statistics),
     (Text("Head roles", "注意力头的角色"), _roles),
     (Text("Attention sinks", "注意力汇点"), _sinks),
@@ -249,7 +255,21 @@ _PARTS: tuple[tuple[Text, Callable[[Trace, str], View | None]], ...] = (
 )
 
 
-_WITHOUT_WEIGHTS = (_statistics, _sinks)
+_WITHOUT_WEIGHTS: dict[
+    Callable[[Trace, str], View | None], tuple[str, ...]
+] = {  # what a part can be made of instead of weights: any of these
+    _along: ("statistics",),
+    _statistics: ("statistics",),
+    _sinks: ("statistics",),
+    _correlation: ("gram", "sketch"),
+    _evolution: ("evolution",),
+}
+
+
+def _kept_for(draw: Callable[[Trace, str], View | None], stack: AttentionStack) -> bool:
+    """Whether a stack without weights keeps what a part is made of. Statistics are asked for in any case."""
+    names = _WITHOUT_WEIGHTS.get(draw, ())
+    return "statistics" in names or any(all(name in m.reduced for m in stack) for name in names)
 
 
 def _heading(heading: Text, stack: str, trace: Trace) -> Text:

@@ -190,7 +190,60 @@ def test_the_version(attnviz, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"attnviz {av.__version__}\n"
 
 
+@pytest.fixture
+def long_text(attnviz) -> Path:
+    """Three thousand words, one of them a fruit."""
+    words = [("sun", "moon", "star", "rain", "snow")[n % 5] for n in range(3_000)]
+    words[1_999] = "mango"
+    Path("long.txt").write_text(" ".join(words), encoding="utf-8")
+    return Path("long.txt")
+
+
+def test_a_long_text_is_read_from_a_file_and_told_without_maps(
+    attnviz, long_text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("wordfinder", "--text-file", str(long_text), "--max-new-tokens", "2")
+    assert attnviz("report", *words, "-o", "report.html") == 0
+    said = capsys.readouterr()
+    assert "the maps of 3,002 tokens would take 0.3 GB: statistics are kept instead (--keep maps" in said.err
+    assert "report.html" in said.out
+    page = Path("report.html").read_text(encoding="utf-8")
+    for part in ("Along the text", "Head statistics", "Head correlation", "needs the weights themselves"):
+        assert part in page
+    assert len(page) < 5_000_000
+    assert attnviz("--lang", "zh", "view", *words, "-o", "view.html") == 0
+    assert "改为保留统计量" in capsys.readouterr().err
+    assert "沿 3,002 个词元" in Path("view.html").read_text(encoding="utf-8")
+    assert attnviz("analyse", "received", *words, "-o", "received.csv") == 0
+    table = [line.split(",") for line in Path("received.csv").read_text(encoding="utf-8").splitlines()]
+    values = {row[2]: float(row[6]) for row in table[1:] if row[:2] == ["0", "2"]}
+    assert sorted(values, key=lambda key: values[key])[-2:] in (["0", "2000"], ["2000", "0"])
+    for analysis in ("rollout", "head_correlation", "head_statistics"):
+        assert attnviz("analyse", analysis, *words, "--no-generate") == 0
+        assert "undefined" not in capsys.readouterr().err
+
+
+def test_what_is_kept_may_be_chosen(attnviz, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attnviz("report", "induction", "sun moon sun", "--keep", "statistics", "-o", "r.html") == 0
+    assert "would take" not in capsys.readouterr().err  # it was asked for
+    page = Path("r.html").read_text(encoding="utf-8")
+    assert "Along the text" in page and "Head view" not in page
+    kept = ("--keep", "maps", "--keep", "statistics", "--save-trace", "t.safetensors")
+    assert attnviz("view", "induction", "sun moon sun", "--view", "long", *kept) == 0
+    trace = av.load("t.safetensors")
+    assert trace.decoder.maps[0].has_weights and "statistics" in trace.decoder.maps[0].reduced
+    assert attnviz("view", "induction", "sun moon sun", "--keep", "statistics", "--view", "head") == 1
+    assert 'capture with keep="maps"' in capsys.readouterr().err
+
+
 BAD = {
+    "no text": (["view", "induction"], "a text, or --text-file FILE; got neither"),
+    "two texts": (["report", "induction", "sun", "--text-file", "x.txt"], "--text-file FILE; got both"),
+    "no such file": (["analyse", "rollout", "induction", "--text-file", "x.txt"], "cannot read 'x.txt'"),
+    "unknown keep": (
+        ["report", "induction", "sun", "--keep", "all"],
+        "keep='all' is not known; known: maps, statistics",
+    ),
     "unknown model": (["view", "no-such-model", "x"], "induction, translator"),
     "unknown view": (["view", "induction", "sun", "--view", "brain"], "head, model, neuron"),
     "unknown stack": (["view", "induction", "sun", "--stack", "cross"], "it has: decoder"),

@@ -168,6 +168,32 @@ def test_the_typed_interface(address: str) -> None:
     client.close()
 
 
+def test_a_text_of_sixteen_thousand_tokens_is_answered(demo: Any) -> None:
+    """Too long for maps: the page along the text shows where the one fruit stands, and what needs maps says so."""
+    words = [("sun", "moon", "star", "rain", "snow", "wind", "fire")[n % 7] for n in range(16_383)]
+    words[9_000] = "mango"
+    page = demo(locale="en-US")
+    choose(page, "model", "wordfinder")
+    page.wait_for_function("document.querySelector('#text textarea').value.includes('plum')")
+    page.locator("#text textarea").fill(" ".join(words))
+    page.locator("#show").click()
+    frame = page.frame_locator("#frame-head iframe")
+    frame.get_by_role("heading", name="wordfinder along 16,3").wait_for(timeout=180_000)
+    assert "16,3" in page.locator("#status").inner_text() and "too many" in page.locator("#status").inner_text()
+    assert "mango" in page.locator("#status").inner_text()  # what the model wrote
+    frame.locator("#heads button").nth(2).click()
+    assert "mango" in frame.locator("#most mark").all_inner_texts()[:2]
+    assert "9,001" in frame.locator("#most button").all_inner_texts()[:2]
+    assert frame.locator("#flow").count() == 1
+    for tab in ("correlation", "statistics"):
+        page.get_by_role("tab", name=f"Head {tab}").click()
+        page.frame_locator(f"#frame-{tab} iframe").locator("canvas").first.wait_for(timeout=30_000)
+    page.get_by_role("tab", name="Any analysis").click()
+    assert "needs whole maps" in page.locator("#frame-analysis").inner_text()
+    page.get_by_role("tab", name="Rollout").click()
+    assert "stands in the first tab" in page.locator("#frame-rollout").inner_text()
+
+
 HOSTILE = "<img src=x onerror=alert(1)>"
 
 
@@ -212,6 +238,14 @@ def test_only_what_the_operator_allows() -> None:
         service.answer("/etc", "sun")
     with pytest.raises(av.errors.ArgumentError, match="command line"):
         service.answer("induction", "sun " * LONGEST_TEXT)
+    with pytest.raises(av.errors.ArgumentError, match=r"16,001 tokens, this model reads at most 64"):
+        service.answer("induction", "sun " * 16_000)
+    for ask in (
+        lambda text: service.trust("wordfinder", text),
+        lambda text: service.compare("wordfinder", "sun", text),
+    ):
+        with pytest.raises(av.errors.ArgumentError, match="4,000 here.*command line"):
+            ask("sun " * 1_001)
     with pytest.raises(av.errors.UnknownNameError, match="unknown analysis 'mind reading'; known: .*rollout"):
         service.answer("induction", "sun moon sun", analysis="mind reading")
     answer = service.answer("induction", "sun moon sun", analysis="norms")
@@ -221,7 +255,7 @@ def test_only_what_the_operator_allows() -> None:
     why = service.answer("induction", "sun moon sun", analysis="word_times").tabs
     assert "no stack &#x27;cross&#x27;" in why["analysis"] or "cross-attention" in why["analysis"]
     assert "<iframe" in why["statistics"]
-    assert Service(("some/model",)).models == ("induction", "translator", "some/model")
+    assert Service(("some/model",)).models == ("induction", "translator", "wordfinder", "some/model")
 
 
 def test_the_command_serves_this_machine_only_at_the_port_of_the_environment() -> None:

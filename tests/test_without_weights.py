@@ -14,7 +14,7 @@ from hf_attnviz.packed import PackedRows
 from hf_attnviz.reduced import Reduced
 from tests.views.builders import self_trace, statistics_of, translation, without_weights
 
-FROM_STATISTICS = {"head_statistics", "sinks"}  # the analyses that need no weights
+FROM_STATISTICS = {"head_statistics", "received", "row_statistics", "sinks"}  # the analyses that need no weights
 OF_GENERATIONS = {"evolution"}  # and those that need none of a generation
 VIEWS = ("head_view", "model_view", "neuron_view", "to_bertviz")
 LABELS = Labels.plain("abcd")

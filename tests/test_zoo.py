@@ -17,10 +17,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 from hf_attnviz import zoo
 from hf_attnviz.errors import ArgumentError, ModelError, UnknownNameError
-from hf_attnviz.zoo import grammar, training
+from hf_attnviz.zoo import grammar, training, wordfinder
 from hf_attnviz.zoo.loading import MODELS
 
-AUTO = {"induction": AutoModelForCausalLM, "translator": AutoModelForSeq2SeqLM}
+AUTO = {"induction": AutoModelForCausalLM, "translator": AutoModelForSeq2SeqLM, "wordfinder": AutoModelForCausalLM}
 NAMES = sorted(AUTO)
 
 
@@ -60,7 +60,7 @@ def sequences(words: int, period: int, count: int) -> list[list[int]]:
     return [[1, *chunk, *chunk] for chunk in chunks]
 
 
-def test_both_models_are_there() -> None:
+def test_all_models_are_there() -> None:
     assert list(zoo.names()) == NAMES
 
 
@@ -162,6 +162,41 @@ def test_translator_translates_fresh_sentences() -> None:
     written = processor.batch_decode(model.generate(**inputs), skip_special_tokens=True)
     right = sum(text == " ".join(pair.target).replace(" 's", "'s") for text, pair in zip(written, pairs, strict=True))
     assert right / len(pairs) > 0.99
+
+
+@pytest.mark.parametrize(
+    ("text", "fruit"), [*zip(wordfinder.EXAMPLES, ("plum", "melon", "柠檬", "nothing"), strict=True)]
+)
+def test_the_word_finder_names_the_fruit(text: str, fruit: str) -> None:
+    loaded = zoo.load("wordfinder")
+    inputs = loaded.processor(text, return_tensors="pt")
+    said = loaded.model(**inputs).logits[0].argmax(-1)
+    names = [loaded.processor.decode([one]) for one in said]
+    behind = [n for n, word in enumerate(loaded.processor.tokenize(text), 1) if word == fruit] or [0]
+    assert names == ["nothing"] * behind[0] + [fruit] * (len(names) - behind[0])
+
+
+def test_the_word_finder_reads_a_long_text_and_its_heads_look_at_the_fruit() -> None:
+    """Row by row by plain arithmetic: what each of a few rows of layer 0 sees, from the weights of its projections."""
+    loaded, generator = zoo.load("wordfinder"), torch.Generator().manual_seed(77)
+    first = wordfinder.FIRST + len(wordfinder.NAMES)
+    words = torch.randint(first, len(loaded.processor) - 1, (1, 8_192), generator=generator)
+    words[0, 0], words[0, 5_000] = 1, loaded.processor.convert_tokens_to_ids("mango")
+    with torch.no_grad():
+        said = loaded.model(words, use_cache=False).logits[0].argmax(-1)
+        layer = loaded.model.model.layers[0]
+        read = layer.input_layernorm(loaded.model.model.embed_tokens(words[0]))
+        query, key = layer.self_attn.q_proj(read).double(), layer.self_attn.k_proj(read).double()
+    mango, nothing = loaded.processor.convert_tokens_to_ids(["mango", "nothing"])
+    assert said[5_000:].eq(mango).float().mean() > 0.99
+    assert said[:5_000].eq(nothing).float().mean() > 0.99
+    weights = [0.0] * 4
+    for row in (5_100, 6_000, 7_000, 8_191):
+        for head in range(4):
+            scores = key[: row + 1, head // 2 * 16 : head // 2 * 16 + 16] @ query[row, head * 16 : head * 16 + 16] / 4
+            weights[head] += float(scores.softmax(-1)[5_000]) / 4
+    assert all(weights[head] > 0.5 for layer, head in loaded.truth["finding_heads"] if layer == 0)
+    assert loaded.telling_layer == 0
 
 
 @pytest.mark.parametrize("text", ["我爱吃北京烤鸭", "我 爱 吃 北京 烤鸭", "我爱吃 北 京烤鸭。"])

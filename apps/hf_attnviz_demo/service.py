@@ -12,7 +12,9 @@ from hf_attnviz_demo.words import CHINESE, ENGLISH
 
 KEPT_TRACES = 16
 READ_ONLY = 0  # tokens to generate: none, the text is only read
-LONGEST_TEXT = 4_000  # characters; a page of weights grows with the square of the tokens
+LONGEST_TEXT = 400_000  # characters that are read; where their maps would be too much, statistics are kept
+MOST_NUMBERS = 2_000_000  # of one picture
+LONGEST_COMPARED = 4_000  # characters where maps are needed, or where the model runs some hundred times
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,18 @@ class Asked:
     stack: str
     layer: int | None
     method: str
-    analysis: Callable[..., av.Result]
+    analysis: Any
     kept: Callable[[], av.Trace]
     words: Mapping[str, str]
 
     @property
     def first_map(self) -> av.AttentionMap:
         return self.trace.stacks[self.stack].maps[0]
+
+    @property
+    def long(self) -> bool:
+        """Whether the text was too long for maps."""
+        return _long(self.trace)
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,18 @@ class Answer:
     tabs: Mapping[str, str]
 
 
+def _head(asked: Asked) -> av.View:
+    draw = av.long_view if asked.long else av.head_view
+    return draw(asked.trace, stack=asked.stack, layer=asked.layer)
+
+
+def _correlation(asked: Asked) -> av.View:
+    return av.picture(av.head_correlation(asked.trace, stack=asked.stack, method=asked.method))
+
+
 def _rollout(asked: Asked) -> av.View | str:
+    if asked.long:
+        return asked.words["rollout_long"]
     if not asked.first_map.whole:
         return asked.words["self_only"]
     return av.picture(av.rollout(asked.trace, stack=asked.stack))
@@ -51,16 +69,26 @@ def _rollout(asked: Asked) -> av.View | str:
 def _evolution(asked: Asked) -> av.View | str:
     if asked.first_map.produced is None:
         return asked.words["no_generation"]
+    if asked.long:
+        return asked.words["too_long"]
     return av.picture(av.evolution(asked.trace, stack=asked.stack))
 
 
+def _analysis(asked: Asked) -> av.View | str:
+    if asked.long and not asked.analysis.sparing:
+        return asked.words["too_long"]
+    result = asked.analysis(asked.trace if asked.long else asked.kept(), stack=asked.stack)
+    many = result.values.numel()
+    return asked.words["too_many"].format(many=f"{many:,}") if many > MOST_NUMBERS else av.picture(result)
+
+
 TABS: Mapping[str, Callable[[Asked], av.View | str]] = {  # a tab's name -> its picture, or why there is none
-    "head": lambda asked: av.head_view(asked.trace, stack=asked.stack, layer=asked.layer),
-    "correlation": lambda asked: av.picture(av.head_correlation(asked.trace, stack=asked.stack, method=asked.method)),
+    "head": _head,
+    "correlation": _correlation,
     "rollout": _rollout,
     "evolution": _evolution,
     "statistics": lambda asked: av.picture(av.head_statistics(asked.trace, stack=asked.stack)),
-    "analysis": lambda asked: av.picture(asked.analysis(asked.kept(), stack=asked.stack)),
+    "analysis": _analysis,
 }
 
 
@@ -70,7 +98,7 @@ class Service:
     def __init__(self, allow: tuple[str, ...] = ()) -> None:
         self.models = (*av.zoo.names(), *dict.fromkeys(allow))
         self._loaded: dict[str, av.Loaded] = {}
-        self._traces: OrderedDict[tuple[str, str, str, int, tuple[str, ...]], av.Trace] = OrderedDict()
+        self._traces: OrderedDict[tuple[str, str, str, int, tuple[str, ...] | None], av.Trace] = OrderedDict()
         self._lock = threading.Lock()
 
     def examples(self, model: str) -> list[str]:
@@ -94,11 +122,11 @@ class Service:
         if analysis not in known:
             raise av.errors.UnknownNameError(f"unknown analysis {analysis!r}; known: {', '.join(known)}")
 
-        def kept(keep: tuple[str, ...] = known[analysis].keep, plain: bool = known[analysis].plain) -> av.Trace:
+        def kept(keep: tuple[str, ...] | None = known[analysis].keep, plain: bool = known[analysis].plain) -> av.Trace:
             with self._lock:
                 return self._trace(model, text, pair, READ_ONLY if plain else int(new_tokens), keep)
 
-        trace = kept(("maps",), plain=False)
+        trace = kept(None, plain=False)
         stacks = tuple(trace.stacks)
         chosen = stack if stack in stacks else stacks[-1]  # cross-attention where there is one, else the only stack
         asked = Asked(trace, chosen, self._loaded[model].telling_layer, method, known[analysis], kept, words)
@@ -116,6 +144,8 @@ class Service:
         Raises:
             AttnvizError: in words for the person who typed.
         """
+        for one in (text, second):
+            self._check_length(one, LONGEST_COMPARED)
         with self._lock:
             first, other = (self._trace(model, one, "", READ_ONLY) for one in (text, second))
         own = [name for name, found in first.stacks.items() if found.maps[0].kind == "self"]
@@ -133,7 +163,7 @@ class Service:
         Raises:
             AttnvizError: in words for the person who typed.
         """
-        self._check_length(text)
+        self._check_length(text, LONGEST_COMPARED)
         with self._lock, av.language.speaking(language):
             return av.trust(self._model(model), text, target=target.strip() or None).view.frame()
 
@@ -147,31 +177,40 @@ class Service:
             self._loaded[name] = av.load_model(name)
         return self._loaded[name]
 
-    def _trace(self, model: str, text: str, pair: str, new_tokens: int, keep: tuple[str, ...] = ("maps",)) -> av.Trace:
-        self._check_length(text + pair)
+    def _trace(
+        self, model: str, text: str, pair: str, new_tokens: int, keep: tuple[str, ...] | None = ("maps",)
+    ) -> av.Trace:
+        """The trace of a text; ``keep`` None: maps, or statistics where they would be too much."""
+        self._check_length(text + pair, LONGEST_TEXT)
         key = (model, text, pair, new_tokens, keep)
         if key not in self._traces:
             loaded = self._model(model)
             more: dict[str, Any] = {"generate": False} if new_tokens == READ_ONLY else {"max_new_tokens": new_tokens}
-            self._traces[key] = av.trace_text(loaded, text, pair=pair.strip() or None, keep=list(keep), **more)
+            self._traces[key] = av.trace_text(loaded, text, pair=pair.strip() or None, keep=keep and list(keep), **more)
             while len(self._traces) > KEPT_TRACES:
                 self._traces.popitem(last=False)
         self._traces.move_to_end(key)
         return self._traces[key]
 
-    def _check_length(self, text: str) -> None:
-        if len(text) > LONGEST_TEXT:
+    def _check_length(self, text: str, most: int) -> None:
+        if len(text) > most:
             raise av.errors.ArgumentError(
-                f"the text has {len(text):,} characters, the demo takes {LONGEST_TEXT:,}; for longer ones use the "
-                "command line: attnviz view"
+                f"the text has {len(text):,} characters, the demo takes {most:,} here; for longer ones use the "
+                "command line: attnviz report --text-file FILE"
             )
 
     def _status(self, trace: av.Trace, words: dict[str, str]) -> str:
         error = max(m.error for m in trace.maps)
         said = [text for text in list(trace.stacks.values())[-1].maps[0].produced or () if text is not None]
-        line = words["proved"].format(maps=len(trace.maps), error=f"{error:.1e}")
+        told = words["kept"] if _long(trace) else words["proved"]
+        tokens = max(len(m.keys) for m in trace.maps)
+        line = told.format(maps=len(trace.maps), error=f"{error:.1e}", tokens=f"{tokens:,}")
         written = f"<p>{html.escape(words['said'])} <b>{html.escape(' '.join(said))}</b></p>" if said else ""
         return f"{written}<p>{html.escape(line)}</p>"
+
+
+def _long(trace: av.Trace) -> bool:
+    return not all(m.has_weights for m in trace.maps)
 
 
 def _drawn(draw: Callable[[Asked], av.View | str], asked: Asked) -> str:

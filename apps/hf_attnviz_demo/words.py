@@ -34,6 +34,12 @@ ENGLISH: Final = {
     "self_only": "Rollout follows one sequence through its own layers; choose a self-attention stack.",
     "no_generation": "This model read the text and generated nothing, so there are no decoding steps to follow.",
     "proved": "{maps} maps, captured as the model ran; largest deviation from the kernel's own output {error}.",
+    "kept": "{tokens} tokens, too many for {maps} maps to be kept: statistics of each row, computed as the model ran; "
+    "largest deviation from the kernel's own output in the rows looked at {error}.",
+    "too_long": "This needs whole maps, which such a long text does not leave room for: shorten it.",
+    "rollout_long": "Of so long a text, rollout by groups stands in the first tab: “What flows to each row …”.",
+    "too_many": "{many} numbers are too many for one picture; the command line writes them all: attnviz analyse … "
+    "--text-file FILE -o x.csv",
     "said": "The model wrote:",
     "failed": "That did not work:",
     "unexpected": "Something unexpected went wrong; the server's log has the details. Try another text or model.",
@@ -71,6 +77,11 @@ CHINESE: Final = {
     "self_only": "Rollout 沿同一序列的各层追踪，请选择自注意力栈。",
     "no_generation": "该模型只读文本、没有生成，因此没有解码步可看。",
     "proved": "在模型原样运行时捕获 {maps} 张注意力图；与内核输出的最大偏差为 {error}。",
+    "kept": "{tokens} 个词元，{maps} 张注意力图过大而不保留：在模型原样运行时算出每行的统计量；"
+    "抽查各行与内核输出的最大偏差为 {error}。",
+    "too_long": "这需要完整的注意力图，而文本过长，容纳不下：请缩短文本。",
+    "rollout_long": "文本很长时，分组 Rollout 位于第一个标签页的“逐层流到每一行的内容”。",
+    "too_many": "{many} 个数对一幅图而言过多；命令行可全部写出：attnviz analyse … --text-file 文件 -o x.csv",
     "said": "模型写出：",
     "failed": "未能完成：",
     "unexpected": "发生了意外错误，详情见服务器日志。请换一段文本或一个模型。",

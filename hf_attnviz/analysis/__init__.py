@@ -3,6 +3,7 @@
 from hf_attnviz.analysis.alignment import alignment, links, pharaoh
 from hf_attnviz.analysis.alignment_scores import alignment_scores
 from hf_attnviz.analysis.alti import alti
+from hf_attnviz.analysis.by_position import received, row_statistics
 from hf_attnviz.analysis.compare import compare
 from hf_attnviz.analysis.evolution import argmax_paths, evolution
 from hf_attnviz.analysis.flow import flow
@@ -39,8 +40,10 @@ __all__ = [
     "mixing_ratio",
     "norms",
     "pharaoh",
+    "received",
     "relevance",
     "rollout",
+    "row_statistics",
     "segment_mass",
     "sinks",
     "word_times",

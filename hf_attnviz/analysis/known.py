@@ -11,6 +11,15 @@ from hf_attnviz.trace import Trace
 
 _GRADIENTS: Final = frozenset({"attention_gradient", "head_importance", "relevance"})  # need backward() from a target
 _CONTRIBUTIONS: Final = frozenset({"alti", "mixing_ratio", "norms"})
+_STATISTICS: Final = frozenset({"received", "row_statistics"})
+_SPARING: Final = {  # of maps, or of less
+    "head_correlation": ("gram",),
+    "head_statistics": ("statistics",),
+    "received": ("statistics",),
+    "rollout": ("rollout",),
+    "row_statistics": ("statistics",),
+    "sinks": ("statistics",),
+}
 
 
 @dataclass(frozen=True)
@@ -21,11 +30,13 @@ class Analysis:
         function: what is called with a trace.
         keep: what to capture for it.
         plain: it needs a plain pass, and says nothing of a generation.
+        sparing: what to capture instead where the maps would not fit; empty: nothing else will do.
     """
 
     function: Callable[..., Result]
     keep: tuple[str, ...] = ("maps",)
     plain: bool = False
+    sparing: tuple[str, ...] = ()
 
     @property
     def arguments(self) -> Mapping[str, Any]:
@@ -44,11 +55,13 @@ def analyses() -> dict[str, Analysis]:
     """Every analysis that needs one trace, captured without gradients, and nothing else: by name."""
     room = importlib.import_module("hf_attnviz.analysis")
     found = {name: getattr(room, name) for name in room.__all__ if name not in _GRADIENTS}
-    return {
-        name: Analysis(one, ("maps", "contributions"), plain=True) if name in _CONTRIBUTIONS else Analysis(one)
-        for name, one in found.items()
-        if inspect.isfunction(one) and _of_one_trace(one)
-    }
+    return {name: _known(name, one) for name, one in found.items() if inspect.isfunction(one) and _of_one_trace(one)}
+
+
+def _known(name: str, one: Callable[..., Result]) -> Analysis:
+    if name in _CONTRIBUTIONS:
+        return Analysis(one, ("maps", "contributions"), plain=True)
+    return Analysis(one, ("statistics",) if name in _STATISTICS else ("maps",), sparing=_SPARING.get(name, ()))
 
 
 def _of_one_trace(one: Callable[..., Any]) -> bool:

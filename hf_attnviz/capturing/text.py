@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from hf_attnviz.capturing.long import keep_for
 from hf_attnviz.capturing.recording import Recording
 from hf_attnviz.capturing.reducers import Keep
 from hf_attnviz.errors import ArgumentError
@@ -21,7 +22,7 @@ def trace_text(
     processor: Any = None,
     generate: bool | None = None,
     max_new_tokens: int = 24,
-    keep: Keep = "maps",
+    keep: Keep | None = "maps",
     layers: Sequence[int] | None = None,
 ) -> Trace:
     """Read ``text`` with a model and give the trace of it.
@@ -32,14 +33,19 @@ def trace_text(
         processor: the tokenizer; default: the one that ``target`` brings.
         generate: go on with ``generate()`` (greedy); default: where the model can.
         max_new_tokens: how many tokens to generate at most; fewer when the model's positions run out.
-        keep, layers: as in :func:`hf_attnviz.capture`.
+        keep: as in :func:`hf_attnviz.capture`; None: maps where those of this text take at most 256 MB, else
+            what :func:`hf_attnviz.report` shows of a long text.
+        layers: as in :func:`hf_attnviz.capture`.
 
     Raises:
         ArgumentError: no tokenizer, an empty text, or one that is longer than the model reads.
         CaptureError: attention could not be captured and proved.
     """
-    recording = Recording(target, processor, keep=keep, layers=layers)
+    recording = Recording(target, processor, keep="maps" if keep is None else keep, layers=layers)
     inputs = encode(recording.model, recording.processor, text, pair)
+    if keep is None:
+        chosen = keep_for(recording.model, int(inputs["input_ids"].shape[1]))
+        recording = Recording(target, processor, keep=chosen, layers=layers)
     with recording, torch.no_grad():
         read(recording.model, inputs, generate=generate, max_new_tokens=max_new_tokens)
     return recording.trace

@@ -27,6 +27,7 @@ from hf_attnviz.functional.image_distance import image_distance
 from hf_attnviz.functional.induction import duplicate_token_score, induction_score
 from hf_attnviz.functional.order import classical_mds, linkage_order
 from hf_attnviz.functional.pharaoh import from_pharaoh, to_pharaoh
+from hf_attnviz.functional.received import uniform_received
 from hf_attnviz.functional.relevance import attention_gradient, head_importance, relevance, relevance_encoder_decoder
 from hf_attnviz.functional.roles import head_roles, role_verdicts, roles_by_example
 from hf_attnviz.functional.rollout import rollout, uniform_rollout
@@ -95,6 +96,7 @@ __all__ = [
     "top_shares",
     "uniform_attention",
     "uniform_like",
+    "uniform_received",
     "uniform_rollout",
     "uniform_rows",
     "value_norms",

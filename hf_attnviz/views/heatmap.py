@@ -179,7 +179,7 @@ def _draw(result: Result, title: Text | str, reading: Sequence[Text]) -> View:
         how_to_read=reading,
         footer=about(result),
         data=data,
-        scripts=[own("heatmap.js")],
+        scripts=[own("colours.js"), own("heatmap.js")],
         style=own("heatmap.css"),
         height=min(max(rows * 30, 260), 700) + 160,
         figures=figures.files(partial(_figure, values, result, str(title))),

@@ -46,7 +46,11 @@ class Loaded:
     @property
     def telling_layer(self) -> int | None:
         """The layer whose heads do what the model was trained for, where that is known: the first one to look at."""
-        heads = [self.truth.get("alignment_head"), *self.truth.get("induction_heads", ())]
+        heads = [
+            self.truth.get("alignment_head"),
+            *self.truth.get("induction_heads", ()),
+            *self.truth.get("finding_heads", ()),
+        ]
         return next((int(head[0]) for head in heads if head is not None), None)
 
 

@@ -14,8 +14,12 @@ from typing import Any
 
 from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
 
-RECIPES = {"induction": "hf_attnviz.zoo.induction", "translator": "hf_attnviz.zoo.translator"}
-SEEDS = {"induction": 0, "translator": 9}
+RECIPES = {
+    "induction": "hf_attnviz.zoo.induction",
+    "translator": "hf_attnviz.zoo.translator",
+    "wordfinder": "hf_attnviz.zoo.wordfinder",
+}
+SEEDS = {"induction": 0, "translator": 9, "wordfinder": 0}
 FILES = (
     *("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
     *("README.md", "examples.json", "truth.json"),
@@ -115,7 +119,8 @@ def describe(recipe: Any, folder: Path, *, steps: int, seed: int) -> None:
 
     architecture = json.loads((folder / "config.json").read_text("utf-8"))["architectures"][0]
     model_class = getattr(transformers, architecture)
-    model = model_class.from_pretrained(folder, local_files_only=True, attn_implementation="eager").eval()
+    attention = getattr(recipe, "ATTENTION", "eager")
+    model = model_class.from_pretrained(folder, local_files_only=True, attn_implementation=attention).eval()
     pieces = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     truth = recipe.measure(model, pieces)
     write_json(folder / "examples.json", list(recipe.EXAMPLES))

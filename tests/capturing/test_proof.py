@@ -15,6 +15,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import hf_attnviz as av
 from hf_attnviz.capturing import interface, proof
+from hf_attnviz.errors import NotUnderstoodError
+from hf_attnviz.reducing.ran import Places, Ran
 from tests.models import ids, padded, tiny
 
 NAME = "hf_attnviz_test_kernel"
@@ -294,6 +296,30 @@ def test_full_precision_is_bound_from_both_sides(dtype: torch.dtype, largest: fl
     """Above what a sum of float32 may lose by its order, below a weight that is wrong in the fifth decimal."""
     value = torch.full((1, 1, 3, 2), -largest, dtype=dtype)
     assert 4e-6 * max(1.0, largest) <= proof.tolerance(value) <= 2e-5 * max(1.0, largest)
+
+
+@pytest.mark.parametrize(("keys", "allowed"), [(1, 1e-5), (2_000, 1e-5), (16_384, 6.2e-5), (131_072, 4.9e-4)])
+def test_one_row_of_thousands_of_keys_may_lose_what_a_sum_of_so_many_loses(keys: int, allowed: float) -> None:
+    assert proof.tolerance(torch.ones(1, 1, 3, 2), keys=keys) == pytest.approx(allowed, rel=0.02)
+
+
+@pytest.mark.parametrize("altered", [0.0, 1e-3])
+def test_a_step_of_decoding_after_sixteen_thousand_alike_keys_is_proved(altered: float) -> None:
+    """The kernel's own float32 is off by more than short rows may be; a weight that is wrong by 0.001 is still seen."""
+    make, keys = torch.Generator().manual_seed(0), 16_384
+    few = torch.randn(2, 1, 1, 7, 16, generator=make)
+    key, value = (few[n].repeat(1, 1, keys // 7 + 1, 1)[:, :, :keys] + n for n in (0, 1))
+    query = torch.randn(1, 1, 1, 16, generator=make)
+    output = F.scaled_dot_product_attention(query, key, value)
+    output = output + altered * (value[:, :, :1] - value[:, :, 1:2])
+    ran = Ran(query, key, value, output.transpose(1, 2), 0.25)
+    every = torch.arange(keys)[None]
+    places = Places(every[:, -1:], torch.tensor([keys]), every, torch.ones(1, 1, dtype=torch.bool), True)
+    if altered:
+        with pytest.raises(NotUnderstoodError, match="off by"):
+            proof.prove_rows(ran, places)
+        return
+    assert float(proof.prove_rows(ran, places).error) <= proof.tolerance(value, keys=keys)
 
 
 @pytest.mark.parametrize(("by", "passes"), [(2e-6, True), (5e-5, False), (5e-4, False)])

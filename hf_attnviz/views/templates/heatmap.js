@@ -1,6 +1,5 @@
 "use strict";
-// A matrix on a canvas, its labels as text around it, a readout under it. Colours are ColorBrewer's GnBu and RdBu,
-// which the colour-blind can tell apart; in the dark the same hues run from dark to light.
+// A matrix on a canvas, its labels as text around it, a readout under it.
 (async () => {
   const {axes, square, unit, byRow} = attnviz.data; // byRow: each row has a unit, and colours, of its own
   const byId = (id) => document.getElementById(id);
@@ -20,25 +19,6 @@
   let scale = null;
   let cell = null;
   let at = null;
-
-  const RAMPS = {
-    light: {
-      sequential: ["#f7fcf0", "#e0f3db", "#ccebc5", "#a8ddb5", "#7bccc4", "#4eb3d3", "#2b8cbe", "#0868ac", "#084081"],
-      diverging: ["#053061", "#2166ac", "#4393c3", "#92c5de", "#d1e5f0", "#f7f7f7", "#fddbc7", "#f4a582", "#d6604d", "#b2182b", "#67001f"],
-    },
-    dark: {
-      sequential: ["#1c2530", "#123a5e", "#0868ac", "#2b8cbe", "#4eb3d3", "#7bccc4", "#a8ddb5", "#ccebc5", "#f7fcf0"],
-      diverging: ["#9fd0ff", "#5aa6ea", "#2f73b5", "#24486f", "#222d3b", "#20242a", "#43302b", "#7d4436", "#bf6046", "#f08a62", "#ffc2a1"],
-    },
-  };
-  function table(stops) {
-    const numbers = stops.map((stop) => [1, 3, 5].map((i) => parseInt(stop.slice(i, i + 2), 16)));
-    return Array.from({length: 256}, (_, i) => {
-      const place = (i / 255) * (stops.length - 1);
-      const low = Math.min(Math.floor(place), stops.length - 2);
-      return numbers[low].map((from, c) => Math.round(from + (numbers[low + 1][c] - from) * (place - low)));
-    });
-  }
 
   function limits() {
     let low = Infinity;
@@ -62,13 +42,6 @@
 
   /** The largest finite number without its sign; 1 where there is none, or nothing but zeros. */
   const largest = (row) => row.reduce((most, value) => (Number.isFinite(value) ? Math.max(most, Math.abs(value)) : most), 0) || 1;
-
-  function format(value) {
-    if (!Number.isFinite(value)) return attnviz.say({en: "undefined", zh: "未定义"});
-    if (value === 0) return "0";
-    const size = Math.abs(value);
-    return size >= 1e5 || size < 1e-4 ? value.toExponential(2) : String(+value.toPrecision(4));
-  }
 
   const widest = () => Math.min(150, Math.max(...spoken(columnAxis).map(textWidth)));
   /** The angle of the columns' labels in degrees, for columns of a width. */
@@ -141,7 +114,7 @@
   }
 
   function paint() {
-    const ramp = table(RAMPS[attnviz.theme][scale.diverging ? "diverging" : "sequential"]);
+    const ramp = attnviz.ramp(scale.diverging ? "diverging" : "sequential");
     const image = new ImageData(columns, rows);
     const whole = Array.from({length: rows}, (_, r) => (byRow ? largest(matrix.subarray(r * columns, (r + 1) * columns)) : 1));
     const hollow = [];
@@ -162,7 +135,7 @@
     context.imageSmoothingEnabled = false;
     context.drawImage(small, 0, 0, canvas.width, canvas.height);
     if (hollow.length) {
-      context.fillStyle = hatching(context, ratio);
+      context.fillStyle = attnviz.hatching(context, ratio);
       context.scale(ratio, ratio);
       context.beginPath();
       for (const i of hollow) {
@@ -174,26 +147,11 @@
     const strip = new ImageData(256, 1);
     ramp.forEach((colour, i) => { strip.data.set([...colour, 255], i * 4); });
     bar.putImageData(strip, 0, 0);
-    byId("bar-low").textContent = format(scale.low);
-    byId("bar-middle").textContent = format((scale.low + scale.high) / 2);
+    byId("bar-low").textContent = attnviz.format(scale.low);
+    byId("bar-middle").textContent = attnviz.format((scale.low + scale.high) / 2);
     const top = byRow ? attnviz.say({en: "of the row's largest", zh: "× 该行最大值"}) : attnviz.say(unit);
-    byId("bar-high").textContent = `${format(scale.high)} ${top}`.trim();
+    byId("bar-high").textContent = `${attnviz.format(scale.high)} ${top}`.trim();
     byId("bar-undefined").hidden = !scale.undefinedCells;
-  }
-  function hatching(context, ratio) {
-    const tile = document.createElement("canvas");
-    tile.width = tile.height = Math.round(6 * ratio);
-    const draw = tile.getContext("2d");
-    draw.fillStyle = attnviz.color("nothing");
-    draw.fillRect(0, 0, tile.width, tile.width);
-    draw.strokeStyle = attnviz.color("hatch");
-    draw.lineWidth = ratio;
-    for (const shift of [-1, 0, 1]) {
-      draw.moveTo(-1 + shift * tile.width, tile.width + 1);
-      draw.lineTo(tile.width + 1 + shift * tile.width, -1);
-    }
-    draw.stroke();
-    return context.createPattern(tile, "repeat");
   }
 
   function named(axis, i) {
@@ -214,8 +172,8 @@
     document.querySelector(`#row-labels [data-index="${row}"]`)?.classList.add("current");
     document.querySelector(`#column-labels [data-index="${column}"]`)?.classList.add("current");
     const value = matrix[row * columns + column];
-    const number = Number.isFinite(value) ? `${format(value)} ${attnviz.say(unit)}`.trim() : format(value);
-    const others = beside.map((one) => `${attnviz.say(one.name)} ${format(one.values[page * rows * columns + row * columns + column])}`);
+    const number = Number.isFinite(value) ? `${attnviz.format(value)} ${attnviz.say(unit)}`.trim() : attnviz.format(value);
+    const others = beside.map((one) => `${attnviz.say(one.name)} ${attnviz.format(one.values[page * rows * columns + row * columns + column])}`);
     byId("readout").textContent = [named(rowAxis, row), named(columnAxis, column), number, ...others].join(" · ");
   }
   function under(event) {
