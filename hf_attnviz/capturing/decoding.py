@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hf_attnviz.capturing.address import Address
 from hf_attnviz.capturing.keeping import Kept, kept_of
-from hf_attnviz.capturing.places import places_of_steps
+from hf_attnviz.capturing.places import places_of_steps, with_tokens
 from hf_attnviz.capturing.proof import Proved
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Pass, Run, Side
 from hf_attnviz.capturing.seen import Seen
@@ -104,6 +104,8 @@ def _call(run: Run, steps: Sequence[Pass], lane: Lane, reducers: Sequence[Reduce
             mask=_mask(lane, query),
         )
         places = places_of_steps(run, steps, lane.call.kind, ran.shape)
+        if any("tokens" in reducer.needs for reducer in reducers):
+            places = with_tokens(places, run, steps[-1], steps[-1].side, lane.call.kind, steps=len(steps))
 
         def refuse() -> Proved:
             raise CaptureError("the cache was changed while decoding: rows of earlier steps cannot be proved any more")

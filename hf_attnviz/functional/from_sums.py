@@ -66,7 +66,8 @@ def correlation_of_sketches(
     wide = float(student.ppf((1 + level) / 2, min(rows, columns) - 1)) * error
     ends = (torch.tanh(torch.atanh(found) + side * wide) for side in (-1, 1))
     unknown = ~(known[:, None] & known)
-    estimate, low, high = (one.fill_diagonal_(1).masked_fill(unknown, torch.nan) for one in (found, *ends))
+    alike = ((one + one.T) / 2 for one in (found, *ends))  # to the last bit
+    estimate, low, high = (one.fill_diagonal_(1).masked_fill(unknown, torch.nan) for one in alike)
     return estimate, low, high
 
 

@@ -16,7 +16,7 @@ from hf_attnviz.reducing.tile import ROWS, Sums, Tile, spanned
 # exp that is off by up to 7e-5, at any length; float32 makes less than that of scores up to a hundred, and more of
 # larger ones. Of scores of thousands it has too few digits for anything but the kernel's own order of work.
 LOOSE, _LARGE, _HUGE = 1e-4, 100.0, 2000.0
-_MOST = 2**24  # bytes of a tile that holds all heads
+_MOST = 2**25  # bytes of a tile that holds all heads: with fewer rows the products of queries and keys get slow
 _NOTHING = 1e-20  # what a row sums to whose every weight is as good as zero
 _MOST_THERE = 2**28  # the same on an accelerator, whose work comes in larger pieces
 _EMPTY = torch.empty(0)

@@ -79,6 +79,7 @@ _METHODS: Final = {
     "row statistics": Text("Statistics row by row", "逐行统计"),
     "attention received": Text("Attention that each key receives", "各键所得的注意力"),
     "head roles": Text("Head roles", "注意力头的角色"),
+    "mass by segment": Text("Mass by segment", "各片段上的权重"),
     "head map": Text("Map of the heads", "注意力头分布图"),
     "image distance": Text("Distance across the picture", "图像上的注视距离"),
     "attention × gradient": Text("Attention × gradient", "注意力 × 梯度"),
