@@ -14,7 +14,7 @@ from hf_attnviz.capturing.scope import Context
 from hf_attnviz.errors import NotKeptError, listed
 from hf_attnviz.language import Text
 from hf_attnviz.reduced import Reduced
-from hf_attnviz.reducing.rows import KeptRows
+from hf_attnviz.reducing.rows import KeptRows, PackedMaps
 
 if TYPE_CHECKING:
     from hf_attnviz.capturing.loops import Loop, Place
@@ -93,17 +93,17 @@ class AttentionCall:
         return bool({"maps", "rows"} & self.kept.keys())
 
     @property
-    def rows(self) -> KeptRows:
+    def rows(self) -> KeptRows | PackedMaps:
         """The rows kept, with the position of each."""
         for name in ("maps", "rows"):
             if name in self.kept:
-                found: KeptRows = self.kept[name]
+                found: KeptRows | PackedMaps = self.kept[name]
                 return found
         raise self._missing("weights", 'keep="maps" or keep=av.Rows([...])')
 
     @property
     def weights(self) -> torch.Tensor:
-        """``[batch, head, query, key]`` (with ``Rows``: the rows chosen)."""
+        """``[batch, head, query, key]`` (with ``Rows``: the rows chosen; packed ones are unpacked anew each time)."""
         return self.rows.weights
 
     @property

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hf_attnviz.reducing.ran import Places, Ran
 from hf_attnviz.reducing.reducer import Reducer
-from hf_attnviz.reducing.rows import Rows
+from hf_attnviz.reducing.rows import Maps, Rows
 from hf_attnviz.reducing.statistics import sums_of
 from hf_attnviz.reducing.sweep import chosen, sweep
 from hf_attnviz.reducing.tile import ROWS, Tile
@@ -47,9 +47,9 @@ def over_weights(
     kept = _of_vectors(reducers, weights.shape, places, vectors)
     whole = Tile(weights, places, weights.shape, vectors=vectors)
     for one in reducers:
-        if one.needs & {"maps", "rows"}:
+        if one.needs & {"maps", "rows"} or isinstance(one, Maps):
             kept[one.name] = one.result(one.update(None, whole))
-    tiled = [one for one in reducers if one.needs & _TILED]
+    tiled = [one for one in reducers if one.needs & _TILED and not isinstance(one, Maps)]
     if tiled and weights.dim() == 4:
         kept |= _fed(tiled, _blocks(weights, places, any("weights" in one.needs for one in tiled)))
     return kept
