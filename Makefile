@@ -7,7 +7,7 @@ PURELIB = python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 # torch is installed only with the constraint: whatever else asks for it gets the one version that is named there.
 PIP    := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: help demo test check tests sweep deviations trust timm browser zoo clean
+.PHONY: help demo test check tests sweep deviations trust bench timm browser zoo clean
 help:                ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -32,6 +32,9 @@ deviations: $(VENV)/.dev  ## how far each pure function is from its slow referen
 
 trust: $(VENV)/.dev  ## how often verdicts of av.trust are right, on models of known truth; tables in out/ (ten minutes)
 	mkdir -p out && HF_HUB_OFFLINE=1 $(BIN)/python apps/measure_trust.py > out/trust.md && cat out/trust.md
+
+bench: $(VENV)/.dev  ## what looking costs on this machine, against a plain forward and other tools (half an hour)
+	mkdir -p out && HF_HUB_OFFLINE=1 $(BIN)/attnviz bench --markdown out/bench.md --json out/bench.json
 
 timm: $(TIMM)/.done  ## an environment of its own for timm, which wants a torchvision that does not match every torch
 

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from hf_attnviz.analysis.sinks import sinks as sinks
     from hf_attnviz.analysis.word_times import word_times as word_times
     from hf_attnviz.attention_map import AttentionMap as AttentionMap
+    from hf_attnviz.benchmarking.run import bench as bench
+    from hf_attnviz.benchmarking.table import Bench as Bench
     from hf_attnviz.capturing import AttentionCall as AttentionCall
     from hf_attnviz.capturing import Contributions as Contributions
     from hf_attnviz.capturing import Diagnosis as Diagnosis
@@ -122,6 +124,8 @@ _HOME = {
         "word_times",
     ),
     "hf_attnviz.attention_map": ("AttentionMap",),
+    "hf_attnviz.benchmarking.run": ("bench",),
+    "hf_attnviz.benchmarking.table": ("Bench",),
     "hf_attnviz.capturing": (
         "AttentionCall",
         "Contributions",

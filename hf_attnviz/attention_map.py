@@ -125,9 +125,9 @@ class AttentionMap:
         """That of the weights, whether they were kept or not."""
         if self.kept_weights is not None:
             return self.kept_weights.shape
-        told = (one.sizes.get(HEAD, 0) for one in self.reduced.values())
-        heads = self.head_count or next(filter(None, told), 0)
-        return torch.Size((heads, len(self.queries), len(self.keys)))
+        told = {axis: size for one in self.reduced.values() for axis, size in one.sizes.items()}
+        known = {HEAD: self.head_count or told.get(HEAD, 0), QUERY: len(self.queries), KEY: len(self.keys)}
+        return torch.Size((told | known).get(axis, 0) for axis in self.layout)
 
     @property
     def heads(self) -> int:
@@ -215,3 +215,7 @@ def _check_reduced(name: str, one: Reduced, sizes: Mapping[str, int]) -> None:
     wrong = [axis for axis, size in one.sizes.items() if size != sizes.get(axis, size) or axis == BATCH]
     if wrong:
         raise ShapeError(f"{name}: expected sizes {dict(sizes)} without a batch, got {one!r}")
+    for value, axis in one.holds.items():
+        places = one[value]
+        if axis in sizes and places.numel() and not -1 <= int(places.min()) <= int(places.max()) < sizes[axis]:
+            raise ShapeError(f"{name}: expected {value} to hold places of {sizes[axis]} {axis}s, or -1, got others")

@@ -17,6 +17,7 @@ REMOVAL: Final = "removal"
 SHARE: Final = "share"
 SEGMENT: Final = "segment"  # a stretch of the keys: system, user, document, image …
 RANK: Final = "rank"  # the place in a list of the largest, from 0
+PIECE: Final = "piece"  # a window, a tile or a picture: what a model makes of one sequence before it attends
 GROUP: Final = "group"  # tokens that are taken together
 SKETCH: Final = "sketch"  # one of the random directions that stand for a long axis
 OTHER_SKETCH: Final = "other_sketch"
@@ -29,6 +30,7 @@ NAMES: Final = frozenset({LAYER, HEAD, QUERY, KEY, STEP, BATCH, STATISTIC, OTHER
     SEGMENT,
     RANK,
     GROUP,
+    PIECE,
     SKETCH,
     OTHER_SKETCH,
 }

@@ -15,6 +15,7 @@ from rich.text import Text as RichText
 
 import hf_attnviz as av
 from hf_attnviz import asked
+from hf_attnviz.cli_bench import bench
 from hf_attnviz.printing import as_csv, as_json, print_diagnosis, print_result, print_trust
 
 Text = av.language.Text
@@ -324,6 +325,9 @@ def demo(
             "get it with: pip install 'hf-attnviz[demo]'"
         ) from error
     serve(allow=tuple(allow or ()), port=port)
+
+
+app.command(name="bench", help=bench.__doc__)(bench)
 
 
 @zoo_app.command("list", help=_said("The embedded models and their examples.", "内置模型及示例。"))

@@ -87,6 +87,11 @@ def print_trust(found: av.Trust) -> None:
         _say(console, f"· {note}")
 
 
+def print_bench(found: av.Bench) -> None:
+    """The tables, the notes, and whether the numbers mean anything."""
+    _console().print(found)
+
+
 def as_csv(result: av.Result) -> bytes:
     """Every number with its labels; what is undefined is left empty."""
     return str(result.to_pandas().to_csv(index=False)).encode()

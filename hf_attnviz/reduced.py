@@ -1,7 +1,7 @@
 """What is left of attention once the matrix is gone: a few tensors by name, each with named axes."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -11,7 +11,10 @@ from hf_attnviz.axes import BATCH, KEY, NAMES, QUERY
 from hf_attnviz.errors import ArgumentError, ShapeError, UnknownNameError, UnknownValueError, listed
 from hf_attnviz.storage import typed
 
-_OWN: Final = ("values", "axes", "holds", "names", "sizes", "nbytes", "at", "to", "described", "tensors", "restored")
+_OWN: Final = (
+    "values", "axes", "holds", "lost", "names", "sizes", "nbytes", "at", "named", "cut", "widened", "to", "described",
+    "tensors", "restored",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +29,16 @@ class Reduced:
             of a map has none.
         holds: for a value whose numbers are places: of which axis (``"key"`` for the keys with the largest weights);
             -1 there is no place.
+        lost: values that cannot be told any more, and why.
     """
 
     values: Mapping[str, torch.Tensor]
     axes: Mapping[str, tuple[str, ...]]
     holds: Mapping[str, str] = field(default_factory=dict)
+    lost: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("values", "axes", "holds"):
+        for name in ("values", "axes", "holds", "lost"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         _check_names(self)
         sizes: dict[str, tuple[int, str]] = {}
@@ -49,7 +54,12 @@ class Reduced:
                     )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Reduced, (dict(self.values), dict(self.axes), dict(self.holds))  # a read-only view cannot be copied
+        return Reduced, (
+            dict(self.values),
+            dict(self.axes),
+            dict(self.holds),
+            dict(self.lost),
+        )  # a read-only view cannot be copied
 
     def __getattr__(self, name: str) -> torch.Tensor:
         if name.startswith("_"):
@@ -60,6 +70,8 @@ class Reduced:
         try:
             return self.values[name]
         except KeyError:
+            if name in self.lost:
+                raise UnknownValueError(f"{name!r} cannot be told: {self.lost[name]}") from None
             raise UnknownValueError(f"expected one of {listed(self)}; got {name!r}; pick one of the list") from None
 
     def __iter__(self) -> Iterator[str]:
@@ -114,7 +126,10 @@ class Reduced:
         alone = isinstance(places, int)
         if held and alone:
             raise ArgumentError(f"{listed(held)}: places of the axis {axis!r} say nothing without it; give a list")
-        wanted = torch.as_tensor([places] if alone else places, dtype=torch.long)
+        given = [places] if isinstance(places, int) else places
+        wanted = (
+            given.long() if isinstance(given, torch.Tensor) else torch.tensor(given, dtype=torch.long, device="cpu")
+        )
         values = dict(self.values)
         for name, value in self.values.items():
             if axis in self.axes[name]:
@@ -123,7 +138,12 @@ class Reduced:
                 values[name] = cut.squeeze(place) if alone else cut
         values |= {name: _moved(values[name], wanted) for name in held}
         axes = {name: tuple(one for one in of if one != axis or not alone) for name, of in self.axes.items()}
-        return Reduced(values, axes, self.holds)
+        return replace(self, values=values, axes=axes)
+
+    def named(self, axis: str, other: str) -> "Reduced":
+        """The same with another name for an axis."""
+        axes = {name: tuple(other if one == axis else one for one in of) for name, of in self.axes.items()}
+        return replace(self, axes=axes)
 
     def cut(self, queries: Sequence[int], keys: Sequence[int] | None, before: int = 0) -> "Reduced":
         """What was made of one sequence of a call, with these rows and columns only (None: all columns).
@@ -145,15 +165,15 @@ class Reduced:
                 values[name] = torch.nn.functional.pad(value, (0, 0) * behind + (before, after))
             if self.holds.get(name) == KEY:
                 values[name] = torch.where(value < 0, value, value + before)
-        return Reduced(values, self.axes, self.holds)
+        return replace(self, values=values)
 
     def to(self, device: torch.device | str) -> "Reduced":
         """The same on another device."""
-        return Reduced({name: value.to(device) for name, value in self.values.items()}, self.axes, self.holds)
+        return replace(self, values={name: value.to(device) for name, value in self.values.items()})
 
     def described(self) -> dict[str, Any]:
         """What a file says of it, beside its tensors."""
-        return {"axes": {name: self.axes[name] for name in self}, "holds": dict(self.holds)}
+        return {"axes": {name: self.axes[name] for name in self}, "holds": dict(self.holds), "lost": dict(self.lost)}
 
     def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
         """The tensors by name, for a file."""
@@ -164,24 +184,28 @@ class Reduced:
         """What :meth:`described` and :meth:`tensors` told."""
         axes = {name: typed(of, str, each=True) for name, of in typed(about["axes"], dict).items()}
         holds = {name: typed(axis, str) for name, axis in typed(about["holds"], dict).items()}
-        return cls({name: tensors[f"{prefix}.{name}"] for name in axes}, axes, holds)
+        lost = {name: typed(why, str) for name, why in typed(about.get("lost", {}), dict).items()}
+        return cls({name: tensors[f"{prefix}.{name}"] for name in axes}, axes, holds, lost)
 
 
-def joined(parts: Sequence[Reduced], keys: int) -> Reduced:
+def joined(parts: Sequence[Reduced], keys: int, lost: str = "") -> Reduced:
     """What was made of a sequence in several passes, as if it had run in one.
 
     Values with a query axis are put one after another; those without are sums over rows, and are added. ``keys``: how
-    many keys there are in the end: early passes saw fewer.
+    many keys there are in the end: early passes saw fewer. lost: why the sums cannot be told, if they cannot.
     """
     wide = [one.widened(0, keys - one.sizes.get(KEY, keys)) for one in parts]
     first = wide[0]
-    if len(wide) == 1:
+    if len(wide) == 1 and not lost:
         return first
-    values = {}
+    values, gone = {}, {name: lost for name, axes in first.axes.items() if lost and QUERY not in axes}
     for name, axes in first.axes.items():
+        if name in gone:
+            continue
         each = [one[name] for one in wide]
         values[name] = torch.cat(each, axes.index(QUERY)) if QUERY in axes else torch.stack(each).sum(0)
-    return Reduced(values, first.axes, first.holds)
+    holds = {name: axis for name, axis in first.holds.items() if name in values}
+    return Reduced(values, {name: first.axes[name] for name in values}, holds, gone | dict(first.lost))
 
 
 def _check_names(one: Reduced) -> None:

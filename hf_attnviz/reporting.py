@@ -30,6 +30,10 @@ _NOT_APART = Text(
     "Left out: norms and ALTI, for what attention adds could not be taken apart",
     "略去：范数与 ALTI，因为注意力所加的内容未能分解",
 )
+_NO_WEIGHTS = Text(
+    'Left out: all that needs the weights themselves, of which only statistics were kept: capture with keep="maps".',
+    '略去：一切需要权重本身的部分，因为只保留了统计量：以 keep="maps" 捕获。',
+)
 _NO_FLOW = Text(
     "Left out: attention flow, which takes long on so long a text; av.flow(trace, queries=[0]) computes it.",
     "略去：注意力流，文本过长，计算耗时；可用 av.flow(trace, queries=[0]) 计算。",
@@ -40,24 +44,26 @@ def report(trace: Trace, *, title: Text | str | None = None, layer: int | None =
     """Head view, statistics, roles, sinks, likeness, rollout, flow and, for generations, evolution: one page.
 
     Args:
-        trace: a trace with whole maps (``keep="maps"``).
+        trace: a trace with whole maps (``keep="maps"``); of one that keeps statistics only, the page has what can be
+            told of them.
         title: the page's heading; default: the model's name.
         layer: the layer that the head view shows first; default: the first.
 
     Raises:
         ArgumentError: something else than one trace.
+        NotKeptError: a trace that keeps neither weights nor statistics.
     """
     if not isinstance(trace, Trace):
         raise ArgumentError(
             f"a report is about one trace, got {type(trace).__name__}: call it for each, "
             "report(recording.traces[0]); head_statistics and head_correlation pool several, compare takes two"
         )
-    sections: list[tuple[Text | str, View]] = [
-        (Text("Head view: who looks at whom", "头视图：谁在看谁"), views.head_view(trace, layer=layer))
-    ]
-    for name in trace.stacks:
+    sections: list[tuple[Text | str, View]] = []
+    if _has_weights(trace):
+        sections.append((Text("Head view: who looks at whom", "头视图：谁在看谁"), views.head_view(trace, layer=layer)))
+    for name, stack in trace.stacks.items():
         for heading, draw in _PARTS:
-            view = draw(trace, name)
+            view = draw(trace, name) if stack.has_weights or draw in _WITHOUT_WEIGHTS else None
             if view is not None:
                 sections.append((_heading(heading, name, trace), view))
     proof = max(m.error for m in trace.maps)
@@ -74,7 +80,7 @@ def report(trace: Trace, *, title: Text | str | None = None, layer: int | None =
 
 def _left_out(trace: Trace) -> list[Text]:
     """The parts that this trace cannot have, and what to capture for them."""
-    found = []
+    found = [] if _has_weights(trace) else [_NO_WEIGHTS]
     if not any(_has_gradients(trace, name) for name in trace.stacks):
         found.append(_NO_GRADIENTS)
     if not any(_taken_apart(trace, name) for name in trace.stacks):
@@ -83,6 +89,10 @@ def _left_out(trace: Trace) -> list[Text]:
     if any(_too_long_for_flow(stack) for stack in trace.stacks.values()):
         found.append(_NO_FLOW)
     return found
+
+
+def _has_weights(trace: Trace) -> bool:
+    return all(stack.has_weights for stack in trace.stacks.values())
 
 
 def _statistics(trace: Trace, stack: str) -> View:
@@ -237,6 +247,9 @@ _PARTS: tuple[tuple[Text, Callable[[Trace, str], View | None]], ...] = (
     (Text("How far each head keeps the order of the source", "各头在多大程度上保持源的次序"), _alignment_scores),
     (Text("When each word was spoken", "每个词的发声时间"), _word_times),
 )
+
+
+_WITHOUT_WEIGHTS = (_statistics, _sinks)
 
 
 def _heading(heading: Text, stack: str, trace: Trace) -> Text:

@@ -53,6 +53,11 @@ class AttentionStack:
         return tuple(m.layer for m in self.maps)
 
     @property
+    def has_weights(self) -> bool:
+        """Whether all maps keep their weights."""
+        return all(m.has_weights for m in self.maps)
+
+    @property
     def queries(self) -> Labels:
         """The labels of the rows."""
         return self.maps[0].queries
@@ -87,13 +92,22 @@ class AttentionStack:
             NotKeptError: weights were not kept.
             ShapeError: layers differ in heads or lengths; the message says which.
         """
-        shapes = {tuple(m.plain().shape) for m in self.maps}
-        if len(shapes) > 1:
+        for m in self.maps:
+            m.plain()
+        return torch.stack([m.weights for m in self.alike()])
+
+    def alike(self) -> "AttentionStack":
+        """This stack, when all its maps have one shape.
+
+        Raises:
+            ShapeError: layers differ in heads or lengths; the message says which.
+        """
+        if len({m.shape for m in self.maps}) > 1:
             differ = "; ".join(f"layer {m.layer} ({m.module}): {tuple(m.shape)}" for m in self.maps)
             raise ShapeError(
                 f"the layers of stack {self.name!r} cannot be stacked, [head, query, key] differ: {differ}"
             )
-        return torch.stack([m.weights for m in self.maps])
+        return self
 
     def whole(self) -> "AttentionStack":
         """This stack, when every map keeps the weights of all its rows and stands on the diagonal.

@@ -29,7 +29,7 @@ def load(path: str | os.PathLike[str]) -> Trace:
         maps = tuple(_map(n, about, tensors, labels) for n, about in enumerate(meta["maps"]))
         run, item, candidate = (typed(meta[name], int) for name in ("run", "item", "candidate"))
         return Trace(maps, run, item, candidate, typed(meta["model"], str), _origin(meta.get("origin")))
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise TraceFileError(
             f"{str(path)!r} is damaged: its description and its tensors do not fit ({error})"
         ) from error

@@ -122,7 +122,7 @@ def test_evolution_of_chosen_rows_is_the_same(generation: av.Trace) -> None:
     with av.capture(model, queries=[-1]) as recording:
         model.generate(ids(1, 5), max_new_tokens=6, do_sample=False)
     one, other = av.evolution(generation).values, av.evolution(recording.trace).values
-    torch.testing.assert_close(one, other, rtol=0, atol=1e-4, equal_nan=True)  # rows come from the log-sum-exp
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-5, equal_nan=True)  # added up in another order
 
 
 def test_evolution_needs_a_generation(encoder_traces: list[av.Trace]) -> None:

@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from transformers import CONFIG_MAPPING
 
+from hf_attnviz.capturing import proof
 from tests.sweep import build, odd, table
 from tests.sweep.one import examined
+from tests.sweep.statistics import judged
 from tests.sweep.witness import Witness
 
 TYPES = sorted(CONFIG_MAPPING.keys())
@@ -22,6 +24,15 @@ TODAY = TYPES[dt.date.today().toordinal() % SHARES :: SHARES]
 def test_todays_share_of_all_types(key: str) -> None:
     row = examined(key)
     assert not table.faults(row)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("key", TODAY)
+def test_statistics_of_todays_share_are_those_of_the_maps(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proof, "_SAMPLED", 2)
+    row = judged(key)
+    assert not row.get("wrong")
+    assert row["stage"] != "refused" or "layout of its own" in row["reason"]
 
 
 def test_rows_are_of_types_that_exist() -> None:

@@ -14,7 +14,7 @@ from hf_attnviz.packed import PackedRows
 from hf_attnviz.reduced import Reduced
 from tests.views.builders import self_trace, statistics_of, translation, without_weights
 
-FROM_STATISTICS: set[str] = set()  # the analyses that need no weights
+FROM_STATISTICS = {"head_statistics", "sinks"}  # the analyses that need no weights
 VIEWS = ("head_view", "model_view", "neuron_view", "to_bertviz")
 LABELS = Labels.plain("abcd")
 
@@ -49,6 +49,20 @@ def test_every_view_and_all_other_analyses_say_what_to_capture(name: str, what: 
     given = {"heatmap": (trace.maps[0],), "compare": (whole, trace)}.get(name, (trace,))
     with pytest.raises(NotKeptError, match='weights of transformer.h.0.attn were not kept.*keep="maps"'):
         getattr(av, name)(*given)
+
+
+@pytest.mark.parametrize("what", ["plain", "generation", "translation"])
+def test_a_report_has_what_can_be_told(what: str) -> None:
+    trace = without_weights(captured(what))
+    page = av.report(trace).html
+    assert page.count("Head statistics") >= len(trace.stacks) and page.count("Attention sinks") >= len(trace.stacks)
+    assert "Head view" not in page and "Head roles" not in page
+    assert "Left out: all that needs the weights themselves" in page
+    assert "Left out: all that needs the weights themselves" not in av.report(captured(what)).html
+    table = {"x": Reduced({"mass": torch.rand(7)}, {"mass": ("segment",)})}
+    maps = tuple(dataclasses.replace(m, reduced=table, head_count=m.heads) for m in trace.maps)
+    with pytest.raises(NotKeptError, match='keep="statistics"'):
+        av.report(dataclasses.replace(trace, maps=maps))
 
 
 def test_a_trace_tells_of_itself_without_its_weights() -> None:
@@ -133,3 +147,14 @@ def test_what_was_reduced_must_be_of_this_map(values, axes, count) -> None:
 def test_heads_are_told_where_nothing_reduced_has_them() -> None:
     one = Reduced({"a": torch.zeros(4, 2)}, {"a": ("query", "rank")})
     assert AttentionMap(None, LABELS, LABELS, "encoder", 0, reduced={"x": one}, head_count=5).shape == (5, 4, 4)
+
+
+@pytest.mark.parametrize("place", [-2, 4])
+def test_places_that_are_held_must_be_there(place: int) -> None:
+    top = torch.tensor([[-1, 3, 0, place]])
+    one = Reduced({"top": top}, {"top": ("head", "query")}, {"top": "key"})
+    with pytest.raises(ShapeError, match="x: expected top to hold places of 4 keys, or -1"):
+        AttentionMap(None, LABELS, LABELS, "encoder", 0, reduced={"x": one})
+    AttentionMap(
+        None, LABELS, LABELS, "encoder", 0, reduced={"x": Reduced({"top": top.clamp(-1, 3)}, one.axes, one.holds)}
+    )

@@ -9,15 +9,19 @@ from hf_attnviz.functional.bootstrap import FEWEST, RESAMPLES
 from hf_attnviz.language import Text
 
 
-def scored(found: Mapping[str, Tally], uniform: Mapping[str, Tally]) -> dict[str, torch.Tensor]:
+def scored(found: Mapping[str, Tally], uniform: Mapping[str, Tally] | None) -> dict[str, torch.Tensor]:
     """``values``, ``low``, ``high`` and ``baseline`` of a result ``[statistic, …]``, statistics in the order given.
 
-    ``uniform`` holds the same tallies of uniform attention under the same mask, which has one head.
+    ``uniform`` holds the same tallies of uniform attention under the same mask, which has one head; None where that is
+    not known, and then there is no baseline.
     """
     values = torch.stack([tally.mean() for tally in found.values()])
     low, high = (torch.stack(ends) for ends in zip(*(tally.interval() for tally in found.values()), strict=True))
-    baseline = torch.stack([uniform[name].mean() for name in found])
-    return {"values": values, "low": low, "high": high, "baseline": baseline.expand_as(values).contiguous()}
+    beside = {"values": values, "low": low, "high": high}
+    if uniform is None:
+        return beside
+    baseline = torch.stack([uniform[name].mean() for name in found]).to(values.dtype)
+    return beside | {"baseline": baseline.expand_as(values).contiguous()}
 
 
 def interval_note(examples: int) -> Text:

@@ -9,7 +9,7 @@ from typing import Final
 import torch
 
 from hf_attnviz import functional
-from hf_attnviz.analysis.pooling import Pooled
+from hf_attnviz.analysis.pooling import Pooled, SideBySide
 from hf_attnviz.functional import Tally
 from hf_attnviz.functional.checks import upcast
 from hf_attnviz.language import Text
@@ -18,6 +18,12 @@ from hf_attnviz.trace import AttentionStack
 UNTESTED: Final = Text(
     "Whether the answer depends on it is not told here: av.trust(model, inputs) holds it against random rankings.",
     "这里并未说明回答是否依赖于它：av.trust(model, inputs) 会将其与随机排序对照检验。",
+)
+CLOSED_FORM: Final = Text(
+    "The baseline is even over all keys that causality leaves a row, for statistics do not tell of windows: in a layer "
+    "with a window, uniform attention has less entropy, span and distance than stands here, and more on each key.",
+    "基线在因果性所允许的全部键上均匀，因为统计量不含窗口的信息：有窗口的层中，均匀注意力的熵、跨度与距离小于此处所列，"
+    "而每个键上的权重更大。",
 )
 _NAN: Final = Text(
     "Some weights are NaN, as a row is that may look at nothing; what is made of them is NaN.",
@@ -38,7 +44,7 @@ def nan_weights(attention: torch.Tensor) -> list[Text]:
 
 def left_out(data: Pooled) -> list[Text]:
     """Rows that were not kept, keys that nobody looks at, weights that are NaN."""
-    return [*_sampled(data.stacks), *([_EMPTY] if _empty_keys(data) else []), *nan_weights(data.attention)]
+    return [*sampled(data.stacks), *([_EMPTY] if _empty_keys(data) else []), *nan_weights(data.attention)]
 
 
 def undefined(
@@ -60,18 +66,29 @@ def undefined(
 
 def parked(data: Pooled) -> Text:
     """How much weight lies on the first key and on special tokens, mean over rows and heads."""
+    return parked_share(data.attention, special_keys(data), int(data.valid_queries.sum()))
+
+
+def special_keys(data: SideBySide) -> torch.Tensor:
+    """Which keys are special tokens, ``[batch, key]``."""
     special = torch.zeros_like(data.valid)
     for row, stack in zip(special, data.stacks, strict=True):
         row[: len(stack.keys)] = torch.tensor(stack.keys.special)
-    return parked_share(data.attention, special, int(data.valid_queries.sum()))
+    return special
 
 
 def parked_share(attention: torch.Tensor, special: torch.Tensor, rows: int, *, where: Text | None = None) -> Text:
     """The same of ``[layer, batch, head, query, key]`` that is zero where no token is; ``special`` ``[batch, key]``;
     ``where`` names the text."""
-    one = upcast(attention[..., 0]).sum((1, 3)) / rows
-    special = special.to(attention.device)
-    others = torch.stack([(upcast(layer) * special[:, None, None]).sum((0, 2, 3)) for layer in attention]) / rows
+    received = torch.stack([upcast(layer).sum(-2) for layer in attention])
+    return parked_received(received, special, rows, where=where)
+
+
+def parked_received(received: torch.Tensor, special: torch.Tensor, rows: int, *, where: Text | None = None) -> Text:
+    """The same of what each key receives from all ``rows``, ``[layer, batch, head, key]``."""
+    one = received[..., 0].sum(1) / rows
+    special = special.to(received.device)
+    others = (received * special[:, None]).sum((1, 3)) / rows
     first, marked = (float(share.nanmean()) for share in (one, others))
     en, zh = (" in " + where.en, where.zh) if where else ("", "")
     if math.isnan(first):
@@ -86,7 +103,7 @@ def parked_share(attention: torch.Tensor, special: torch.Tensor, rows: int, *, w
     )
 
 
-def _sampled(stacks: Sequence[AttentionStack]) -> list[Text]:
+def sampled(stacks: Sequence[AttentionStack]) -> list[Text]:
     """Said of self-attention that lacks rows."""
     maps = [stack.maps[0] for stack in stacks if stack.maps[0].positions is not None]
     held, wanted = sum(len(m.queries) for m in maps), sum(len(m.keys) for m in maps)

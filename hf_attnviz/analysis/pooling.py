@@ -1,6 +1,6 @@
 """Several traces as one padded batch, and the labels that analyses share."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,18 +14,16 @@ from hf_attnviz.trace import AttentionStack, Trace
 
 
 @dataclass(frozen=True, eq=False)
-class Pooled:
-    """The same stack of several traces.
+class SideBySide:
+    """The same stack of several traces, side by side.
 
     Attributes:
-        attention: ``[layer, batch, head, query, key]``, filled up with zeros.
         valid, valid_queries: ``[batch, key]`` and ``[batch, query]``, True for what is no filling.
         positions: ``[query]`` key positions of the rows; -1 for cross-attention, which stands on no key.
         causal: no row of any trace looks ahead.
         stacks: the stack of each trace; that of the first has the names and layers.
     """
 
-    attention: torch.Tensor
     valid: torch.Tensor
     valid_queries: torch.Tensor
     positions: torch.Tensor
@@ -55,17 +53,44 @@ class Pooled:
     @property
     def head_axis(self) -> Axis:
         """The heads of one layer."""
-        return Axis(HEAD, tuple(map(str, range(self.attention.shape[2]))))
+        return Axis(HEAD, tuple(map(str, range(self.stack.maps[0].heads))))
 
     @property
     def head_names(self) -> tuple[str, ...]:
         """All heads of all layers, by name, layer by layer."""
-        return tuple(head_name(layer, head) for layer in self.stack.layers for head in range(self.attention.shape[2]))
+        heads = range(self.stack.maps[0].heads)
+        return tuple(head_name(layer, head) for layer in self.stack.layers for head in heads)
 
     @property
     def what(self) -> dict[str, object]:
         """What was analysed, for a result's parameters."""
-        return {"stack": self.stack.name, "sequences": self.attention.shape[1], "causal": self.causal}
+        return {"stack": self.stack.name, "sequences": len(self.stacks), "causal": self.causal}
+
+
+@dataclass(frozen=True, eq=False)
+class Pooled(SideBySide):
+    """The weights of the same stack of several traces.
+
+    Attributes:
+        attention: ``[layer, batch, head, query, key]``, filled up with zeros.
+    """
+
+    attention: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class PooledRows(SideBySide):
+    """What ``keep="statistics"`` kept of the same stack of several traces.
+
+    Attributes:
+        rows: ``entropy``, ``distance`` and ``sink``, each ``[layer, batch, head, query]``, filled up with zeros.
+        received: ``[layer, batch, head, key]``, filled up with zeros.
+        known: whether it is known which keys a row may see, and alike for all maps that have a key after a row.
+    """
+
+    rows: Mapping[str, torch.Tensor]
+    received: torch.Tensor
+    known: bool
 
 
 def stack_of(trace: Trace, stack: str | None) -> AttentionStack:
@@ -113,22 +138,61 @@ def pooled(
         ArgumentError: no trace at all, or something else.
         ShapeError: traces whose layers or heads differ.
     """
-    several = listed_traces(traces)
-    stacks = [trace.stack(stack) for trace in several]
+    stacks = [trace.stack(stack) for trace in listed_traces(traces)]
     attention = [of(one) for one in stacks]
-    if len({(one.layers, maps.shape[1]) for one, maps in zip(stacks, attention, strict=True)}) > 1:
+    ends = _side_by_side(stacks)
+    queries, keys = ends["valid_queries"].shape[1], ends["valid"].shape[1]
+    filled = [pad(m, (0, keys - m.shape[-1], 0, queries - m.shape[-2])) for m in attention]
+    return Pooled(**ends, attention=torch.stack(filled, dim=1))
+
+
+def pooled_rows(traces: Trace | Sequence[Trace], stack: str | None) -> PooledRows | None:
+    """The statistics of the stack of one trace or of several, side by side; None where all keep their weights, of which
+    more can be told.
+
+    Raises:
+        NotKeptError: neither weights nor statistics.
+        ArgumentError, ShapeError: as :func:`pooled`.
+    """
+    stacks = [trace.stack(stack) for trace in listed_traces(traces)]
+    if all(one.has_weights for one in stacks):
+        return None
+    ends = _side_by_side(stacks)
+    rows = {name: _filled([_of_layers(one, name) for one in stacks]) for name in ("entropy", "distance", "sink")}
+    received = _filled([_of_layers(one, "received") for one in stacks])
+    free = [m for one in stacks for m in one if m.positions and min(m.positions) < len(m.keys) - 1]
+    told = all(m.has_weights or m.looks_back is not None for m in free)
+    return PooledRows(**ends, rows=rows, received=received, known=told and len({m.causal for m in free}) < 2)
+
+
+def _of_layers(stack: AttentionStack, name: str) -> torch.Tensor:
+    """One of the statistics of all layers, ``[layer, head, query]`` or ``[layer, head, key]``."""
+    return torch.stack([m.statistics[name] for m in stack.alike()])
+
+
+def _filled(several: Sequence[torch.Tensor]) -> torch.Tensor:
+    longest = max(one.shape[-1] for one in several)
+    return torch.stack([pad(one, (0, longest - one.shape[-1])) for one in several], dim=1)
+
+
+def _side_by_side(stacks: Sequence[AttentionStack]) -> dict[str, Any]:
+    """The fields of :class:`SideBySide`.
+
+    Raises:
+        ShapeError: traces that differ in layers, heads or the places of their rows.
+    """
+    if len({(one.layers, one.maps[0].heads) for one in stacks}) > 1:
         raise ShapeError("these traces differ in layers or heads; analyse traces of one model together")
     rows = [one.maps[0].positions for one in stacks]
     longest = max(rows, key=lambda places: len(places or ()))
     if any(places is not None and places != (longest or ())[: len(places)] for places in rows):
         raise ShapeError("these traces hold rows at different positions; capture them with the same keep")
-    queries, keys = max(m.shape[-2] for m in attention), max(m.shape[-1] for m in attention)
-    filled = [pad(m, (0, keys - m.shape[-1], 0, queries - m.shape[-2])) for m in attention]
-    return Pooled(
-        torch.stack(filled, dim=1),
-        torch.stack([torch.arange(keys) < m.shape[-1] for m in attention]),
-        torch.stack([torch.arange(queries) < m.shape[-2] for m in attention]),
-        torch.tensor(longest if longest is not None else [-1] * queries),
-        all(m.causal for one in stacks for m in one),
-        tuple(stacks),
-    )
+    sizes = torch.tensor([one.maps[0].shape[-2:] for one in stacks])
+    queries, keys = (int(most) for most in sizes.amax(0))
+    return {
+        "valid": torch.arange(keys) < sizes[:, 1:],
+        "valid_queries": torch.arange(queries) < sizes[:, :1],
+        "positions": torch.tensor(longest if longest is not None else [-1] * queries),
+        "causal": all(m.causal for one in stacks for m in one),
+        "stacks": tuple(stacks),
+    }

@@ -1,14 +1,15 @@
 """How much attention each head parks on one token, labelled."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
 from hf_attnviz import functional
 from hf_attnviz.analysis.beside import interval_note, scored
-from hf_attnviz.analysis.caveats import left_out, undefined
-from hf_attnviz.analysis.pooling import Pooled, pooled
+from hf_attnviz.analysis.caveats import CLOSED_FORM, left_out, nan_weights, sampled, undefined
+from hf_attnviz.analysis.pooling import PooledRows, SideBySide, listed_traces, pooled, pooled_rows
 from hf_attnviz.axes import STATISTIC
 from hf_attnviz.functional import Tally
 from hf_attnviz.functional.checks import check_share
@@ -28,6 +29,8 @@ def sinks(
 ) -> Result:
     """The mean weight of all rows on one token: ``[statistic, layer, head]``, with and without the first row.
 
+    A trace that keeps statistics and no weights tells of the first token only.
+
     The mean over traces of :func:`hf_attnviz.functional.sink_mass`. ``verdict`` is 1 where it is above the threshold,
     ``parameters["sink_fraction"]`` the share of heads above it in each trace, averaged over traces.
 
@@ -35,15 +38,14 @@ def sinks(
         position: which token, from 0; default: the first.
         threshold: ε, 0.3 in Gu et al. 2025, section 3.2.
         stack: default: the only one.
+
+    Raises:
+        NotKeptError: the trace keeps neither weights nor statistics, or no weights and ``position`` is not 0.
     """
     check_share(threshold, "threshold")
-    data = pooled(traces, stack)
-    found = _masses(data, data.attention, position)
-    uniform = _masses(data, functional.uniform_like(data.attention, valid=data.valid), position)
-    tallies, even = (
-        {name: Tally.of_examples(mass.transpose(0, 1)) for name, mass in masses.items()} for masses in (found, uniform)
-    )
-    beside = scored(tallies, even)
+    data, found, even, notes = _measured(traces, stack, position)
+    tallies = _tallied(found)
+    beside = scored(tallies, None if even is None else _tallied(even))
     values = beside["values"]
     above = {name: (mass > threshold).double().masked_fill(mass.isnan(), torch.nan) for name, mass in found.items()}
     fraction = {name: float(one.mean((0, 2)).nanmean()) for name, one in above.items()}
@@ -56,24 +58,51 @@ def sinks(
         notes=(
             _fraction_note(data, fraction, threshold, position),
             *undefined(tallies, _LACKING),
-            *left_out(data),
-            interval_note(data.attention.shape[1]),
+            *notes,
+            interval_note(len(data.stacks)),
         ),
         verdict=(values > threshold).to(values.dtype).masked_fill(values.isnan(), torch.nan),
         **beside,
     )
 
 
-def _masses(data: Pooled, attention: torch.Tensor, position: int) -> dict[str, torch.Tensor]:
-    """``[layer, batch, head]`` by name."""
-    masks = {name: value for name, value in data.masks.items() if name != "causal"}
+_Masses = dict[str, torch.Tensor]  # [layer, batch, head] by name
+
+
+def _measured(
+    traces: Trace | Sequence[Trace], stack: str | None, position: int
+) -> tuple[SideBySide, _Masses, _Masses | None, list[Text]]:
+    """The masses, what uniform attention gets where that is known, and what was left out."""
+    traces = listed_traces(traces)
+    rows = pooled_rows(traces, stack) if position == 0 else None
+    if rows is not None:
+        even = functional.uniform_rows(**rows.masks)["sink"] if rows.known else None
+        notes = [*sampled(rows.stacks), *nan_weights(rows.rows["sink"]), *([CLOSED_FORM] if rows.known else [])]
+        return rows, _of_first(rows, rows.rows["sink"]), None if even is None else _of_first(rows, even), notes
+    data = pooled(traces, stack)
+    uniform = functional.uniform_like(data.attention, valid=data.valid)
+    return data, _masses(data.attention, data.masks, position), _masses(uniform, data.masks, position), left_out(data)
+
+
+def _of_first(data: PooledRows, weights: torch.Tensor) -> _Masses:
+    """Of weights on the first key ``[layer, batch, head, query]``: as of a map that has no other key."""
+    masks = data.masks | {"valid": data.valid[:, :1], "positions": data.positions.clamp_max(0)}
+    return _masses(weights[..., None], masks, 0)
+
+
+def _masses(attention: torch.Tensor, masks: Mapping[str, Any], position: int) -> _Masses:
+    told = {name: value for name, value in masks.items() if name != "causal"}
     return {
-        name: functional.sink_mass(attention, position=position, first_row=first_row, **masks)
+        name: functional.sink_mass(attention, position=position, first_row=first_row, **told)
         for name, first_row in _NAMES.items()
     }
 
 
-def _fraction_note(data: Pooled, fraction: dict[str, float], threshold: float, position: int) -> Text:
+def _tallied(masses: _Masses) -> dict[str, Tally]:
+    return {name: Tally.of_examples(mass.transpose(0, 1)) for name, mass in masses.items()}
+
+
+def _fraction_note(data: SideBySide, fraction: dict[str, float], threshold: float, position: int) -> Text:
     with_first, without = fraction.values()
     texts = {stack.keys.texts[position] for stack in data.stacks if position < len(stack.keys)}
     named = " ".join(sorted(texts)[:5])

@@ -64,6 +64,8 @@ class FunctionObserver(TorchFunctionMode):
         if not scope.sessions() and not steering.active():
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
+        if name in _ATTENDS or name in COMPOSITE:
+            _note_by_hand()
         if name in COMPOSITE:
             return self._open(name, args, kwargs)
         if name == SDPA and any(session.recording.tiled for session in _listeners()):
@@ -109,6 +111,7 @@ class FunctionObserver(TorchFunctionMode):
         tensor = isinstance(result, torch.Tensor)
         origin = begun(name, args, kwargs, result, self._found.get) if tensor else None
         if origin is not None:
+            _note_by_hand()
             routes = name in SOFTMAX and self._routes(args, kwargs, result)
             self._found.put(result, replace(origin, routes=True) if routes else origin)
         elif self._found:
@@ -390,6 +393,12 @@ def _note_mixing() -> None:
     for session in scope.sessions():
         for context in session.contexts:
             context.mixed = True
+
+
+def _note_by_hand() -> None:
+    """A model called a function that attention is written with."""
+    for session in scope.sessions():
+        session.run.by_functions |= bool(session.contexts)
 
 
 def _listeners() -> list[scope.Session]:

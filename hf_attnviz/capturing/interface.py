@@ -71,6 +71,11 @@ def _watching(original: Callable[..., Any]) -> Callable[..., Any]:
 def _observed(function: AttentionFunction, eager: AttentionFunction | None, implementation: str) -> AttentionFunction:
     @functools.wraps(function)
     def attention(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+        lane = scope.lane(module)
+        if lane is not None:
+            result: Result = function(module, *args, **kwargs)
+            lane.take(dict(zip(_NAMES, args, strict=False)) | kwargs, result[0])
+            return result
         listening = scope.listeners(module)
         for session in scope.sessions():
             session.recording.expect(session, module)
@@ -80,13 +85,13 @@ def _observed(function: AttentionFunction, eager: AttentionFunction | None, impl
                 return function(module, *args, **kwargs)
             tiled = any(session.recording.tiled for session in listening)
             call = _Call(function, eager, implementation or "eager", module, args, kwargs, tiled)
-            result, truth = call.run(any(session.recording.gradients for session in listening))
-            mixed = call.mixed(result, truth) if edited else None
+            went_on, truth = call.run(any(session.recording.gradients for session in listening))
+            mixed = call.mixed(went_on, truth) if edited else None
             after = None if mixed is None else steering.steered(module, mixed, listening)
             for session in listening:
                 see = functools.partial(call.seen, truth, session.recording.exact)
                 session.recording.receive(session, module, see if after is None else after.seeing(see))
-        return result if mixed is None or after is None else (after.put(result[0]), result[1])
+        return went_on if mixed is None or after is None else (after.put(went_on[0]), went_on[1])
 
     return attention
 
@@ -157,10 +162,17 @@ class _Call:
 
     def _own(self, ran: Ran | None, output: torch.Tensor) -> Ran | None:
         """The kernel's call, when it did this call's work: its output is judged as the model goes on with it."""
-        queries = (max(len(self.query), len(self.key)), *self.query.shape[1:3])
-        if ran is None or tuple(ran.shape) != (*queries, self.key.shape[2]):
+        if ran is None or not self.query.dim() == self.key.dim() == 4:
             return None
-        return replace(ran, output=self._shaped(output.detach()))
+        heads, queries, keys = self.query.shape[1], self.query.shape[2], self.key.shape[2]
+        if queries == 1:
+            ran = ran.unpacked(heads)
+        if ran.causal and ran.shape[2] == ran.shape[3] < keys:  # keys that lie ahead of all rows were cut off
+            ran = replace(ran, key=self.key.detach(), value=self.value.detach())
+        if tuple(ran.shape) != (max(len(self.query), len(self.key)), heads, queries, keys):
+            return None
+        shaped = self._shaped(output.detach())
+        return replace(ran, output=shaped, value=ran.value[..., : shaped.shape[-1]])  # some kernels are given padding
 
     def _replaced(self, eager: AttentionFunction, query: torch.Tensor) -> tuple[Result, Result]:
         """The eager function's output, its weights watched, with whatever else the kernel returns; and the kernel's."""

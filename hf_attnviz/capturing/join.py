@@ -6,13 +6,14 @@ pass that read it; without a cache the later passes read it again.
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
 from torch.nn.functional import pad
 
 from hf_attnviz.attention_map import AttentionMap
+from hf_attnviz.axes import BATCH, PIECE
 from hf_attnviz.capturing.address import model_name
 from hf_attnviz.capturing.families import FOLDED
 from hf_attnviz.capturing.naming import compared, media, rate
@@ -202,12 +203,13 @@ class _Sequence(Reading):
             chosen: the places whose weights are kept: what was made of other rows is left out; None: all rows.
             of: which row of the batch is this sequence's, where that is known.
         """
-        read, places, width, pieces = 0, [], 0, []
+        read, places, width, pieces, drafts = 0, [], 0, [], False
         for one, call in parts:
             row = self.row(one, call.shape[0], call.module) if of is None else of
             at, stands = call.positions[row].tolist(), self.stands(one) if call.tokens else None
             last = len(at) if stands is None else stands
             rows = [n for n, place in enumerate(at) if read <= place and (stands is None or place < last)]
+            drafts = drafts or (stands is not None and any(place >= stands for place in at))
             rows = rows if chosen is None else [n for n in rows if at[n] in chosen]
             columns, dropped = self._columns(one, call, call.shape[-1]) or (None, 0)
             kept = {name: found for name, found in call.kept.items() if isinstance(found, Reduced)}
@@ -215,7 +217,8 @@ class _Sequence(Reading):
             places += [at[n] for n in rows]
             read = max([read - 1, *(place for place in at if stands is None or place < last)]) + 1
             width = max(width, dropped + (call.shape[-1] if columns is None else len(columns)))
-        return {name: joined([piece[name] for piece in pieces], width) for name in pieces[0]}, places, width
+        lost = _DRAFTS if drafts else ""
+        return {name: joined([piece[name] for piece in pieces], width, lost) for name in pieces[0]}, places, width
 
     def _gradient(self, parts: list[Part]) -> torch.Tensor | None:
         """The gradient, cut and joined like the weights; None where a pass has none (yet)."""
@@ -240,8 +243,11 @@ class _Sequence(Reading):
             **_place(call),
             steps=(0,) * len(queries),
             error=call.error,
-            layout=("piece", *call.layout[1:]) if len(rows) > 1 else call.layout[1:],
+            layout=(PIECE, *call.layout[1:]) if len(rows) > 1 else call.layout[1:],
             gradient=None if gradient is None else gradient.weights[chosen],
+            reduced={name: one.at(BATCH, chosen).named(BATCH, PIECE) for name, one in found.items()},
+            looks_back=call.looks_back,
+            head_count=call.shape[1],
             undecomposed="its map is in a layout of its own" if "contributions" in call.kept else "",
         )
 

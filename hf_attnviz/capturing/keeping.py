@@ -1,6 +1,7 @@
 """What a recording keeps of one call that was seen: without the matrix where that is possible, else the slow way."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,9 +39,10 @@ def kept_of(seen: Seen, reducers: Sequence[Reducer[Any]], places: Places, side: 
     why = f"{seen.implementation} does not show its log-sum-exp" if seen.fused and tileable(reducers) else ""
     if seen.ran is not None:
         try:
-            # our own work is no attention of the model's: no observer is to look at each operation of it
-            with torch.no_grad(), torch._C.DisableTorchFunction():
+            with _unobserved(seen.ran.query):
                 proved = prove_rows(seen.ran, places)
+                if proved.weights.shape == seen.ran.shape:  # so few rows that all of them were proved
+                    return Kept(over_weights(reducers, proved.weights, places, vectors), proved)
                 return Kept(over_tiles(reducers, seen.ran, places, vectors), proved)
         except NotUnderstoodError as problem:
             why = str(problem)
@@ -52,7 +54,16 @@ def kept_of(seen: Seen, reducers: Sequence[Reducer[Any]], places: Places, side: 
         raise CaptureError("torch.vmap hides the batch, and its tensors die with it; run the model on a plain batch")
     if tileable(reducers) and weights.dim() == 4:
         proved = replace(proved, looks_back=looks_back(weights, places))
-    return Kept(over_weights(reducers, weights, places, vectors), proved, why)
+    with _unobserved(weights):
+        attends = None if seen.pads else proved.attends
+        return Kept(over_weights(reducers, weights, places, vectors, attends), proved, why)
+
+
+@contextmanager
+def _unobserved(tensor: torch.Tensor) -> Iterator[None]:
+    """Our own work: no observer is to look at each operation of it, and an autocast of the model's is not for it."""
+    with torch.no_grad(), torch.autocast(tensor.device.type, enabled=False), torch._C.DisableTorchFunction():
+        yield
 
 
 def gradient_rows(seen: Seen, reducers: Sequence[Reducer[Any]], module: str, places: Places) -> Callable[[], KeptRows]:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from hf_attnviz.capturing.runs import AttentionCall, Pass
+from hf_attnviz.reducing.statistics import nowhere
 
 Place = tuple[str, int | None]
 """A module's name, and the place in its ``forward`` that is running."""
@@ -49,4 +50,7 @@ def remember(one: Pass, place: Place, call: AttentionCall, shape: torch.Size, be
         return
     one.loops[place] = Loop(call, shape, 1 if before is None else before.turns + 1)
     if before is not None and before.call.kind != call.kind:
-        one.calls[one.calls.index(before.call)] = replace(before.call, kind=call.kind)
+        kept = dict(before.call.kept)
+        if call.kind == "cross" and "statistics" in kept:
+            kept["statistics"] = nowhere(kept["statistics"])
+        one.calls[one.calls.index(before.call)] = replace(before.call, kind=call.kind, kept=kept)

@@ -156,7 +156,7 @@ class Names:
 
     def piece(self, call: AttentionCall, number: int, count: int) -> Labels:
         """What the keys of a map are, of one of several pictures or tiles."""
-        keys = call.weights.shape[-1]
+        keys = call.shape[-1]
         found = self.positions.block(call.index, keys) if self.positions.blockwise else self.tower(call, keys)
         return _latent(range(keys)) if found is None else numbered([found] * count, [number])[0]
 

@@ -1,12 +1,22 @@
 """Where the rows and the key columns of a call stand in their sequences."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from hf_attnviz.capturing.runs import Pass, Run, Side
 from hf_attnviz.errors import CaptureError
 from hf_attnviz.reducing.ran import Places
+
+
+def places_of_steps(run: Run, steps: Sequence[Pass], kind: str, shape: Sequence[int]) -> Places:
+    """Where everything stands in one row each of consecutive forwards, the last of which sees all the keys."""
+    first, last = steps[0], steps[-1].side
+    read = last.past + (last.new or 0)
+    side = replace(last, past=read - len(steps), new=len(steps))
+    found = _places(run, first, side, kind, shape, 0)
+    return replace(found, lengths=torch.where(found.queries < 0, 0, found.queries + 1))
 
 
 def places_of(run: Run, one: Pass, side: Side, kind: str, shape: Sequence[int], turns: int = 0) -> Places:
@@ -18,15 +28,22 @@ def places_of(run: Run, one: Pass, side: Side, kind: str, shape: Sequence[int], 
         shape: ``[batch, …, query, key]``.
         turns: how many turns of a decoder's loop there were before, whose one row each goes on.
     """
+    known = (id(side), kind, *shape, turns)
+    if known not in one.places:  # layer after layer asks the same
+        one.places[known] = _places(run, one, side, kind, shape, turns)
+    return one.places[known]
+
+
+def _places(run: Run, one: Pass, side: Side, kind: str, shape: Sequence[int], turns: int) -> Places:
     batch, rows, keys = shape[0], shape[-2], shape[-1]
     queries, lengths = side.positions(batch, rows)
-    queries, lengths = queries + turns, lengths + turns
+    queries, lengths = queries + turns, (lengths + turns)[:, None].expand_as(queries)
     told = rows == side.new
     read = run.source if kind == "cross" else side if told else Side()
     at = columns(read, one, batch, keys)
     counted, before = queries >= 0, one.read if told else 0
     if before > side.past:  # without a cache every pass reads all over again
-        counted = counted & (torch.arange(side.past, side.past + rows) >= before)
+        counted = counted & (torch.arange(side.past, side.past + rows, device=queries.device) >= before)
     return Places(queries, lengths, at, counted, kind == "self")
 
 
@@ -38,7 +55,7 @@ def columns(read: Side, one: Pass, batch: int, keys: int) -> torch.Tensor:
     length = keys if read.new is None or not read.cached else read.past + read.new
     real = _rows_of(read.mask, one, batch)
     if real is None or real.shape[1] < length or (length == keys != real.shape[1] and not read.cached):
-        real = torch.ones(batch, length, dtype=torch.bool)
+        real = torch.ones(batch, length, dtype=torch.bool, device="cpu")
     real = real[:, :length].bool().cpu()
     places = torch.where(real, real.cumsum(1) - 1, -1)
     return torch.nn.functional.pad(places, (0, max(0, keys - length)), value=-1)[:, -keys:]

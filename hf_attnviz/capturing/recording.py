@@ -65,6 +65,7 @@ class Recording:
         self.exact, self.gradients = exact, gradients
         self.replays = any("block" in reducer.needs for reducer in self.reducers)
         self.tiled = tileable(self.reducers) and not gradients and not exact
+        self.strides = self.tiled and not any("vectors" in reducer.needs for reducer in self.reducers)
         self.known: dict[Any, Any] = {}
         self._last = last
         self._addresses: dict[int, Address] = addresses(self.model, whole)

@@ -34,6 +34,8 @@ class AttentionCall:
         index: which map of this module.
         step: 0 for a plain pass or the prompt, then one for each further forward of the run; beside an RNN, the turn of
             the decoder's loop.
+        steps: how many forwards it joins, of which ``step`` was the first: without maps, many steps of decoding are one
+            call.
         implementation: the backend that ran.
         grade, way, masked_rows: the grade of the proof (``"stated"``: none, a user's own statement), how the weights
             were obtained, and how many rows could attend to nothing and were left out of it.
@@ -63,6 +65,7 @@ class AttentionCall:
     shape: tuple[int, ...] = ()
     positions: torch.Tensor = field(default_factory=lambda: torch.empty(0, 0), repr=False)
     looks_back: bool | None = None
+    steps: int = 1
 
     @property
     def statistics(self) -> Reduced:
@@ -181,10 +184,11 @@ class Side:
     def positions(self, batch: int, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The place of each row in its own sequence ``[batch, rows]`` (-1: padding), and each sequence's length."""
         if rows != self.new:  # patches, latents, windows: no position of the sequence that was read
-            return torch.arange(rows).expand(batch, -1), torch.full((batch,), rows)
+            return torch.arange(rows, device="cpu").expand(batch, -1), torch.full((batch,), rows, device="cpu")
         read = self.past + rows
         if self.mask is None or self.mask.shape[0] != batch or self.mask.shape[1] < read:
-            return torch.arange(self.past, read).expand(batch, -1), torch.full((batch,), read)
+            at = torch.arange(self.past, read, device="cpu")
+            return at.expand(batch, -1), torch.full((batch,), read, device="cpu")
         real = self.mask[:, :read].bool().cpu()
         return torch.where(real, real.cumsum(1) - 1, -1)[:, self.past :], real.sum(1)
 
@@ -211,6 +215,7 @@ class Pass:
     read: int = 0
     calls: list[AttentionCall] = field(default_factory=list)
     loops: "dict[Place, Loop]" = field(default_factory=dict)
+    places: dict[tuple[Any, ...], Places] = field(default_factory=dict)
     _blocks: dict[str, list[Context]] = field(default_factory=dict)
 
     @property
@@ -290,6 +295,7 @@ class Run:
         others: modules in which positions look at one another without a softmax over keys, and what they are.
         failed: the model itself raised an error; such a run has no traces.
         cache, filled: the cache that its last forward left, and how it left it.
+        by_functions: whether functions were called in it that attention is written by hand with.
     """
 
     number: int
@@ -306,6 +312,22 @@ class Run:
     done: bool = False
     cache: "weakref.ref[Any] | None" = None
     filled: "Filled | None" = None
+    by_functions: bool = False
+
+    @property
+    def rests(self) -> bool:
+        """Whether a whole forward has shown that all attention comes through the interface."""
+        return self.passes[-1].step > 0 and bool(self.first.calls) and not self.by_functions
+
+    @property
+    def first(self) -> Pass:
+        """The first forward of the target."""
+        return next(one for one in self.passes if one.step == 0)
+
+    @property
+    def each_step(self) -> "Sequence[AttentionCall]":
+        """The calls of the first forward that every step of decoding has: encoders and towers read once."""
+        return [call for call in self.first.calls if call.stack == "decoder" or call.kind == "cross"]
 
     @property
     def calls(self) -> Sequence[AttentionCall]:

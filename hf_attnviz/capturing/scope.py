@@ -17,6 +17,7 @@ from torch import nn
 
 if TYPE_CHECKING:
     from hf_attnviz.capturing.blocks import Block, ReadAtTheEnd
+    from hf_attnviz.capturing.decoding import Lane, Lanes
     from hf_attnviz.capturing.probe import Again
     from hf_attnviz.capturing.recording import Recording
     from hf_attnviz.capturing.runs import Pass, Run
@@ -53,7 +54,9 @@ class Context:
 class Session:
     """A recording that listens in this thread: its run, the pass under way, and the modules being called.
 
-    ``upcoming`` holds the tokens and the mask that ``generate()`` has made ready for the next pass.
+    ``upcoming`` holds the tokens and the mask that ``generate()`` has made ready for the next pass. ``woke``: it began
+    while the observer of functions was at rest. ``lanes``: what steps of decoding have left behind, and whether the
+    pass under way is such a step (``striding``).
     """
 
     recording: "Recording"
@@ -61,6 +64,10 @@ class Session:
     depth: int = 0
     current: "Pass | None" = None
     upcoming: "tuple[torch.Tensor | None, torch.Tensor | None] | None" = None
+    woke: bool = False
+    lanes: "Lanes | None" = None
+    striding: bool = False
+    cache: Any = None
     contexts: list[Context] = field(default_factory=list)
 
     def context(self, module: nn.Module) -> Context:
@@ -95,6 +102,7 @@ class _Thread(threading.local):
         self.sessions: list[Session] = []
         self.observer: AbstractContextManager[Any] | None = None
         self.deaf = 0
+        self.resting = False
         self.replaying = 0
         self.strangers: tuple[Recording, ...] | None = None
 
@@ -149,6 +157,9 @@ def begin(session: Session, observer: Callable[[], AbstractContextManager[Any]])
     if _thread.observer is None:
         _thread.observer = observer()
         _thread.observer.__enter__()
+    elif _thread.resting:
+        session.woke, _thread.resting = True, False
+        _thread.observer.__enter__()
     _thread.sessions.append(session)
 
 
@@ -157,10 +168,40 @@ def close(session: Session) -> object:
     if session in _thread.sessions:
         _thread.sessions.remove(session)
     observer = _thread.observer
+    if session.woke and observer is not None:
+        _thread.resting = True
+        observer.__exit__(None, None, None)
     if not _thread.sessions and observer is not None:
         _thread.observer = None
         observer.__exit__(None, None, None)
     return observer
+
+
+@contextmanager
+def at_rest() -> Iterator[None]:
+    """Inside, functions of torch are not looked at, which costs more than a small model's step of decoding.
+
+    Only where the run of every session has shown that its attention comes through transformers' interface alone.
+    """
+    modes = torch.overrides._get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    alone = bool(modes) and modes[-1] is _thread.observer and not _thread.resting
+    if not alone or not all(session.run.rests for session in _thread.sessions):
+        yield
+        return
+    _thread.resting = True
+    try:
+        with torch.overrides._pop_mode_temporarily():
+            yield
+    finally:
+        _thread.resting = False
+
+
+def lane(module: nn.Module) -> "Lane | None":
+    """Where a module leaves its row behind in the step of decoding that is under way; None: it is kept at once."""
+    if len(_thread.sessions) != 1 or _thread.deaf or not _thread.sessions[0].striding:
+        return None
+    lanes = _thread.sessions[0].lanes
+    return None if lanes is None else lanes.lanes.get(id(module))
 
 
 def listeners(module: nn.Module) -> list[Session]:

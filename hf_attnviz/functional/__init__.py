@@ -29,6 +29,7 @@ from hf_attnviz.functional.pharaoh import from_pharaoh, to_pharaoh
 from hf_attnviz.functional.relevance import attention_gradient, head_importance, relevance, relevance_encoder_decoder
 from hf_attnviz.functional.roles import head_roles, role_verdicts, roles_by_example
 from hf_attnviz.functional.rollout import rollout
+from hf_attnviz.functional.row_numbers import statistics_of_rows, uniform_rows
 from hf_attnviz.functional.similarity import head_similarity
 from hf_attnviz.functional.sinks import sink_fraction, sink_mass
 from hf_attnviz.functional.speech import median_filter, spoken_frames
@@ -81,12 +82,14 @@ __all__ = [
     "sink_mass",
     "spoken_frames",
     "statistics_by_example",
+    "statistics_of_rows",
     "sufficiency",
     "to_pharaoh",
     "top_counts",
     "top_shares",
     "uniform_attention",
     "uniform_like",
+    "uniform_rows",
     "value_norms",
     "word_groups",
 ]

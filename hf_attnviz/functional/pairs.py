@@ -76,17 +76,32 @@ def allowed_pairs(
     `valid` `[batch, key]` speaks for the queries too when the map is square; otherwise `valid_queries`
     `[batch, query]` does. `positions` defaults to 0, 1, 2 … in a square map and to "nowhere" in any other.
     """
-    batch, queries, keys = sizes
     device = device or torch.device("cpu")
+    masks = {"valid": valid, "valid_queries": valid_queries, "positions": positions}
+    real_queries, real_keys, stand = ends(sizes, **masks, causal=causal, device=device)
+    block = real_queries[:, :, None] & real_keys[:, None, :]
+    allowed = block & (torch.arange(sizes[-1], device=device) <= stand[:, None]) if causal else block
+    return Pairs(block, allowed, allowed.any(-1), real_keys, stand, causal)
+
+
+def ends(
+    sizes: tuple[int, int, int],
+    *,
+    valid: Tensor | None,
+    valid_queries: Tensor | None,
+    positions: Tensor | None,
+    causal: bool,
+    device: torch.device,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The real queries `[batch, query]`, the real keys `[batch, key]`, and where the queries stand `[query]`, with the
+    defaults of `allowed_pairs`."""
+    batch, queries, keys = sizes
     real_keys = check_mask(valid, "valid", batch, keys, device)
     if valid_queries is None and queries == keys:
         real_queries = real_keys
     else:
         real_queries = check_mask(valid_queries, "valid_queries", batch, queries, device)
-    stand = _positions(positions, queries, keys, causal, device)
-    block = real_queries[:, :, None] & real_keys[:, None, :]
-    allowed = block & (torch.arange(keys, device=device) <= stand[:, None]) if causal else block
-    return Pairs(block, allowed, allowed.any(-1), real_keys, stand, causal)
+    return real_queries, real_keys, _positions(positions, queries, keys, causal, device)
 
 
 def _positions(positions: Tensor | None, queries: int, keys: int, causal: bool, device: torch.device) -> Tensor:

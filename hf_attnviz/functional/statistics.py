@@ -103,10 +103,10 @@ def _spread(weights: Tensor, pairs: Pairs) -> dict[str, Tally]:
     nats = entropy(weights)
     choices = pairs.allowed.sum(-1)
     return {
-        "entropy": _pooled(nats, pairs.rows),
-        "normalised_entropy": _pooled(nats / choices.to(nats.dtype).log()[:, None], choices > 1),
-        "effective_span": _pooled(nats.exp(), pairs.rows),
-        "confidence": _pooled(weights.amax(-1), pairs.rows),
+        "entropy": tally_of_rows(nats, pairs.rows),
+        "normalised_entropy": tally_of_rows(nats / choices.to(nats.dtype).log()[:, None], choices > 1),
+        "effective_span": tally_of_rows(nats.exp(), pairs.rows),
+        "confidence": tally_of_rows(weights.amax(-1), pairs.rows),
     }
 
 
@@ -121,11 +121,11 @@ def _places(weights: Tensor, pairs: Pairs) -> dict[str, Tally]:
     strongest = weights.masked_fill(~pairs.allowed[:, None], -1).argmax(-1)
     to_previous = (strongest == pairs.positions - 1).to(weights.dtype).masked_fill(own.isnan(), torch.nan)
     return {
-        "distance": _pooled((weights * apart).sum(-1), standing),
-        "self_token": _pooled(own, standing),
-        "previous_token": _pooled(previous, has_previous),
-        "next_token": _pooled(following, has_following & (not pairs.causal)),
-        "previous_token_argmax": _pooled(to_previous, has_previous),
+        "distance": tally_of_rows((weights * apart).sum(-1), standing),
+        "self_token": tally_of_rows(own, standing),
+        "previous_token": tally_of_rows(previous, has_previous),
+        "next_token": tally_of_rows(following, has_following & (not pairs.causal)),
+        "previous_token_argmax": tally_of_rows(to_previous, has_previous),
     }
 
 
@@ -142,11 +142,11 @@ def _first(weights: Tensor, pairs: Pairs) -> dict[str, Tally]:
     first = pairs.keys.int().argmax(-1)
     values = weights.gather(-1, first[:, None, None, None].expand(*weights.shape[:-1], 1)).squeeze(-1)
     return {
-        "first_token": _pooled(values, pairs.rows),
-        "first_token_after_first_row": _pooled(values, pairs.rows & (pairs.rows.cumsum(-1) > 1)),
+        "first_token": tally_of_rows(values, pairs.rows),
+        "first_token_after_first_row": tally_of_rows(values, pairs.rows & (pairs.rows.cumsum(-1) > 1)),
     }
 
 
-def _pooled(values: Tensor, rows: Tensor) -> Tally:
+def tally_of_rows(values: Tensor, rows: Tensor) -> Tally:
     """`values` `[batch, head, query]` summed over the `rows` `[batch, query]` of each example: `[example, head]`."""
     return Tally(values.masked_fill(~rows[:, None], 0).sum(-1), rows.sum(-1, keepdim=True))

@@ -12,6 +12,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+_ROUNDED = np.float32(1e-5)  # how far from one a row may sum before its weights are divided by what it sums to
 _LESS = {"reassoc", "contract", "arcp", "nsz"}  # may sum in any order, but knows infinity and NaN
 
 
@@ -61,6 +62,8 @@ def fused(
 ) -> None:
     """Scores ``[row, key]`` into sums, and with ``write`` into weights, in place.
 
+    Weights, and what keys receive, are of rows that sum to one; the other sums are not yet divided by ``mass``.
+
     mask: ``[row, key]`` float32, or of no columns: none. counted ``[row]``: whether received takes the row. stands
     ``[row]``, places ``[key]``: in their sequence. first: the first valid key, or −1. limit: row r sees the first
     limit + r + 1 keys; negative: all.
@@ -96,3 +99,15 @@ def fused(
                 if masked:
                     t += mask[r, first]
                 sink[r] = _exp(max(t, np.float32(-87.0)))
+        if total > np.float32(0.5) and abs(total - np.float32(1)) > _ROUNDED:
+            even = np.float32(1) / total
+            for j in range(seen):
+                if write:
+                    p = row[j]
+                    row[j] = p * even
+                else:
+                    t = row[j] * scale - offset
+                    if masked:
+                        t += mask[r, j]
+                    p = _exp(max(t, np.float32(-87.0)))
+                received[j] += p * share * (even - np.float32(1))

@@ -22,29 +22,37 @@ def fused(
 ) -> None:
     """Scores ``[row, key]``, which it overwrites, into sums, and with ``write`` into weights, in place.
 
+    Or of several heads at once: ``[head, row, key]``, and so all that differs between heads.
+
     mask: ``[row, key]`` or None. counted: ``[row]``, 1 or 0. apart: ``[row, key]``, how many places lie between. first,
     limit: as in :func:`hf_attnviz.reducing.fused_numba.fused`.
     """
-    bent = scores.mul_(scale).sub_(lse[:, None])
+    bent = scores.mul_(scale).sub_(lse[..., None])
     if mask is not None:
         bent = bent.add_(mask).clamp_(min=-87.0)
     if limit >= 0:
-        rows, keys = bent.shape
+        rows, keys = bent.shape[-2:]
         start = min(limit + 1, keys)
-        bent[:, start:] += _ahead(rows, keys - start, bent.device)
+        bent[..., start:].masked_fill_(_ahead(rows, keys - start, bent.device), -1e4)
     weights = torch.exp(bent)
-    torch.neg(torch.linalg.vecdot(weights, bent), out=entropy)
+    torch.neg(_dotted(weights, bent), out=entropy)
     entropy.clamp_(min=0.0)
-    distance.copy_(torch.linalg.vecdot(weights, apart))
+    distance.copy_(_dotted(weights, apart))
     torch.sum(weights, dim=-1, out=mass)
-    received += counted @ weights
-    if 0 <= first < weights.shape[1]:
-        sink.copy_(weights[:, first])
+    even = torch.where(mass > 0.5, mass, 1.0).reciprocal_()
+    shares = counted * even
+    received += shares @ weights if weights.device.type == "cpu" else (weights * shares[..., None]).sum(-2)
+    if 0 <= first < weights.shape[-1]:
+        sink.copy_(weights[..., first])
     if write:
-        scores.copy_(weights)
+        torch.mul(weights, even[..., None], out=scores)
+
+
+def _dotted(weights: Tensor, other: Tensor) -> Tensor:
+    """The sum over keys of the products: on accelerators without their matrix units, which may round to ten bits."""
+    return torch.linalg.vecdot(weights, other) if weights.device.type == "cpu" else (weights * other).sum(-1)
 
 
 def _ahead(rows: int, keys: int, device: torch.device) -> Tensor:
-    """What to add to keys that lie ahead of their row: row r sees the first r of them."""
-    ahead = torch.arange(keys, device=device) >= torch.arange(rows, device=device)[:, None]
-    return torch.zeros(rows, keys, device=device).masked_fill_(ahead, -1e4)
+    """Which keys lie ahead of their row: row r sees the first r of them."""
+    return torch.arange(keys, device=device) >= torch.arange(rows, device=device)[:, None]

@@ -1,4 +1,7 @@
-"""What reducers keep of one call: over tiles of a kernel's call, or over weights that stand in memory anyway."""
+"""What reducers keep of one call: over tiles of a kernel's call, or over weights that stand in memory anyway.
+
+What is kept stays on the device where the model ran; where rows and columns stand (``Places``) is known on the CPU.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -41,9 +44,16 @@ def over_tiles(
 
 
 def over_weights(
-    reducers: Sequence[Reducer[Any]], weights: Tensor, places: Places, vectors: Mapping[str, Tensor]
+    reducers: Sequence[Reducer[Any]],
+    weights: Tensor,
+    places: Places,
+    vectors: Mapping[str, Tensor],
+    attending: Tensor | None = None,
 ) -> dict[str, Any]:
-    """The same of weights as they stand in memory; those in a layout of the model's own are kept, and not reduced."""
+    """The same of weights as they stand in memory; those in a layout of the model's own are kept, and not reduced.
+
+    attending: ``[batch or 1, head or 1, query]``, False for rows that may look at nothing; None: all may.
+    """
     kept = _of_vectors(reducers, weights.shape, places, vectors)
     whole = Tile(weights, places, weights.shape, vectors=vectors)
     for one in reducers:
@@ -51,7 +61,7 @@ def over_weights(
             kept[one.name] = one.result(one.update(None, whole))
     tiled = [one for one in reducers if one.needs & _TILED and not isinstance(one, Maps)]
     if tiled and weights.dim() == 4:
-        kept |= _fed(tiled, _blocks(weights, places, any("weights" in one.needs for one in tiled)))
+        kept |= _fed(tiled, _blocks(weights, places, any("weights" in one.needs for one in tiled), attending))
     return kept
 
 
@@ -72,12 +82,14 @@ def _fed(reducers: Sequence[Reducer[Any]], tiles: Iterator[Tile]) -> dict[str, A
     return {one.name: one.result(states[one.name]) for one in reducers}
 
 
-def _blocks(weights: Tensor, places: Places, wanted: bool) -> Iterator[Tile]:
+def _blocks(weights: Tensor, places: Places, wanted: bool, attending: Tensor | None) -> Iterator[Tile]:
     """Tiles of weights that stand in memory, and the sums over them."""
     keys = slice(0, weights.shape[-1])
     for b in range(len(weights) if wanted else 0):
         for start in range(0, weights.shape[2], ROWS):
             rows = slice(start, min(start + ROWS, weights.shape[2]))
             part = weights[b : b + 1, :, rows].float()
+            if attending is not None:
+                part = part.masked_fill(~attending[b if len(attending) > 1 else 0, :, rows, None], 0)
             yield Tile(part, places, weights.shape, slice(b, b + 1), rows, keys)
-    yield Tile(_EMPTY, places, weights.shape, given=sums_of(weights, places))
+    yield Tile(_EMPTY, places, weights.shape, given=sums_of(weights, places, attending))

@@ -1,4 +1,4 @@
-"""Which fused pass runs: numba's where it is installed and the tensors are on the CPU, else PyTorch's."""
+"""Which fused pass runs: numba's on the CPU, Triton's on CUDA, where they are installed; else PyTorch's."""
 
 import functools
 import importlib
@@ -17,9 +17,11 @@ from hf_attnviz.reducing import fused_torch
 from hf_attnviz.reducing.ran import Places, Ran
 from hf_attnviz.reducing.tile import Sums
 
-Score = Callable[[Tensor, int, int, slice, slice], None]
+Score = Callable[[Tensor, int, Any, slice, slice], None]
 """``score(scores, batch, head, rows, keys)``: adds raw scores ``[row, key]`` to the sums, and may turn them
-into weights, in place."""
+into weights, in place. PyTorch's takes a slice of heads, too, with scores ``[head, row, key]``."""
+
+_TRITON_ON = frozenset({"cuda"})
 
 
 class _Chosen(threading.local):
@@ -44,19 +46,61 @@ def _numba() -> Callable[..., None] | None:
     try:
         found: Callable[..., None] = importlib.import_module("hf_attnviz.reducing.fused_numba").fused
     except Exception as problem:  # missing, or broken on this machine: the other pass gives the same numbers
-        warnings.warn(
-            f"statistics without the matrix run in plain PyTorch, some 10 % slower: numba is not at hand ({problem}); "
-            "get it with: pip install 'hf-attnviz[fast]'",
-            SlowerWarning,
-            stacklevel=2,
-        )
+        _slower(f"some 10 % slower: numba is not at hand ({problem}); get it with: pip install 'hf-attnviz[fast]'")
         return None
     return found
 
 
+@functools.cache
+def _triton() -> Any:
+    try:
+        return importlib.import_module("hf_attnviz.reducing.fused_triton")
+    except Exception as problem:
+        _slower(f"several times slower: triton is not at hand ({problem}); get it with: pip install 'hf-attnviz[gpu]'")
+        return None
+
+
+def _slower(why: str) -> None:
+    warnings.warn(f"statistics without the matrix run in plain PyTorch, {why}", SlowerWarning, stacklevel=3)
+
+
 def native(device: torch.device) -> bool:
-    """Whether the fast pass runs here."""
-    return device.type == "cpu" and _chosen.native and _numba() is not None
+    """Whether the fast pass runs here, as far as one can tell before it has."""
+    if not _chosen.native:
+        return False
+    if device.type in _TRITON_ON:
+        return _triton() is not None and not _failed
+    return device.type == "cpu" and _numba() is not None
+
+
+def at_once(ran: Ran, places: Places, sums: Sums, knows: bool) -> bool:
+    """All sums of a call in one go, where there are kernels for that; whether they are done.
+
+    Args:
+        knows: whether ``ran.lse`` is filled in; else it is, on the way.
+    """
+    if ran.query.device.type not in _TRITON_ON or not native(ran.query.device) or not _triton().takes(ran):
+        return False
+    try:
+        _triton().fused(ran, places, sums, knows)
+    except Exception as problem:  # a compiler that is missing or broken, a chip too small: the tiles always run
+        _failed.append(problem)
+        _slower(f"several times slower: triton is at hand, and failed ({type(problem).__name__}: {problem})")
+        for sum_of in (sums.entropy, sums.distance, sums.sink, sums.mass, sums.received):
+            sum_of.zero_()
+    return not _failed
+
+
+_failed: list[Exception] = []
+
+
+def exact(tensor: Tensor) -> Tensor:
+    """Queries or keys in a type whose products are not rounded to ten bits: matrix units of accelerators may do that
+    to float32, where torch was told that it may, and to half precision it does no harm."""
+    matmul, narrow = torch.backends.cuda.matmul, tensor.dtype != torch.float32
+    told = getattr(matmul, "fp32_precision", None) or ("tf32" if matmul.allow_tf32 else "none")
+    rounds = tensor.device.type == "cuda" and told == "tf32"
+    return tensor.float() if narrow or not rounds else tensor.double()
 
 
 def pass_over(ran: Ran, places: Places, sums: Sums, *, write: bool) -> Score:
@@ -65,7 +109,7 @@ def pass_over(ran: Ran, places: Places, sums: Sums, *, write: bool) -> Score:
     Args:
         write: whether the weights are wanted too; then they stand where the scores stood.
     """
-    make = _with_numba if native(ran.query.device) else _with_torch
+    make = _with_numba if ran.query.device.type == "cpu" and native(ran.query.device) else _with_torch
     return make(ran, places, sums, write)
 
 
@@ -111,7 +155,7 @@ def _with_torch(ran: Ran, places: Places, sums: Sums, write: bool) -> Score:
     counted, stands, at = (tensor.to(device, torch.float32) for tensor in (places.counted, places.queries, places.keys))
     known: dict[Any, Tensor] = {}  # of the last block alone: how far apart its rows and keys are, in every head
 
-    def score(scores: Tensor, b: int, h: int, rows: slice, keys: slice) -> None:
+    def score(scores: Tensor, b: int, h: int | slice, rows: slice, keys: slice) -> None:
         block = (b, rows.start, rows.stop, keys.start, keys.stop)
         if block not in known:
             known.clear()

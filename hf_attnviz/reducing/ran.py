@@ -1,6 +1,6 @@
 """One call of an attention kernel as it ran, and where its rows and columns stand in their sequences."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -39,22 +39,42 @@ class Ran:
         return torch.Size((batch, heads, queries, self.key.shape[2]))
 
     @property
+    def never(self) -> float:
+        """What lies below it in the mask is "never": half precision has no numbers below :data:`LOWEST`."""
+        known = self.mask is not None and self.mask.is_floating_point()
+        return max(LOWEST, torch.finfo(self.mask.dtype).min / 2) if known and self.mask is not None else LOWEST
+
+    @property
     def group(self) -> int:
         """How many heads share a key-value head."""
         return self.query.shape[1] // self.key.shape[1]
 
-    def masking(self, batch: int, head: int, rows: slice | Tensor, keys: slice) -> Tensor | None:
-        """The mask over some rows and keys ``[row, key]``, in float32 or as it is; None without one."""
+    def unpacked(self, heads: int) -> "Ran":
+        """The same with so many heads of one row each, where those that share a key stood as the rows of one head."""
+        batch, packed, rows, _ = self.query.shape
+        plain = self.mask is None or self.mask.shape[2] == 1 or self.mask.shape[1] == packed
+        if packed * rows != heads or rows == 1 or self.causal or self.lse is None or not plain:
+            return self
+        mask = self.mask
+        if mask is not None and mask.shape[2] > 1:
+            mask = mask.reshape(len(mask), heads, 1, -1)
+        elif mask is not None and mask.shape[1] > 1:
+            mask = mask.repeat_interleave(rows, dim=1)
+        query, lse = self.query.reshape(batch, heads, 1, -1), self.lse.reshape(batch, heads, 1)
+        return replace(self, query=query, lse=lse, mask=mask)
+
+    def masking(self, batch: int, head: int | slice, rows: slice | Tensor, keys: slice) -> Tensor | None:
+        """The mask over some rows and keys ``[row, key]``, or ``[head or 1, row, key]`` of several; or None."""
         if self.mask is None:
             return None
         batches, heads, queries, width = self.mask.shape
-        one = self.mask[batch if batches > 1 else 0, head if heads > 1 else 0]
-        one = one[rows] if queries > 1 else one.expand(_count(rows, self.shape[2]), -1)
-        return one[:, keys] if width > 1 else one.expand(-1, len(range(*keys.indices(self.shape[3]))))
+        one = self.mask[batch if batches > 1 else 0, head if heads > 1 or isinstance(head, slice) else 0]
+        one = one[..., rows, :] if queries > 1 else one.expand(*one.shape[:-2], _count(rows, self.shape[2]), -1)
+        return one[..., keys] if width > 1 else one.expand(*one.shape[:-1], _count(keys, self.shape[3]))
 
 
-def _count(rows: slice | Tensor, queries: int) -> int:
-    return len(range(*rows.indices(queries))) if isinstance(rows, slice) else len(rows)
+def _count(chosen: slice | Tensor, of: int) -> int:
+    return len(range(*chosen.indices(of))) if isinstance(chosen, slice) else len(chosen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +83,7 @@ class Places:
 
     Attributes:
         queries: ``[batch, query]``, the place of each row; -1 for padding.
-        lengths: ``[batch]``, how long each sequence is after this call.
+        lengths: ``[batch, query]``, how long each sequence was after the forward pass in which a row ran.
         keys: ``[batch, key]``, the place of each column; -1 for padding and for what a cache has not filled yet.
         counted: ``[batch, query]``, the rows that sums over rows count: no padding, and each row once, even where a
             later pass reads it again.
@@ -82,6 +102,18 @@ class Places:
     def padded(self) -> bool:
         """Whether any column is none of its sequence."""
         return bool((self.keys < 0).any())
+
+    @cached_property
+    def apart(self) -> Tensor:
+        """How many places lie between each row and each column ``[batch, query, key]``; for calls that are small."""
+        return (self.queries[:, :, None] - self.keys[:, None]).abs().float()
+
+    def of(self, batch: int) -> "Places":
+        """Those of one sequence."""
+        one = slice(batch, batch + 1)
+        tokens = None if self.tokens is None else self.tokens[one]
+        queries, lengths, keys, counted = (t[one] for t in (self.queries, self.lengths, self.keys, self.counted))
+        return Places(queries, lengths, keys, counted, self.standing, tokens)
 
     @cached_property
     def first(self) -> list[int]:

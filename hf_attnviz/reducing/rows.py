@@ -130,19 +130,15 @@ class Rows:
         object.__setattr__(self, "queries", chosen)
 
     def update(self, state: KeptRows | None, tile: Tile) -> KeptRows:
-        """Pick the wanted rows of the tile, for each sequence of the batch its own."""
-        wanted, here = self._here(tile.positions, tile.lengths)
-        found = here.any(-1)
-        place = here.int().argmax(-1) if here.shape[-1] else torch.zeros_like(wanted)
-        columns = found.any(0)  # rows that no sequence of the batch has in this tile are not kept at all
-        found, place, wanted = found[:, columns], place[:, columns], wanted[:, columns]
-        rows = torch.arange(tile.positions.shape[1], device=place.device)
-        if place.shape[1] == len(rows) and bool(found.all()) and bool((place == rows).all()):
-            return KeptRows(tile.weights, wanted)  # all rows of the tile, in order: nothing is to be copied
-        place, found = place.to(tile.weights.device), found.to(tile.weights.device)
-        index = place[:, None, :, None].expand(-1, tile.weights.shape[1], -1, tile.weights.shape[3])
-        weights = tile.weights.gather(2, index).masked_fill(~found[:, None, :, None], float("nan"))
-        return KeptRows(weights, torch.where(found.cpu(), wanted, -1))
+        """Pick the wanted rows of the tile, in order; what another sequence of the batch wants is NaN."""
+        here = self._here(tile.positions, tile.lengths)
+        wanted = here.any(0)
+        positions = torch.where(here, tile.positions, -1)
+        if bool(here.all()):
+            return KeptRows(tile.weights, positions)
+        rows = tile.weights[:, :, wanted.to(tile.weights.device)]
+        spare = ~here[:, wanted].to(rows.device)
+        return KeptRows(rows.masked_fill_(spare[:, None, :, None], torch.nan), positions[:, wanted])
 
     def result(self, state: KeptRows) -> KeptRows:
         """The rows as they are; a sequence that lacks a row has position -1 and NaN there."""
@@ -150,10 +146,10 @@ class Rows:
 
     def places(self, places: Places) -> torch.Tensor:
         """Which rows of a call any of its sequences wants ``[row]``."""
-        return self._here(places.queries, places.lengths)[1].any(1).any(0).nonzero()[:, 0]
+        return self._here(places.queries, places.lengths).any(0).nonzero()[:, 0]
 
-    def _here(self, positions: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The places that each sequence wants ``[batch, wanted]``, and which row is which ``[batch, wanted, row]``."""
-        wanted = torch.tensor(self.queries, device=positions.device).expand(len(lengths), -1)
-        wanted = torch.where(wanted < 0, wanted + lengths[:, None], wanted)
-        return wanted, (wanted[:, :, None] == positions[:, None, :]) & (wanted[:, :, None] >= 0)
+    def _here(self, positions: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Which rows each sequence wants ``[batch, row]``."""
+        wanted = torch.tensor(self.queries, device=positions.device)[:, None, None]
+        wanted = torch.where(wanted < 0, wanted + lengths, wanted)
+        return ((wanted == positions) & (positions >= 0)).any(0)

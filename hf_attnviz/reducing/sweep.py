@@ -7,13 +7,19 @@ import torch
 from torch import Tensor
 
 from hf_attnviz.errors import NotUnderstoodError
-from hf_attnviz.reducing.passes import pass_over
+from hf_attnviz.reducing.passes import at_once, exact, pass_over
 from hf_attnviz.reducing.ran import LOWEST, Places, Ran
 from hf_attnviz.reducing.tile import ROWS, Sums, Tile
 
-LOOSE = 1e-4  # how far from one a row may sum: more than float32 makes of scores in the hundreds
+# How far from one a row may sum, for its log-sum-exp is rounded: in half precision torch's kernel on the CPU sums an
+# exp that is off by up to 7e-5, at any length; float32 makes less than that of scores up to a hundred, and more of
+# larger ones. Of scores of thousands it has too few digits for anything but the kernel's own order of work.
+LOOSE, _LARGE, _HUGE = 1e-4, 100.0, 2000.0
 _MOST = 2**24  # bytes of a tile that holds all heads
+_NOTHING = 1e-20  # what a row sums to whose every weight is as good as zero
+_MOST_THERE = 2**28  # the same on an accelerator, whose work comes in larger pieces
 _EMPTY = torch.empty(0)
+_BEYOND = torch.finfo(torch.float32).max  # a log-sum-exp beyond all scores: every weight is zero
 
 
 def sweep(ran: Ran, places: Places, *, weights: bool) -> Iterator[Tile]:
@@ -28,27 +34,32 @@ def sweep(ran: Ran, places: Places, *, weights: bool) -> Iterator[Tile]:
     _check(ran, places)
     ran, knows = _ready(ran)
     sums = Sums.empty(ran.shape, ran.query.device)
-    yield from _blocks(ran, places, sums, knows) if weights else _heads(ran, places, sums, knows)
+    away = ran.query.device.type != "cpu"
+    if weights:
+        yield from _blocks(ran, places, sums, knows, write=True, together=away)
+    elif not at_once(ran, places, sums, knows):
+        each = _blocks(ran, places, sums, knows, write=False, together=True) if away else None
+        for _ in each or _heads(ran, places, sums, knows):
+            pass  # nobody asked for weights
     yield Tile(_EMPTY, places, ran.shape, given=_told(ran, places, sums), causal=ran.causal or None)
 
 
 def chosen(ran: Ran, places: Places, rows: Tensor) -> Tile:
-    """The tile of some rows ``[row]`` over all keys, of the whole batch."""
+    """The tile of some rows ``[row]``, told where places stand, over all keys, of the whole batch."""
     batch, heads, _, keys = ran.shape
     kv = ran.key.shape[1]
-    rows = rows.to(ran.query.device)
-    query = ran.query[:, :, rows].float() * ran.scale
-    grouped = query.reshape(batch, kv, -1, query.shape[-1]) @ ran.key.float().mT
-    scores = grouped.view(batch, heads, len(rows), keys)
+    kept, rows = rows, rows.to(ran.query.device)
+    query = exact(ran.query[:, :, rows])
+    grouped = query.reshape(batch, kv, -1, query.shape[-1]) @ exact(ran.key).mT
+    scores = grouped.view(batch, heads, len(rows), keys).float().mul_(ran.scale)
     if ran.mask is not None:
         scores += ran.mask if ran.mask.shape[2] == 1 else ran.mask[:, :, rows]
     if ran.causal:
         scores.masked_fill_(torch.arange(keys, device=rows.device) > rows[:, None], -torch.inf)
-    lse = scores.logsumexp(-1) if ran.lse is None else ran.lse[:, :, rows].float()
-    weights, attends = scores.sub_(lse[..., None]).exp_(), attending(lse)
-    if not bool(attends.all()):
-        weights.masked_fill_(~attends[..., None], 0)
-    return Tile(weights, places, ran.shape, rows=rows.to(places.queries.device), causal=ran.causal or None)
+    weights = scores.softmax(-1)
+    if ran.mask is not None:  # a row that looks at nothing comes out even, or as no number
+        weights.masked_fill_(scores.amax(-1, keepdim=True) <= ran.never, 0)
+    return Tile(weights, places, ran.shape, rows=kept, causal=ran.causal or None)
 
 
 def _heads(ran: Ran, places: Places, sums: Sums, knows: bool) -> Iterator[Tile]:
@@ -70,25 +81,40 @@ def _heads(ran: Ran, places: Places, sums: Sums, knows: bool) -> Iterator[Tile]:
     yield from ()
 
 
-def _blocks(ran: Ran, places: Places, sums: Sums, knows: bool) -> Iterator[Tile]:
-    """Tiles of all heads together, with their weights."""
+def _blocks(
+    ran: Ran, places: Places, sums: Sums, knows: bool, *, write: bool, together: bool = False
+) -> Iterator[Tile]:
+    """Tiles of all heads, with their weights where those are asked for.
+
+    together: whether the heads of a tile are worked on at once, as suits an accelerator, and not one after another.
+    """
     batch, heads, queries, keys = ran.shape
-    score, lse = pass_over(ran, places, sums, write=True), ran.lse
+    score, lse = pass_over(ran, places, sums, write=write), ran.lse
     assert lse is not None
-    height = max(16, min(ROWS, _MOST // (4 * heads * keys) // 16 * 16))
+    height = max(16, min(ROWS, (_MOST_THERE if together else _MOST) // (4 * heads * keys) // 16 * 16))
     buffer = ran.query.new_empty(heads * min(height, queries) * keys, dtype=torch.float32)
     one_mask = ran.mask is None or ran.mask.shape[1] == 1
+    parts: list[int | slice] = [slice(0, heads)] if together else list(range(heads))
     for b in range(batch):
-        query, key = ran.query[b].float(), ran.key[b].float().mT
+        query, key = exact(ran.query[b]), exact(ran.key[b]).mT
         for rows, seen in _visible(ran, places, b, 0 if one_mask else None, height):
             count, width = rows.stop - rows.start, seen.stop - seen.start
             weights = buffer[: heads * count * width].view(heads, count, width)
-            for h in range(heads):
-                torch.mm(query[h, rows], key[h // ran.group, :, seen], out=weights[h])
+            for h in parts:
+                _raw(query[h, rows], key[..., seen], h, ran.group, weights[h])
                 if not knows:
                     lse[b, h, rows] = _lse_of(ran, weights[h], b, h, rows, seen)
                 score(weights[h], b, h, rows, seen)
             yield Tile(weights[None], places, ran.shape, slice(b, b + 1), rows, seen, causal=ran.causal or None)
+
+
+def _raw(query: Tensor, key: Tensor, head: int | slice, group: int, scores: Tensor) -> None:
+    """Raw scores of one head ``[row, key]``, or of all at once ``[head, row, key]``."""
+    if isinstance(head, int):
+        torch.mm(query, key[head // group], out=scores)
+        return
+    found = query.reshape(key.shape[0], -1, query.shape[-1]) @ key
+    scores.copy_(found.view(scores.shape))
 
 
 def _visible(ran: Ran, places: Places, b: int, head: int | None, height: int) -> Iterator[tuple[slice, slice]]:
@@ -107,16 +133,16 @@ def _visible(ran: Ran, places: Places, b: int, head: int | None, height: int) ->
             mask = ran.mask[b if len(ran.mask) > 1 else 0]
             mask = mask if head is None else mask[head if len(mask) > 1 else 0][None]
             part = mask if mask.shape[1] == 1 else mask[:, rows]
-            seen = (part.amax((0, 1)) > LOWEST).nonzero()
+            seen = (part.amax((0, 1)) > ran.never).nonzero()
             if not len(seen):
                 continue
             first, last = int(seen[0]), min(last, int(seen[-1]) + 1)
         yield rows, slice(first, last)
 
 
-def attending(lse: Tensor) -> Tensor:
+def attending(lse: Tensor, ran: Ran) -> Tensor:
     """Which rows look at anything, by their log-sum-exp."""
-    return lse.isfinite() & (lse > LOWEST) & (lse < -LOWEST)
+    return lse.isfinite() & (lse > ran.never) & (lse < -LOWEST)
 
 
 def _ready(ran: Ran) -> tuple[Ran, bool]:
@@ -125,9 +151,9 @@ def _ready(ran: Ran) -> tuple[Ran, bool]:
     Rows that look at nothing are given one beyond all scores: their weights are zero then.
     """
     if ran.lse is None:
-        return replace(ran, lse=ran.query.new_zeros(ran.shape[:3], dtype=torch.float32)), False
+        return replace(ran, lse=torch.full(ran.shape[:3], _BEYOND, device=ran.query.device)), False
     lse = ran.lse.float().contiguous()
-    return replace(ran, lse=torch.where(attending(lse), lse, torch.finfo(torch.float32).max)), True
+    return replace(ran, lse=torch.where(attending(lse, ran), lse, _BEYOND)), True
 
 
 def _check(ran: Ran, places: Places) -> None:
@@ -141,37 +167,61 @@ def _check(ran: Ran, places: Places) -> None:
         if ran.mask is not None and ran.mask.shape[3] > 1:
             mask = ran.mask[b if len(ran.mask) > 1 else 0]
             mask = mask if mask.shape[1] == 1 else mask[:, rows]
-            if float(mask[:, :, spare].amax()) <= LOWEST:
+            if float(mask[:, :, spare].amax()) <= ran.never:
                 continue
         elif ran.causal and int(spare.nonzero()[0]) > int(rows.nonzero()[-1]):
             continue  # what fills up the right end lies ahead of every row
         raise NotUnderstoodError("rows look at keys that are padding")
 
 
-def _lse_of(ran: Ran, scores: Tensor, b: int, h: int, rows: slice, keys: slice) -> Tensor:
-    """The log-sum-exp of a tile's rows, which the kernel kept to itself."""
+def _lse_of(ran: Ran, scores: Tensor, b: int, h: int | slice, rows: slice, keys: slice) -> Tensor:
+    """The log-sum-exp of a tile's rows, which the kernel kept to itself; beyond all scores where they see nothing."""
     full = scores * ran.scale
     mask = ran.masking(b, h, rows, keys)
     full = full if mask is None else full.add_(mask)
     if ran.causal:
         places = torch.arange(keys.start, keys.stop, device=full.device)
         full.masked_fill_(places > torch.arange(rows.start, rows.stop, device=full.device)[:, None], -torch.inf)
-    return full.logsumexp(-1)
+    lse = full.logsumexp(-1)
+    return torch.where(attending(lse, ran), lse, _BEYOND)
+
+
+def _may_look(ran: Ran) -> Tensor:
+    """Which rows a mask lets look at anything ``[batch or 1, head or 1, query or 1]``."""
+    assert ran.mask is not None
+    seen = ran.mask > ran.never
+    if ran.causal:
+        ahead = torch.arange(ran.shape[3], device=seen.device) > torch.arange(ran.shape[2], device=seen.device)[:, None]
+        seen = seen & ~ahead
+    return seen.any(-1)
 
 
 def _told(ran: Ran, places: Places, sums: Sums) -> Sums:
     """The sums, undefined where a row is padding, looks at nothing, or stands on no key.
+
+    Rows are divided by what they sum to, for the log-sum-exp is rounded: Σ (p/m) ln (m/p) = −(Σ p ln p)/m + ln m.
 
     Raises:
         NotUnderstoodError: a row does not sum to one: the kernel did something else than was read off its arguments.
     """
     assert ran.lse is not None
     real = (places.queries >= 0).to(sums.mass.device)[:, None]
-    attends = real & attending(ran.lse)
-    off = (sums.mass - 1).abs().masked_fill(~attends, 0)
-    worst = float(off.amax()) if off.numel() else 0.0
-    if not worst <= LOOSE:
-        raise NotUnderstoodError(f"rows sum to something else than one (off by {worst:.2g}, allowed: {LOOSE:g})")
-    rows = {name: getattr(sums, name).masked_fill(~attends, torch.nan) for name in ("entropy", "sink", "mass")}
-    distance = sums.distance.masked_fill(~attends | (not places.standing), torch.nan)
-    return replace(sums, **rows, distance=distance)
+    attends = real & attending(ran.lse, ran)
+    if ran.mask is not None and bool((attends & (sums.mass < _NOTHING)).any()):
+        attends = attends & _may_look(ran)  # some kernels say zero of a row that may look at nothing
+    mass = sums.mass.masked_fill(~attends, 1)
+    worst, largest = (
+        float(of.abs().amax()) if of.numel() else 0.0 for of in (mass - 1, ran.lse.masked_fill(~attends, 0))
+    )
+    allowed = LOOSE * max(1.0, largest / _LARGE)
+    if largest > _HUGE:
+        raise NotUnderstoodError(f"float32 has too few digits of scores as large as {largest:.0f}")
+    if not worst <= allowed:
+        raise NotUnderstoodError(f"rows sum to something else than one (off by {worst:.2g}, allowed: {allowed:.2g})")
+    rows = {
+        "entropy": (sums.entropy / mass + mass.log()).clamp_(min=0),
+        "distance": sums.distance / mass if places.standing else torch.full_like(mass, torch.nan),
+        "sink": sums.sink / mass,
+        "mass": mass,
+    }
+    return replace(sums, **{name: values.masked_fill(~attends, torch.nan) for name, values in rows.items()})

@@ -79,5 +79,5 @@ class Tile:
 
     @property
     def lengths(self) -> Tensor:
-        """How long each sequence of the tile is after this call ``[batch]``."""
-        return self.places.lengths[self.batch]
+        """How long each sequence was after the pass of each row ``[batch, row]``."""
+        return self.places.lengths[self.batch, self.rows]

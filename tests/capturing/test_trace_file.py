@@ -9,6 +9,7 @@ import stat
 import struct
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from hf_attnviz import trace as trace_module
 from hf_attnviz.attention_map import AttentionMap
 from hf_attnviz.decomposition import Decomposition, HeldNorm
 from hf_attnviz.labels import Labels, Segment
+from hf_attnviz.packed import PackedRows
+from hf_attnviz.reduced import Reduced
 from hf_attnviz.storage import write_archive, write_atomically
 from hf_attnviz.trace import Origin, Trace
 from tests.capturing.extra_models import byte_level
@@ -68,6 +71,34 @@ def taken_apart(heads: int, queries: int, keys: int, size: int = 2, width: int =
     )  # fmt: skip
 
 
+def made_of(heads: int, queries: int, keys: int) -> dict[str, Reduced]:
+    """Two reducers' tables for one map; names that the file's own separators could confuse."""
+    chance = torch.Generator().manual_seed(heads)
+    values = {"entropy": torch.rand(heads, queries, generator=chance), "received": torch.rand(heads, keys).double()}
+    places = {"top": torch.randint(-1, keys, (heads, queries, 2), generator=chance)}
+    axes = {"entropy": ("head", "query"), "received": ("head", "key"), "top": ("head", "query", "rank")}
+    one = Reduced(values | places, axes, {"top": "key"})
+    return {"statistics": one, "吃.top": Reduced({"gram": torch.rand(2, 2)}, {"gram": ("segment", "group")})}
+
+
+def shrunk() -> Trace:
+    """Maps that keep packed rows, or none, and what was made of them."""
+    queries, keys = Labels.plain("abcdefgh"), Labels.plain("xy")
+    weights = torch.rand(3, 8, 2, generator=torch.Generator().manual_seed(1))
+    packed = PackedRows.of(torch.cat([weights[..., :1], torch.zeros(3, 8, 1)], -1).double())
+    long = Labels.plain(map(str, range(130)))
+    lower = torch.rand(1, 130, 130).tril()
+    maps = (
+        AttentionMap(None, queries, keys, "decoder", 0, kind="cross", reduced=made_of(3, 8, 2), looks_back=False),
+        AttentionMap(packed, queries, keys, "decoder", 1, reduced=made_of(3, 8, 2)),
+        AttentionMap(weights, queries, keys, "decoder", 2, reduced=made_of(3, 8, 2), looks_back=True),
+        AttentionMap(PackedRows.of(lower.bfloat16()), long, long, "decoder", 3, positions=tuple(range(130))),
+        AttentionMap(None, keys, keys, "decoder", 4, head_count=7, looks_back=True, positions=(0, 1),
+                     reduced={"gram": Reduced({"gram": torch.rand(2)}, {"gram": ("group",)})}),
+    )  # fmt: skip
+    return Trace(maps)
+
+
 def check(one: Trace, other: Trace) -> None:
     for field in ("run", "item", "candidate", "model", "origin"):
         assert getattr(one, field) == getattr(other, field)
@@ -81,9 +112,16 @@ def same(x: Any, y: Any) -> None:
     assert type(x) is type(y)
     if isinstance(x, torch.Tensor):
         assert x.dtype == y.dtype and torch.equal(x, y)
-    elif isinstance(x, Decomposition | HeldNorm):
+    elif isinstance(x, Decomposition | HeldNorm | PackedRows | Reduced):
         for field in dataclasses.fields(x):
             same(getattr(x, field.name), getattr(y, field.name))
+    elif isinstance(x, Mapping):
+        assert list(x) == list(y)
+        for name in x:
+            same(x[name], y[name])
+    elif isinstance(x, tuple) and len(x) == len(y):
+        for one, other in zip(x, y, strict=True):
+            same(one, other)
     else:
         assert x == y or (x != x and y != y)
 
@@ -92,6 +130,14 @@ def test_every_field_comes_back(tmp_path: Path) -> None:
     path = odd().save(tmp_path / "吃 trace.safetensors")
     check(odd(), av.load(path))
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_packed_rows_and_what_was_reduced_come_back(tmp_path: Path) -> None:
+    trace = shrunk()
+    found = av.load(trace.save(tmp_path / "t"))
+    check(trace, found)
+    assert [m.causal for m in found.maps] == [False, False, False, True, True]
+    assert torch.equal(found.maps[3].weights, trace.maps[3].weights)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
@@ -317,6 +363,56 @@ def test_a_file_of_the_second_version_is_still_read(tmp_path: Path) -> None:
     old = av.load(write_archive(path, tensors, meta | {"version": 2}))
     assert [m.decomposition for m in old.maps] == [None] * 4
     assert old.origin == odd().origin and torch.equal(old.maps[0].weights, odd().maps[0].weights)
+
+
+def test_a_file_of_the_third_version_is_still_read(tmp_path: Path) -> None:
+    """It knows neither packed rows nor what was reduced, and every map of it has weights."""
+    path = odd().save(tmp_path / "t")
+    with safetensors.safe_open(path, "pt") as file:
+        meta = json.loads(file.metadata()["hf_attnviz"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for about in meta["maps"]:
+        del about["packed"], about["reduced"], about["looks_back"], about["head_count"]
+    check(odd(), av.load(write_archive(path, tensors, meta | {"version": 3})))
+    del tensors["1.weights"]
+    with pytest.raises(av.errors.TraceFileError, match=r"do not fit.*1\.weights"):
+        av.load(write_archive(path, tensors, meta | {"version": 3}))
+
+
+PACKED = {"starts": [0], "keys": 2, "dtype": "torch.float64"}
+TABLE = {"axes": {"entropy": ["head", "query"]}, "holds": {}}
+SHRUNK: dict[str, list[Any]] = {  # what a map says of itself that keeps packed rows, or no weights
+    "packed": [3, "x", [], {}, *(PACKED | lie for lie in (
+        {"starts": 0}, {"starts": ["0"]}, {"starts": []}, {"starts": [0, 0]}, {"starts": [-1]}, {"starts": [2]},
+        {"keys": "2"}, {"keys": 1.5}, {"keys": 0}, {"keys": 3}, {"keys": 10**30}, {"dtype": "torch.int8"},
+        {"dtype": None}, {"dtype": "os.system"}))],
+    "reduced": [3, "x", ["statistics"], {"statistics": 3}, {"none": TABLE}, {"statistics": {}},
+                *({"statistics": TABLE | lie} for lie in (
+                    {"axes": 3}, {"axes": {"entropy": "head"}}, {"axes": {"entropy": [1, 2]}},
+                    {"axes": {"entropy": ["head"]}}, {"axes": {"entropy": ["head", "head"]}},
+                    {"axes": {"entropy": ["query", "head"]}}, {"axes": {"entropy": ["head", "somewhere"]}},
+                    {"axes": {"nothing": ["head", "query"]}}, {"axes": {"__class__": ["head", "query"]}},
+                    {"holds": 3}, {"holds": {"entropy": "key"}}, {"holds": {"entropy": 1}},
+                    {"holds": {"none": "key"}}))],
+    "looks_back": [0, 1, "yes", []], "head_count": ["3", True, None, 2.0],
+}  # fmt: skip
+
+
+def test_lies_about_packed_rows_and_what_was_reduced_are_refused(tmp_path: Path) -> None:
+    first, second = shrunk().maps[:2]
+    for maps, saying in (((first,), {"looks_back", "reduced", "head_count"}), ((second,), {"packed"})):
+        path = Trace(maps).save(tmp_path / "t")
+        with safetensors.safe_open(path, "pt") as file:
+            good = json.loads(file.metadata()["hf_attnviz"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        check(Trace(maps), av.load(write_archive(path, tensors, good)))  # so that this test can fail
+        lies = [(name, lie) for name in sorted(saying) for lie in SHRUNK[name]]
+        lies += [("head_count", lie) for lie in (-1, 2, 10**30) if "reduced" in saying]
+        for name, lie in lies:
+            write_archive(path, tensors, good | {"maps": [good["maps"][0] | {name: lie}]})
+            with pytest.raises(av.errors.TraceFileError, match="damaged: its description"):
+                av.load(path)
+                pytest.fail(f"{name}={lie} passed")
 
 
 def test_a_decomposition_of_other_sizes_is_refused(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_rows_from_the_start_are_kept_and_rows_from_the_end_are_refused() -> Non
     for full, part in zip(whole.decoder, rows.decoder, strict=True):
         assert part.positions == (2, 9)
         wanted = full.weights[:, [2, 9], : part.weights.shape[-1]]
-        torch.testing.assert_close(part.weights, wanted, rtol=0, atol=2e-6)
+        torch.testing.assert_close(part.weights, wanted, rtol=0, atol=1e-6)
         assert not full.weights[:, [2, 9], part.weights.shape[-1] :].any()
     with pytest.raises(av.errors.CaptureError, match="drafts that were rejected"):
         run(model, {"input_ids": ids(1, 6)}, {"assistant_model": near}, queries=[-1])
