@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hf_attnviz.capturing.positions import media_of
-from hf_attnviz.capturing.runs import Side
+from hf_attnviz.capturing.runs import Planned, Side
 from hf_attnviz.capturing.scope import Session
 
 
@@ -56,6 +56,16 @@ def settings(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         return next((value for value in found if value is not None), None)
 
     return setting
+
+
+def planned(setting: Callable[[str], Any]) -> Planned | None:
+    """How much ``generate()`` is going to read, by its settings; None where they make no sense, as it will say."""
+    try:
+        new, longest = (first_number(setting(name)) for name in ("max_new_tokens", "max_length"))
+        copies = max(first_number(setting(name)) or 1 for name in ("num_beams", "num_return_sequences"))
+    except (TypeError, ValueError):
+        return None
+    return Planned(new, longest, copies, setting("use_cache") is not False)
 
 
 def matrix(value: Any) -> torch.Tensor | None:

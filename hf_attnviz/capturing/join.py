@@ -30,6 +30,9 @@ from hf_attnviz.trace import Trace
 Part = tuple[Pass, AttentionCall]
 Kept = KeptRows | PackedMaps
 Weights = torch.Tensor | PackedRows
+_DRAFTS: Final = (
+    "it is a sum over rows, and some were drafts that were rejected; generate without an assistant, or keep maps"
+)
 
 
 def traces_of(run: Run, processor: Any, model: nn.Module) -> tuple[Trace, ...]:
@@ -233,11 +236,17 @@ class _Sequence(Reading):
     def _native(self, one: Pass, call: AttentionCall, rows: Sequence[int]) -> AttentionMap:
         """A map in a layout of the model's own, as it is; with an axis more where it has several pieces."""
         chosen = list(rows) if len(rows) > 1 else rows[0]
-        weights, gradient = call.weights[chosen], call.gradient_if_any(zeros=False)
-        packed = isinstance(call.rows, PackedMaps)
-        queries, keys = (Labels.plain(map(str, range(size)), "latent") for size in weights.shape[-2:])
+        found = {name: one for name, one in call.kept.items() if isinstance(one, Reduced)}
+        if not (found or call.has_rows) and call.layout != LAYOUT:
+            raise NotKeptError(
+                f"{call.module} attends in a layout of its own, [{', '.join(call.layout)}], which is not reduced; keep "
+                'its weights: keep="maps"'
+            )
+        weights, gradient = call.weights[chosen] if call.has_rows else None, call.gradient_if_any(zeros=False)
+        sizes = call.shape[-2:] if weights is None else weights.shape[-2:]
+        queries, keys = (Labels.plain(map(str, range(size)), "latent") for size in sizes)
         return AttentionMap(
-            PackedRows.of(weights) if packed else weights,
+            PackedRows.of(weights) if weights is not None and isinstance(call.rows, PackedMaps) else weights,
             queries,
             keys,
             **_place(call),
@@ -334,7 +343,7 @@ class _Sequence(Reading):
 def _cut(
     weights: Weights, rows: Sequence[int] | None, columns: Sequence[int] | None = None, dropped: int = 0
 ) -> Weights:
-    """These rows and columns (None: all), after ``dropped`` keys that a sliding window has dropped and weigh nothing."""
+    """These rows and columns (None: all), after ``dropped`` keys of which a window let go and which weigh nothing."""
     if isinstance(weights, PackedRows):
         return weights.cut(rows, columns, before=dropped) if rows is None or len(rows) else weights
     weights = weights if rows is None else weights[:, list(rows)]

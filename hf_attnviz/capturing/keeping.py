@@ -74,7 +74,7 @@ def gradient_rows(seen: Seen, reducers: Sequence[Reducer[Any]], module: str, pla
 
     def read() -> KeptRows:
         gradient = watched.read(module)
-        found = reducer.result(reducer.update(None, Tile(gradient, places, gradient.shape)))
+        found = reducer.update(None, Tile(gradient, places, gradient.shape))
         assert isinstance(found, KeptRows)
         return found
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from hf_attnviz.capturing.kept_parts import KeptParts
 from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
+from hf_attnviz.reducing.outline import Outline
 from hf_attnviz.reducing.reducer import Reducer
 from hf_attnviz.reducing.rows import Maps, Rows
 from hf_attnviz.reducing.statistics import Statistics
@@ -31,6 +32,11 @@ class Contributions:
         """Take the values and the weights of a call; its block fills in the rest when it ends."""
         value = tile.vectors.get("value")
         return KeptParts(None if value is None else value.clone(), tile.weights, tile.positions)
+
+    def need(self, outline: Outline) -> int:
+        """Bytes that a call of this outline will take: values, and as many for the stream."""
+        rows = outline.heads * outline.queries + outline.batch * outline.groups * outline.keys
+        return rows * outline.size * max(4, outline.itemsize)
 
     def result(self, state: KeptParts) -> KeptParts:
         """The values, to be completed when the block ends."""

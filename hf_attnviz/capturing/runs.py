@@ -14,12 +14,19 @@ from hf_attnviz.capturing.scope import Context
 from hf_attnviz.errors import NotKeptError, listed
 from hf_attnviz.language import Text
 from hf_attnviz.reduced import Reduced
+from hf_attnviz.reducing.ran import Places
 from hf_attnviz.reducing.rows import KeptRows, PackedMaps
 
 if TYPE_CHECKING:
+    from hf_attnviz.capturing.budget import Account
     from hf_attnviz.capturing.loops import Loop, Place
 
 LAYOUT: Final = ("batch", "head", "query", "key")
+
+
+def layout_of(shape: Sequence[int]) -> tuple[str, ...]:
+    """The axes of weights; names for those whose meaning only the model knows."""
+    return LAYOUT if len(shape) == 4 else ("batch", *(f"own_{n}" for n in range(len(shape) - 3)), "query", "key")
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,6 +245,29 @@ class Pass:
 
 
 @dataclass(frozen=True, eq=False)
+class Planned:
+    """What ``generate()`` was asked for.
+
+    Attributes:
+        new: how many tokens at most, or None.
+        longest: how many with the prompt, or None.
+        copies: how many sequences are made of each input.
+        cached: whether a pass reads new tokens only.
+    """
+
+    new: int | None
+    longest: int | None
+    copies: int
+    cached: bool
+
+    def passes(self, prompt: int, default: int) -> int:
+        """How many forwards there will be at most."""
+        if self.new is not None:
+            return self.new
+        return default if self.longest is None else max(1, self.longest - prompt)
+
+
+@dataclass(frozen=True, eq=False)
 class Generated:
     """What ``generate()`` gave back.
 
@@ -286,7 +316,8 @@ class Run:
         two_sided: whether the target is an encoder-decoder.
         passes: the forwards, in order.
         source: what an encoder-decoder's encoder read.
-        generated: what ``generate()`` returned, None for plain forwards.
+        planned: what ``generate()`` was asked for, None for plain forwards.
+        generated: what it returned.
         drafted_from: how many positions the prompt of an assisted decoding has: whatever a forward reads after them
             is a draft first, and may be rejected. None where nothing was drafted.
         media: what its forwards, and those of an encoder, were given of pictures and sound, one entry each.
@@ -295,6 +326,8 @@ class Run:
         others: modules in which positions look at one another without a softmax over keys, and what they are.
         failed: the model itself raised an error; such a run has no traces.
         cache, filled: the cache that its last forward left, and how it left it.
+        account: what it has kept, in bytes, and what it may; None before its first call.
+        refused: whether that was too much, and nothing of it is kept any more.
         by_functions: whether functions were called in it that attention is written by hand with.
     """
 
@@ -302,6 +335,7 @@ class Run:
     two_sided: bool = False
     passes: list[Pass] = field(default_factory=list)
     source: Side = field(default_factory=Side)
+    planned: Planned | None = None
     generated: Generated | None = None
     drafted_from: int | None = None
     media: list[Mapping[str, Any]] = field(default_factory=list)
@@ -312,6 +346,8 @@ class Run:
     done: bool = False
     cache: "weakref.ref[Any] | None" = None
     filled: "Filled | None" = None
+    account: "Account | None" = None
+    refused: bool = False
     by_functions: bool = False
 
     @property
@@ -338,6 +374,13 @@ class Run:
     def forwards(self) -> Sequence[Pass]:
         """The passes that were forwards of the target itself."""
         return [one for one in self.passes if one.step >= 0 and not self.is_aside(one)]
+
+    def refuse(self) -> None:
+        """Keep nothing of it, now and from now on."""
+        self.refused, self.account = True, None
+        for one in self.passes:
+            one.calls.clear()
+            one.loops.clear()
 
     def is_aside(self, one: Pass) -> bool:
         """Whether ``generate()``, which makes its passes ready, ran this one aside: the other half of guidance."""

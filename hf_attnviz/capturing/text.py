@@ -23,6 +23,7 @@ def trace_text(
     max_new_tokens: int = 24,
     keep: Keep = "maps",
     layers: Sequence[int] | None = None,
+    max_memory: int | str | None = None,
 ) -> Trace:
     """Read ``text`` with a model and give the trace of it.
 
@@ -32,13 +33,14 @@ def trace_text(
         processor: the tokenizer; default: the one that ``target`` brings.
         generate: go on with ``generate()`` (greedy); default: where the model can.
         max_new_tokens: how many tokens to generate at most; fewer when the model's positions run out.
-        keep, layers: as in :func:`hf_attnviz.capture`.
+        keep, layers, max_memory: as in :func:`hf_attnviz.capture`.
 
     Raises:
         ArgumentError: no tokenizer, an empty text, or one that is longer than the model reads.
         CaptureError: attention could not be captured and proved.
+        MemoryBudgetError: ``max_memory`` did not do.
     """
-    recording = Recording(target, processor, keep=keep, layers=layers)
+    recording = Recording(target, processor, keep=keep, layers=layers, max_memory=max_memory)
     inputs = encode(recording.model, recording.processor, text, pair)
     with recording, torch.no_grad():
         read(recording.model, inputs, generate=generate, max_new_tokens=max_new_tokens)

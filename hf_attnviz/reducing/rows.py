@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from hf_attnviz.errors import ArgumentError
-from hf_attnviz.packed import PackedRows
+from hf_attnviz.packed import ROWS, PackedRows
+from hf_attnviz.reducing.outline import Outline
 from hf_attnviz.reducing.ran import Places
 from hf_attnviz.reducing.tile import Tile
 
@@ -103,6 +104,16 @@ class Maps:
         state.add(tile)
         return state
 
+    def need(self, outline: Outline) -> int:
+        """Bytes that a call of this outline will take."""
+        if not self.packed:
+            return outline.weights * (outline.itemsize if self.dtype is None else self.dtype.itemsize)
+        first, total = outline.keys - outline.queries, 0
+        for start in range(0, outline.queries, ROWS):
+            stop = min(start + ROWS, outline.queries)
+            total += (stop - start) * (max(0, first) + stop if outline.causal else outline.keys)
+        return 2 * outline.heads * total
+
     def result(self, state: KeptRows | Packing) -> KeptRows | PackedMaps:
         """The rows as they are."""
         return state.done() if isinstance(state, Packing) else state
@@ -139,6 +150,15 @@ class Rows:
         rows = tile.weights[:, :, wanted.to(tile.weights.device)]
         spare = ~here[:, wanted].to(rows.device)
         return KeptRows(rows.masked_fill_(spare[:, None, :, None], torch.nan), positions[:, wanted])
+
+    def need(self, outline: Outline) -> int:
+        """Bytes that a call of this outline will take."""
+        read, last = outline.past, outline.past + outline.queries
+        if outline.apart and -1 in self.queries:
+            rows = outline.queries  # each is the last one of its pass
+        else:
+            rows = sum(read <= place < last for place in {row if row >= 0 else last + row for row in self.queries})
+        return outline.heads * rows * outline.keys * 4
 
     def result(self, state: KeptRows) -> KeptRows:
         """The rows as they are; a sequence that lacks a row has position -1 and NaN there."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from hf_attnviz.axes import BATCH, HEAD, QUERY, RANK
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.reduced import Reduced
+from hf_attnviz.reducing.outline import Outline
 from hf_attnviz.reducing.tile import Tile
 
 _SPAN = 32  # keys that are first asked for their largest weight alone
@@ -44,6 +45,10 @@ class TopK:
         state[0][tile.batch, :, tile.rows, rows] = values
         state[1][tile.batch, :, tile.rows, rows] = torch.where(values > 0, places + (tile.keys.start or 0), -1)
         return state
+
+    def need(self, outline: Outline) -> int:
+        """Bytes that a call of this outline will take."""
+        return 8 * outline.heads * outline.queries * self.k
 
     def result(self, state: State) -> Reduced:
         """The weights and the keys."""
