@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from hf_attnviz.analysis.norms import mixing_ratio as mixing_ratio
     from hf_attnviz.analysis.norms import norms as norms
     from hf_attnviz.analysis.rollout import rollout as rollout
+    from hf_attnviz.analysis.segment_mass import segment_mass as segment_mass
     from hf_attnviz.analysis.sinks import sinks as sinks
     from hf_attnviz.analysis.word_times import word_times as word_times
     from hf_attnviz.attention_map import AttentionMap as AttentionMap
@@ -43,13 +44,19 @@ if TYPE_CHECKING:
     from hf_attnviz.capturing import AttentionCall as AttentionCall
     from hf_attnviz.capturing import Contributions as Contributions
     from hf_attnviz.capturing import Diagnosis as Diagnosis
+    from hf_attnviz.capturing import Evolution as Evolution
     from hf_attnviz.capturing import Finding as Finding
+    from hf_attnviz.capturing import Gram as Gram
     from hf_attnviz.capturing import Intervention as Intervention
     from hf_attnviz.capturing import Maps as Maps
     from hf_attnviz.capturing import Recording as Recording
     from hf_attnviz.capturing import Registration as Registration
+    from hf_attnviz.capturing import Rollout as Rollout
     from hf_attnviz.capturing import Rows as Rows
     from hf_attnviz.capturing import Run as Run
+    from hf_attnviz.capturing import Scores as Scores
+    from hf_attnviz.capturing import Segments as Segments
+    from hf_attnviz.capturing import Sketch as Sketch
     from hf_attnviz.capturing import Statistics as Statistics
     from hf_attnviz.capturing import TopK as TopK
     from hf_attnviz.capturing import Vectors as Vectors
@@ -120,6 +127,7 @@ _HOME = {
         "pharaoh",
         "relevance",
         "rollout",
+        "segment_mass",
         "sinks",
         "word_times",
     ),
@@ -130,13 +138,19 @@ _HOME = {
         "AttentionCall",
         "Contributions",
         "Diagnosis",
+        "Evolution",
         "Finding",
+        "Gram",
         "Intervention",
         "Maps",
         "Recording",
         "Registration",
+        "Rollout",
         "Rows",
         "Run",
+        "Scores",
+        "Segments",
+        "Sketch",
         "Statistics",
         "TopK",
         "Vectors",

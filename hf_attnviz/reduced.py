@@ -11,9 +11,9 @@ from hf_attnviz.axes import BATCH, KEY, NAMES, QUERY
 from hf_attnviz.errors import ArgumentError, ShapeError, UnknownNameError, UnknownValueError, listed
 from hf_attnviz.storage import typed
 
+_FIELDS: Final = ("values", "axes", "holds", "lost", "about")
 _OWN: Final = (
-    "values", "axes", "holds", "lost", "names", "sizes", "nbytes", "at", "named", "cut", "widened", "to", "described",
-    "tensors", "restored",
+    *_FIELDS, "names", "sizes", "nbytes", "at", "named", "cut", "widened", "to", "described", "tensors", "restored",
 )  # fmt: skip
 
 
@@ -30,15 +30,18 @@ class Reduced:
         holds: for a value whose numbers are places: of which axis (``"key"`` for the keys with the largest weights);
             -1 there is no place.
         lost: values that cannot be told any more, and why.
+        about: what must be known to read them: the arguments of the reducer, and under the name of an axis the names of
+            its places.
     """
 
     values: Mapping[str, torch.Tensor]
     axes: Mapping[str, tuple[str, ...]]
     holds: Mapping[str, str] = field(default_factory=dict)
     lost: Mapping[str, str] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("values", "axes", "holds", "lost"):
+        for name in _FIELDS:
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         _check_names(self)
         sizes: dict[str, tuple[int, str]] = {}
@@ -52,14 +55,12 @@ class Reduced:
                     raise ShapeError(
                         f"expected one size of the axis {axis!r}, got {known} in {first!r} and {size} in {name!r}"
                     )
+        for axis, (size, _) in sizes.items():
+            if len(self.about.get(axis, range(size))) != size:
+                raise ShapeError(f"expected {size} names for the axis {axis!r}, got {len(self.about[axis])}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Reduced, (
-            dict(self.values),
-            dict(self.axes),
-            dict(self.holds),
-            dict(self.lost),
-        )  # a read-only view cannot be copied
+        return Reduced, tuple(dict(getattr(self, name)) for name in _FIELDS)  # a read-only view cannot be copied
 
     def __getattr__(self, name: str) -> torch.Tensor:
         if name.startswith("_"):
@@ -138,12 +139,14 @@ class Reduced:
                 values[name] = cut.squeeze(place) if alone else cut
         values |= {name: _moved(values[name], wanted) for name in held}
         axes = {name: tuple(one for one in of if one != axis or not alone) for name, of in self.axes.items()}
-        return replace(self, values=values, axes=axes)
+        names = {} if alone or axis not in self.about else {axis: [self.about[axis][n] for n in wanted.tolist()]}
+        about = {name: value for name, value in self.about.items() if name != axis} | names
+        return replace(self, values=values, axes=axes, about=about)
 
     def named(self, axis: str, other: str) -> "Reduced":
         """The same with another name for an axis."""
         axes = {name: tuple(other if one == axis else one for one in of) for name, of in self.axes.items()}
-        return replace(self, axes=axes)
+        return replace(self, axes=axes, about={other if name == axis else name: of for name, of in self.about.items()})
 
     def cut(self, queries: Sequence[int], keys: Sequence[int] | None, before: int = 0) -> "Reduced":
         """What was made of one sequence of a call, with these rows and columns only (None: all columns).
@@ -173,7 +176,8 @@ class Reduced:
 
     def described(self) -> dict[str, Any]:
         """What a file says of it, beside its tensors."""
-        return {"axes": {name: self.axes[name] for name in self}, "holds": dict(self.holds), "lost": dict(self.lost)}
+        axes = {name: self.axes[name] for name in self}
+        return {"axes": axes, **{name: dict(getattr(self, name)) for name in ("holds", "lost", "about")}}
 
     def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
         """The tensors by name, for a file."""
@@ -185,7 +189,8 @@ class Reduced:
         axes = {name: typed(of, str, each=True) for name, of in typed(about["axes"], dict).items()}
         holds = {name: typed(axis, str) for name, axis in typed(about["holds"], dict).items()}
         lost = {name: typed(why, str) for name, why in typed(about.get("lost", {}), dict).items()}
-        return cls({name: tensors[f"{prefix}.{name}"] for name in axes}, axes, holds, lost)
+        values = {name: tensors[f"{prefix}.{name}"] for name in axes}
+        return cls(values, axes, holds, lost, typed(about.get("about", {}), dict))
 
 
 def joined(parts: Sequence[Reduced], keys: int, lost: str = "") -> Reduced:
@@ -205,7 +210,8 @@ def joined(parts: Sequence[Reduced], keys: int, lost: str = "") -> Reduced:
         each = [one[name] for one in wide]
         values[name] = torch.cat(each, axes.index(QUERY)) if QUERY in axes else torch.stack(each).sum(0)
     holds = {name: axis for name, axis in first.holds.items() if name in values}
-    return Reduced(values, {name: first.axes[name] for name in values}, holds, gone | dict(first.lost))
+    told = {name: first.axes[name] for name in values}
+    return Reduced(values, told, holds, gone | dict(first.lost), first.about)
 
 
 def _check_names(one: Reduced) -> None:

@@ -16,7 +16,7 @@ TRAVELS = {"attention_map", "decomposition", "labels", "packed", "reduced", "res
 MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(GROUND, GROUND),
     **dict.fromkeys(TRAVELS, GROUND | TRAVELS),
-    "reducing": GROUND | TRAVELS,
+    "reducing": GROUND | TRAVELS | {"functional"},
     "capturing": GROUND | TRAVELS | {"reducing"},
     "functional": GROUND | TRAVELS,
     "analysis": GROUND | TRAVELS | {"functional"},

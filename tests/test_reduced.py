@@ -1,12 +1,13 @@
 """Tensors by name, with named axes: what is checked, cut, and told of them."""
 
 import copy
+import json
 
 import pytest
 import torch
 
 from hf_attnviz.errors import ArgumentError, ShapeError, UnknownNameError
-from hf_attnviz.reduced import Reduced
+from hf_attnviz.reduced import Reduced, joined
 
 
 def statistics(batch: int = 2, heads: int = 3, rows: int = 4, keys: int = 6) -> Reduced:
@@ -102,3 +103,15 @@ def test_an_axis_that_nothing_has_is_an_error() -> None:
 def test_what_does_not_fit_is_refused(values, axes, holds, message) -> None:
     with pytest.raises((ShapeError, UnknownNameError, ArgumentError), match=message):
         Reduced({name: torch.zeros(shape) for name, shape in values.items()}, axes, holds)
+
+
+def test_places_of_an_axis_may_have_names() -> None:
+    values, axes = {"mass": torch.rand(2, 3)}, {"mass": ("query", "group")}
+    one = Reduced(values, axes, about={"group": ["a", "b", "c"], "residual": 0.5})
+    assert one.at("group", [2, 0]).about == {"group": ["c", "a"], "residual": 0.5}
+    assert one.at("group", 1).about == {"residual": 0.5}
+    assert one.at("query", [0]).about == one.about == copy.deepcopy(one).about == joined([one, one], 0).about
+    again = Reduced.restored(json.loads(json.dumps(one.described())), one.tensors("x"), "x")
+    assert again.about == one.about
+    with pytest.raises(ShapeError, match="expected 3 names for the axis 'group', got 2"):
+        Reduced(values, axes, about={"group": ["a", "b"]})

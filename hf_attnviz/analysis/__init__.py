@@ -15,6 +15,7 @@ from hf_attnviz.analysis.image_distance import image_distance
 from hf_attnviz.analysis.known import analyses
 from hf_attnviz.analysis.norms import mixing_ratio, norms
 from hf_attnviz.analysis.rollout import rollout
+from hf_attnviz.analysis.segment_mass import segment_mass
 from hf_attnviz.analysis.sinks import sinks
 from hf_attnviz.analysis.word_times import word_times
 
@@ -40,6 +41,7 @@ __all__ = [
     "pharaoh",
     "relevance",
     "rollout",
+    "segment_mass",
     "sinks",
     "word_times",
 ]

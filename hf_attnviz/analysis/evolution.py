@@ -12,6 +12,7 @@ from hf_attnviz import functional
 from hf_attnviz.analysis.caveats import nan_weights
 from hf_attnviz.analysis.pooling import listed_traces, stack_of
 from hf_attnviz.analysis.steps import producing_rows, rows_by_step
+from hf_attnviz.analysis.steps_kept import FROM_STATISTICS, argmax_of, kept_as, kept_numbers
 from hf_attnviz.axes import BATCH, HEAD, LAYER, STATISTIC, STEP
 from hf_attnviz.errors import ShapeError
 from hf_attnviz.functional.evolution import NO_KEY
@@ -70,6 +71,8 @@ def evolution(traces: Trace | Sequence[Trace], *, stack: str | None = None) -> R
 
     Statistics: see :func:`hf_attnviz.functional.evolution`; for cross-attention, whose keys are the source, those that
     need neither a prompt nor the row's own place. Which key is strongest is no quantity: :func:`argmax_paths` has it.
+    Of traces without weights the same is told by ``keep="evolution"``, and by ``keep="statistics"`` entropy, distance
+    and the weight on the first key, with what is made of them.
 
     Args:
         traces: a generation; or several, as the returned beams or samples of one input: then the first axis is
@@ -83,8 +86,10 @@ def evolution(traces: Trace | Sequence[Trace], *, stack: str | None = None) -> R
     """
     several = _several(traces, stack)
     first = several[0]
-    if len({(one.stack.name, one.stack.layers, one.heads) for one in several}) > 1:
-        raise ShapeError("these traces differ in layers, heads or stack; put generations of one model side by side")
+    if len({(one.stack.name, one.stack.layers, one.heads, tuple(one.numbers)) for one in several}) > 1:
+        raise ShapeError(
+            "these traces differ in layers, heads, stack or what was kept; put generations of one model side by side"
+        )
     longest = max(len(one.produced) for one in several)
     values = torch.stack([_filled(one.values, longest) for one in several])
     parameters: dict[str, object] = {"stack": first.stack.name, "prompt_length": first.prompt}
@@ -125,7 +130,7 @@ def argmax_paths(trace: Trace, *, stack: str | None = None) -> Result:
         NotKeptError: the trace is of a plain forward, or lacks the rows that put out tokens.
     """
     one = _Generation(trace, _chosen(trace, stack))
-    path = one.every_number["argmax"].permute(1, 2, 0)
+    path = argmax_of(one.every_number).permute(1, 2, 0)
     none = path == NO_KEY
     return Result(
         path.double().masked_fill(none, torch.nan) if bool(none.any()) else path,
@@ -164,7 +169,13 @@ class _Generation:
     @property
     def prompt(self) -> int | None:
         """How many keys there were before anything was generated; None for cross-attention."""
-        return None if self.cross else self.steps[0].shape[-1]
+        ends = self.stack.maps[0].positions
+        return None if self.cross or ends is None else ends[self.rows[0]] + 1
+
+    @cached_property
+    def kept(self) -> str | None:
+        """Under which name numbers were kept of rows without weights."""
+        return kept_as(self.stack)
 
     @property
     def produced(self) -> list[str]:
@@ -178,6 +189,8 @@ class _Generation:
     @cached_property
     def every_number(self) -> dict[str, torch.Tensor]:
         """Each ``[step, layer, head]``."""
+        if self.kept is not None:
+            return kept_numbers(self.stack, self.rows, self.kept)
         return {name: values[:, :, 0] for name, values in functional.evolution(self.steps, self.prompt).items()}
 
     @property
@@ -214,13 +227,17 @@ class _Generation:
             )
         if not self.cross and "cross" in self.trace.stacks:
             found.append(Text(_START.en.format(count=self.prompt), _START.zh.format(count=self.prompt)))
-        if any(bool((step[..., 0, :] == 0).all(dim=2).any()) for step in self.steps):
+        if self.kept == "statistics":
+            found.append(FROM_STATISTICS)
+        if self.kept is None and any(bool((step[..., 0, :] == 0).all(dim=2).any()) for step in self.steps):
             found.append(_DROPPED)
         return [*found, *self.undefined]
 
     @property
     def undefined(self) -> list[Text]:
         """Why numbers are NaN, where the model's weights are."""
+        if self.kept is not None:
+            return nan_weights(self.numbers["entropy"])
         return nan_weights(torch.cat([step.flatten() for step in self.steps]))
 
 

@@ -9,8 +9,11 @@ import torch
 from hf_attnviz import functional
 from hf_attnviz.analysis.beside import interval_note, scored
 from hf_attnviz.analysis.caveats import left_out, undefined
-from hf_attnviz.analysis.pooling import Pooled, pooled
+from hf_attnviz.analysis.pooling import Pooled, listed_traces, pooled
+from hf_attnviz.analysis.roles_kept import FEWER, Scored
+from hf_attnviz.analysis.roles_kept import scored as scored_rows
 from hf_attnviz.axes import STATISTIC
+from hf_attnviz.errors import NotKeptError
 from hf_attnviz.functional.roles import known_thresholds
 from hf_attnviz.labels import Labels
 from hf_attnviz.language import Text
@@ -59,9 +62,21 @@ def head_roles(
         thresholds: by role, in place of the papers' (see :func:`hf_attnviz.functional.role_verdicts`).
         period: for ``induction_stripe``, the length of what is repeated; default: the nearest copy.
         stack: default: the only one.
+
+    Traces captured with ``keep="scores"`` and without weights tell ``previous_token``, ``next_token``,
+    ``duplicate_token`` and ``induction``.
+
+    Raises:
+        NotKeptError: the traces keep neither weights nor scores, or scores alone where ``delimiters`` or ``period`` are
+            given.
     """
+    traces, limits = listed_traces(traces), known_thresholds(thresholds)
+    kept = scored_rows([trace.stack(stack) for trace in traces])
+    if kept is not None:
+        if delimiters is not None or period is not None:
+            raise NotKeptError('delimiters and periods ask for the weights themselves; capture with keep="maps"')
+        return _from_scores(kept, limits)
     data = pooled(traces, stack)
-    limits = known_thresholds(thresholds)
     keys = [one.keys for one in data.stacks]
     marked = [_delimiters(labels, delimiters) for labels in keys]
     told = {
@@ -76,7 +91,7 @@ def head_roles(
     scores, baseline = (dict(zip(found, beside[name], strict=True)) for name in ("values", "baseline"))
     verdicts = functional.role_verdicts(scores, baseline, thresholds=limits)
     texts = {text for labels, marks in zip(keys, marked, strict=True) for text in compress(labels.texts, marks)}
-    notes = [_holders(data, verdicts, limits), _counted(texts), interval_note(len(keys)), _CAVEAT]
+    notes = [_holders(data.head_names, verdicts, limits), _counted(texts), interval_note(len(keys)), _CAVEAT]
     notes[1:1] = undefined(found, _LACKING[data.causal], words=OF_ROLES)
     notes += left_out(data)
     if any(number is None for labels in keys for number in labels.ids):
@@ -88,6 +103,32 @@ def head_roles(
         source="Voita et al. 2019; Clark et al. 2019; Gu et al. 2025; Wang et al. 2022; Olsson et al. 2022",
         unit="share",
         notes=tuple(notes),
+        verdict=torch.stack(list(verdicts.values())),
+        **beside,
+    )
+
+
+def _from_scores(data: Scored, limits: Mapping[str, float]) -> Result:
+    found, uniform = data.found(), data.uniform()
+    beside = scored(found, uniform)
+    scores, baseline = (dict(zip(found, beside[name], strict=True)) for name in ("values", "baseline"))
+    verdicts = functional.role_verdicts(scores, baseline, thresholds=limits)
+    undefined_ones = undefined(found, _LACKING[data.causal], words=OF_ROLES)
+    unknown = any(number is None for one in data.stacks for number in one.keys.ids)
+    return Result(
+        axes=(Axis(STATISTIC, tuple(found)), *data.axes),
+        method="head roles",
+        parameters={**data.what, "thresholds": limits},
+        source="Clark et al. 2019; Wang et al. 2022; Olsson et al. 2022",
+        unit="share",
+        notes=(
+            _holders(data.head_names, verdicts, limits),
+            *undefined_ones,
+            FEWER,
+            interval_note(len(data.stacks)),
+            _CAVEAT,
+            *([_NO_IDS] if unknown else []),
+        ),
         verdict=torch.stack(list(verdicts.values())),
         **beside,
     )
@@ -113,10 +154,10 @@ def _filled(rows: Sequence[Sequence[int]], data: Pooled, filling: int) -> torch.
     return torch.tensor([[*row, *[filling] * (longest - len(row))] for row in rows])
 
 
-def _holders(data: Pooled, verdicts: Mapping[str, torch.Tensor], limits: Mapping[str, float]) -> Text:
+def _holders(names: Sequence[str], verdicts: Mapping[str, torch.Tensor], limits: Mapping[str, float]) -> Text:
     parts = []
     for name, verdict in verdicts.items():
-        heads = [data.head_names[n] for n in (verdict.flatten() == 1).nonzero().flatten().tolist()]
+        heads = [names[n] for n in (verdict.flatten() == 1).nonzero().flatten().tolist()]
         more = f" +{len(heads) - _MOST_NAMED}" if len(heads) > _MOST_NAMED else ""
         if heads:
             named, told = OF_ROLES[name][0], f" ≥ {limits[name]:g}: {' '.join(heads[:_MOST_NAMED])}{more}"

@@ -7,19 +7,20 @@ import torch
 
 from hf_attnviz import functional
 from hf_attnviz.analysis.caveats import UNTESTED, nan_weights
+from hf_attnviz.analysis.grouped_rollout import grouped_rollout, streamed
 from hf_attnviz.analysis.pooling import stack_of
 from hf_attnviz.axes import KEY, LAYER, QUERY
 from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
 from hf_attnviz.trace import Trace
 
+NO_PROOF = Text(
+    "Rollout follows weights, not what is moved along them: it is no proof of influence.",
+    "Rollout 只跟踪权重，不看沿权重传递的内容：它不能证明影响。",
+)
 _NOTHING_LEFT = Text(
     "NaN: a row of which nothing is left (all its weights discarded, no residual), and those that take of it.",
     "NaN：什么也不剩的行（权重全被舍弃且无残差），以及取自它的行。",
-)
-_NO_PROOF = Text(
-    "Rollout follows weights, not what is moved along them: it is no proof of influence.",
-    "Rollout 只跟踪权重，不看沿权重传递的内容：它不能证明影响。",
 )
 
 
@@ -35,6 +36,9 @@ def rollout(
 ) -> Result:
     """Attention followed through the layers down to the input: ``[layer, query, key]``, each row a share of the input.
 
+    Of a trace without weights that was captured with :class:`av.Rollout`, the same for groups of sources, ``[layer,
+    query, group]``.
+
     Beside it stands, as ``baseline``, the rollout of uniform attention under the mask of each layer (as its maps show
     it) with the same options: what rollout gives for no reason of the model's. ``result.above_baseline()`` is the
     difference, ``result.at_baseline()`` the drift alone.
@@ -44,9 +48,8 @@ def rollout(
         stack: a self-attention stack; default: the only one.
 
     Raises:
-        NotKeptError: cross-attention, or maps without all their rows.
+        NotKeptError: cross-attention, or maps without all their rows; groups that were followed with other options.
     """
-    chosen = stack_of(trace, stack).whole()
     options: dict[str, Any] = {
         "residual": residual,
         "head_fusion": head_fusion,
@@ -54,6 +57,10 @@ def rollout(
         "discard": discard,
         "start_layer": start_layer,
     }
+    found = stack_of(trace, stack)
+    if streamed(found):
+        return grouped_rollout(found, options, (NO_PROOF, UNTESTED))
+    chosen = found.whole()
     maps = chosen.stacked()[:, None]
     values = functional.rollout(maps, **options)[:, 0]
     baseline = functional.rollout(functional.uniform_like(maps), **options)[:, 0]
@@ -70,7 +77,7 @@ def rollout(
         {"stack": chosen.name, **options, "uniform_first_token": drift},
         "Abnar & Zuidema 2020",
         "share of the input",
-        (_drift_note(drift, float(values[-1, -1, 0])), *nan_weights(maps), *_gone(values, maps), _NO_PROOF, UNTESTED),
+        (_drift_note(drift, float(values[-1, -1, 0])), *nan_weights(maps), *_gone(values, maps), NO_PROOF, UNTESTED),
         baseline=baseline,
     )
 

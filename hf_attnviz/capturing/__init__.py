@@ -14,7 +14,13 @@ from hf_attnviz.capturing.reducers import Contributions
 from hf_attnviz.capturing.registry import Registration, register_attention
 from hf_attnviz.capturing.runs import AttentionCall, Run
 from hf_attnviz.capturing.text import trace_text
+from hf_attnviz.reducing.evolution import Evolution
+from hf_attnviz.reducing.gram import Gram
+from hf_attnviz.reducing.rollout import Rollout
 from hf_attnviz.reducing.rows import Maps, Rows
+from hf_attnviz.reducing.scores import Scores
+from hf_attnviz.reducing.segments import Segments
+from hf_attnviz.reducing.sketch import Sketch
 from hf_attnviz.reducing.statistics import Statistics
 from hf_attnviz.reducing.topk import TopK
 from hf_attnviz.reducing.vectors import Vectors
@@ -23,13 +29,19 @@ __all__ = [
     "AttentionCall",
     "Contributions",
     "Diagnosis",
+    "Evolution",
     "Finding",
+    "Gram",
     "Intervention",
     "Maps",
     "Recording",
     "Registration",
+    "Rollout",
     "Rows",
     "Run",
+    "Scores",
+    "Segments",
+    "Sketch",
     "Statistics",
     "TopK",
     "Vectors",

@@ -14,11 +14,13 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from hf_attnviz.capturing.address import Address
 from hf_attnviz.capturing.keeping import Kept, kept_of
 from hf_attnviz.capturing.places import places_of_steps
 from hf_attnviz.capturing.proof import Proved
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Pass, Run, Side
 from hf_attnviz.capturing.seen import Seen
+from hf_attnviz.capturing.streams import Station
 from hf_attnviz.errors import CaptureError
 from hf_attnviz.reducing.ran import Ran
 from hf_attnviz.reducing.reducer import Reducer
@@ -34,17 +36,19 @@ class Lane:
     call: AttentionCall
     queries: list[Tensor] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
+    masks: list[tuple[Tensor | None, Tensor | None, int]] = field(default_factory=list)
     last: Mapping[str, Any] = field(default_factory=dict)
 
     def take(self, given: Mapping[str, Any], output: Tensor) -> None:
         """One more row: what the module's kernel was given by name, and what it gave."""
         self.queries.append(given["query"].detach())
         self.outputs.append(output.detach())
+        self.masks.append((given.get("attention_mask"), given.get("position_bias"), given["key"].shape[2]))
         self.last = given
 
     def empty(self) -> None:
         """Forget the rows."""
-        self.queries, self.outputs, self.last = [], [], {}
+        self.queries, self.outputs, self.masks, self.last = [], [], [], {}
 
 
 class Lanes:
@@ -97,7 +101,7 @@ def _call(run: Run, steps: Sequence[Pass], lane: Lane, reducers: Sequence[Reduce
             value=given["value"].detach(),
             output=output,
             scale=size**-0.5 if scale is None else float(scale),
-            mask=_mask(lane, count, query),
+            mask=_mask(lane, query),
         )
         places = places_of_steps(run, steps, lane.call.kind, ran.shape)
 
@@ -105,7 +109,9 @@ def _call(run: Run, steps: Sequence[Pass], lane: Lane, reducers: Sequence[Reduce
             raise CaptureError("the cache was changed while decoding: rows of earlier steps cannot be proved any more")
 
         seen = Seen(refuse, lane.call.implementation, lambda: _vectors(ran), ran=ran)
-        kept: Kept = kept_of(seen, reducers, places, Side())
+        address = Address(lane.call.module, lane.call.stack, lane.call.layer)
+        station = Station(run, steps[-1], address, "", lane.call.layer, 0, lane.call.kind == "cross", True, True)
+        kept: Kept = kept_of(seen, reducers, places, Side(), station)
     return replace(
         lane.call,
         step=steps[0].step,
@@ -122,17 +128,24 @@ def _call(run: Run, steps: Sequence[Pass], lane: Lane, reducers: Sequence[Reduce
     )
 
 
-def _mask(lane: Lane, count: int, query: Tensor) -> Tensor | None:
-    """What to add to the scores: row i has not seen the keys of later steps, and nobody sees padding."""
-    mask, keys = lane.last.get("attention_mask"), lane.last["key"].shape[2]
-    if mask is not None and mask.dtype == torch.bool:
-        mask = torch.zeros(mask.shape, device=mask.device).masked_fill_(~mask, -torch.inf)
-    if lane.call.kind == "cross":
-        return None if mask is None else mask[..., :keys].expand(-1, -1, count, -1)
-    row = torch.arange(count, device=query.device)[:, None]
-    later = torch.arange(keys, device=query.device) > keys - count + row
-    later = torch.zeros(later.shape, device=query.device).masked_fill_(later, -torch.inf)[None, None]
-    return later if mask is None else later + mask[..., :keys]
+def _mask(lane: Lane, query: Tensor) -> Tensor | None:
+    """What was added to the scores of each row, bias of positions included; a row has not seen the keys of later steps.
+
+    None: nothing at all.
+    """
+    keys = lane.last["key"].shape[2]
+    if lane.call.kind == "cross" and all(part is None for parts in lane.masks for part in parts[:2]):
+        return None
+    rows = []
+    for mask, bias, width in lane.masks:
+        row = query.new_zeros(1, 1, 1, width, dtype=torch.float32)
+        if mask is not None:
+            mask = mask[..., :width]
+            row = torch.where(mask, row, -torch.inf) if mask.dtype == torch.bool else row + mask
+        row = row if bias is None else row + bias[..., :width]
+        rows.append(torch.nn.functional.pad(row, (0, keys - width), value=-torch.inf))
+    batch, heads = (max(row.shape[axis] for row in rows) for axis in (0, 1))
+    return torch.cat([row.expand(batch, heads, 1, keys) for row in rows], 2)
 
 
 def _vectors(ran: Ran) -> Mapping[str, Tensor]:

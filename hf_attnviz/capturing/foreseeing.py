@@ -15,7 +15,8 @@ from hf_attnviz.capturing import memory
 from hf_attnviz.capturing.address import Address, named_arguments
 from hf_attnviz.capturing.decoding import STRIDE
 from hf_attnviz.capturing.families import ATTENTION_CLASS, CROSS_NAMES, TOWERS
-from hf_attnviz.capturing.runs import Pass, Planned
+from hf_attnviz.capturing.generated import Planned
+from hf_attnviz.capturing.runs import Pass
 from hf_attnviz.capturing.scope import Session
 from hf_attnviz.language import counted
 from hf_attnviz.reducing.outline import Outline
@@ -115,7 +116,7 @@ def foreseen(
     calls = [Calls(name, layers.get(name, int(name == group)), (found,)) for name, found in now.items()]
     later = []
     if first is not None and run.planned is not None and len(run.forwards) <= 1:
-        strides = session.recording.tiled and run.planned.cached and run.planned.copies == 1
+        strides = session.recording.strides and run.planned.cached and run.planned.copies == 1
         steps = list(_steps(first, run.planned, one, past, STRIDE if strides else 1))
         later = [Calls("decoder" if run.two_sided else _own(layers) if group in TOWERS else group, 0, steps)]
         later += [Calls("cross", 0, [_across(step, width) for step in steps])] if across and width is not None else []

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hf_attnviz.capturing.positions import media_of
-from hf_attnviz.capturing.runs import Planned, Side
+from hf_attnviz.capturing.runs import Side
 from hf_attnviz.capturing.scope import Session
 
 
@@ -39,7 +39,8 @@ def note_media(session: Session, given: dict[str, Any]) -> None:
 
 
 def note_prompt(model: nn.Module, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Pictures and sound that ``generate()`` is given."""
+    """Pictures and sound that ``generate()`` is given, and how many beams it follows."""
+    session.run.beams = int(settings(model, args, kwargs)("num_beams") or 1)
     main = getattr(model, "main_input_name", "inputs")
     prompt = args[0] if args else kwargs.get("inputs")
     media = media_of(({main: prompt} if isinstance(main, str) else {}) | kwargs)
@@ -56,16 +57,6 @@ def settings(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         return next((value for value in found if value is not None), None)
 
     return setting
-
-
-def planned(setting: Callable[[str], Any]) -> Planned | None:
-    """How much ``generate()`` is going to read, by its settings; None where they make no sense, as it will say."""
-    try:
-        new, longest = (first_number(setting(name)) for name in ("max_new_tokens", "max_length"))
-        copies = max(first_number(setting(name)) or 1 for name in ("num_beams", "num_return_sequences"))
-    except (TypeError, ValueError):
-        return None
-    return Planned(new, longest, copies, setting("use_cache") is not False)
 
 
 def matrix(value: Any) -> torch.Tensor | None:

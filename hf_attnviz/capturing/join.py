@@ -81,6 +81,8 @@ class _Sequence(Reading):
         joined: dict[tuple[str, int, str, int], list[Part]] = {}
         for one in [one for one in self.run.passes if one.step < 0] + list(self.passes):
             for call in one.calls:
+                if not call.kept and call.layout == LAYOUT:
+                    continue  # nothing that was asked for can be made of it
                 joined.setdefault((call.module, call.index, call.kind, call.layer), []).append((one, call))
         maps = [found for parts in joined.values() for found in self._maps(parts)]
         order = list(dict.fromkeys(m.group for m in maps))
@@ -215,6 +217,8 @@ class _Sequence(Reading):
             drafts = drafts or (stands is not None and any(place >= stands for place in at))
             rows = rows if chosen is None else [n for n in rows if at[n] in chosen]
             columns, dropped = self._columns(one, call, call.shape[-1]) or (None, 0)
+            if stands is not None and call.kind == "self":  # the keys of rejected drafts are none of this sequence
+                columns = (list(range(call.shape[-1])) if columns is None else columns)[: max(0, stands - dropped)]
             kept = {name: found for name, found in call.kept.items() if isinstance(found, Reduced)}
             pieces.append({name: found.at("batch", row).cut(rows, columns, dropped) for name, found in kept.items()})
             places += [at[n] for n in rows]

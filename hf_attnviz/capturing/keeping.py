@@ -12,7 +12,9 @@ from hf_attnviz.capturing.probe import unpadded
 from hf_attnviz.capturing.proof import Proved, looks_back, prove_rows
 from hf_attnviz.capturing.runs import Side
 from hf_attnviz.capturing.seen import Seen
+from hf_attnviz.capturing.streams import Station
 from hf_attnviz.errors import CaptureError, NotUnderstoodError
+from hf_attnviz.reducing.carried import Carriage
 from hf_attnviz.reducing.keeping import over_tiles, over_weights, tileable
 from hf_attnviz.reducing.ran import Places
 from hf_attnviz.reducing.reducer import Reducer
@@ -29,12 +31,20 @@ class Kept:
     slow: str = ""
 
 
-def kept_of(seen: Seen, reducers: Sequence[Reducer[Any]], places: Places, side: Side) -> Kept:
+def kept_of(seen: Seen, asked: Sequence[Reducer[Any]], places: Places, side: Side, station: Station) -> Kept:
     """Reduce one call.
 
     Raises:
         CaptureError: what the model computed cannot be taken out of it, or cannot be proved.
     """
+    reducers = [one for one in asked if "below" not in one.needs or not station.across]  # no layer of that is below
+    carriage = station.carriage(reducers, places)
+    kept = _kept_of(seen, reducers, places, side, carriage)
+    station.leave(carriage, places)
+    return kept
+
+
+def _kept_of(seen: Seen, reducers: Sequence[Reducer[Any]], places: Places, side: Side, carriage: Carriage) -> Kept:
     vectors = seen.vectors() if any("vectors" in reducer.needs for reducer in reducers) else {}
     why = f"{seen.implementation} does not show its log-sum-exp" if seen.fused and tileable(reducers) else ""
     if seen.ran is not None:
@@ -42,8 +52,8 @@ def kept_of(seen: Seen, reducers: Sequence[Reducer[Any]], places: Places, side: 
             with _unobserved(seen.ran.query):
                 proved = prove_rows(seen.ran, places)
                 if proved.weights.shape == seen.ran.shape:  # so few rows that all of them were proved
-                    return Kept(over_weights(reducers, proved.weights, places, vectors), proved)
-                return Kept(over_tiles(reducers, seen.ran, places, vectors), proved)
+                    return Kept(over_weights(reducers, proved.weights, places, vectors, carriage, seen.ran), proved)
+                return Kept(over_tiles(reducers, seen.ran, places, vectors, carriage), proved)
         except NotUnderstoodError as problem:
             why = str(problem)
     proved = seen.proved
@@ -56,7 +66,7 @@ def kept_of(seen: Seen, reducers: Sequence[Reducer[Any]], places: Places, side: 
         proved = replace(proved, looks_back=looks_back(weights, places))
     with _unobserved(weights):
         attends = None if seen.pads else proved.attends
-        return Kept(over_weights(reducers, weights, places, vectors, attends), proved, why)
+        return Kept(over_weights(reducers, weights, places, vectors, carriage, attending=attends), proved, why)
 
 
 @contextmanager

@@ -25,11 +25,12 @@ from hf_attnviz.capturing.decoding import STRIDE, Lanes
 from hf_attnviz.capturing.doors import Ours, stand_at
 from hf_attnviz.capturing.families import ASIDES, ATTENDS, ATTENTION_CLASS, PROBES, other_mixer
 from hf_attnviz.capturing.function import FunctionObserver
-from hf_attnviz.capturing.given import first_number, matrix, note_media, note_prompt, planned, settings, side_of, spread
+from hf_attnviz.capturing.generated import Generated, planned
+from hf_attnviz.capturing.given import first_number, matrix, note_media, note_prompt, settings, side_of, spread
 from hf_attnviz.capturing.pipeline import TextsRead
 from hf_attnviz.capturing.probe import Again, probed
 from hf_attnviz.capturing.registry import extract_of, stated
-from hf_attnviz.capturing.runs import Filled, Generated, Pass, Run, Side
+from hf_attnviz.capturing.runs import Filled, Pass, Run, Side
 from hf_attnviz.capturing.wrappers import uncompiled, untraced
 from hf_attnviz.errors import CaptureError
 

@@ -16,7 +16,8 @@ def places_of_steps(run: Run, steps: Sequence[Pass], kind: str, shape: Sequence[
     read = last.past + (last.new or 0)
     side = replace(last, past=read - len(steps), new=len(steps))
     found = _places(run, first, side, kind, shape, 0)
-    return replace(found, lengths=torch.where(found.queries < 0, 0, found.queries + 1))
+    prompt = _prompt(run, steps[-1], last, shape[0], read)
+    return replace(found, lengths=torch.where(found.queries < 0, 0, found.queries + 1), prompt=prompt)
 
 
 def places_of(run: Run, one: Pass, side: Side, kind: str, shape: Sequence[int], turns: int = 0) -> Places:
@@ -44,7 +45,16 @@ def _places(run: Run, one: Pass, side: Side, kind: str, shape: Sequence[int], tu
     counted, before = queries >= 0, one.read if told else 0
     if before > side.past:  # without a cache every pass reads all over again
         counted = counted & (torch.arange(side.past, side.past + rows, device=queries.device) >= before)
-    return Places(queries, lengths, at, counted, kind == "self")
+    whole = not told or turns > 0 or side is not one.side or one.step < 0
+    prompt = None if whole else _prompt(run, one, side, batch, side.past + rows)
+    return Places(queries, lengths, at, counted, kind == "self", prompt=prompt)
+
+
+def _prompt(run: Run, one: Pass, side: Side, batch: int, read: int) -> torch.Tensor:
+    """How many places of each sequence are of its prompt ``[batch]``, as far as it is read."""
+    if one.prompt is None:
+        one.prompt = run.prompt
+    return side.real(batch, min(one.prompt, read))
 
 
 def columns(read: Side, one: Pass, batch: int, keys: int) -> torch.Tensor:
@@ -59,6 +69,54 @@ def columns(read: Side, one: Pass, batch: int, keys: int) -> torch.Tensor:
     real = real[:, :length].bool().cpu()
     places = torch.where(real, real.cumsum(1) - 1, -1)
     return torch.nn.functional.pad(places, (0, max(0, keys - length)), value=-1)[:, -keys:]
+
+
+def with_tokens(places: Places, run: Run, one: Pass, side: Side, kind: str, *, steps: int = 1) -> Places:
+    """The same places with the ids of what stands there, where that is known.
+
+    Arguments as in :func:`places_of`; steps: of how many forwards the rows are, ``one`` the last.
+    """
+    batch, rows = places.queries.shape
+    if kind != "cross" and rows != (side.new if steps == 1 else steps):
+        return places
+    read = run.source if kind == "cross" else side
+    ids = _source_ids(run, one, batch) if kind == "cross" else _ids_so_far(run, one, side, batch)
+    if ids is None:
+        return places
+    count = max(int(places.lengths.amax()), int(places.keys.amax()) + 1)
+    return replace(places, tokens=_by_place(ids, read, one, batch, count))
+
+
+def _source_ids(run: Run, one: Pass, batch: int) -> torch.Tensor | None:
+    ids = run.source.ids
+    return None if ids is None or ids.dim() != 2 else _rows_of(ids.cpu(), one, batch)
+
+
+def _ids_so_far(run: Run, one: Pass, side: Side, batch: int) -> torch.Tensor | None:
+    """The ids that each row of a batch has read by the end of a pass, padding included ``[batch, position]``; -1 where
+    there was none, or nobody told; None where there are none at all."""
+    read = side.past + (side.new or 0)
+    found = torch.full((batch, read), -1)
+    for part in [each.side for each in run.passes] if side is one.side else [side]:
+        if part.ids is not None and part.ids.shape == (batch, part.new or 0) and part.past + part.ids.shape[1] <= read:
+            found[:, part.past : part.past + part.ids.shape[1]] = part.ids.cpu()
+    if side is one.side and one.prefix is not None and len(one.prefix) == batch and one.prefix.shape[1] <= read:
+        found[:, read - one.prefix.shape[1] :] = one.prefix  # beams change places, and these are in their order
+    return found if bool((found >= 0).any()) else None
+
+
+def _by_place(ids: torch.Tensor, read: Side, one: Pass, batch: int, count: int) -> torch.Tensor:
+    """Ids ``[batch, position]``, padding included, by the place in each sequence ``[batch, place]``."""
+    real = _rows_of(read.mask, one, batch)
+    if real is None or real.shape[1] < ids.shape[1]:
+        real = torch.ones(batch, ids.shape[1])
+    real = real[:, : ids.shape[1]].bool().cpu()
+    at = torch.where(real, real.cumsum(1) - 1, -1)
+    count = max(count, int(at.amax()) + 1)
+    found = torch.full((batch, count + 1), -1)  # the last column takes what is padding
+    found.scatter_(1, torch.where(at < 0, count, at), ids)
+    found[:, count] = -1
+    return found[:, :count]
 
 
 def _rows_of(mask: torch.Tensor | None, one: Pass, batch: int) -> torch.Tensor | None:

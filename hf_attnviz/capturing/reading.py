@@ -50,19 +50,12 @@ class Reading:
     @cached_property
     def prefill(self) -> Sequence[Pass]:
         """The forwards that read the prompt: the first, and those that read further chunks of it."""
-        first, *later = self.run.forwards
-
-        def chunk(one: Pass) -> bool:
-            return one.prefix is not None and one.side.past > 0 and first.has_all_tokens and not one.has_all_tokens
-
-        return [first, *takewhile(chunk, later)] if self.run.generated is not None else [first]
+        return self.run.prefill if self.run.generated is not None else self.run.prefill[:1]
 
     @cached_property
     def prompt(self) -> int:
         """How many positions the prompt has, padding included."""
-        if self.run.drafted_from is not None:
-            return self.run.drafted_from + self.run.forwards[0].beyond
-        return self.prefill[-1].side.past + (self.prefill[-1].side.new or 0)
+        return self.run.prompt
 
     @cached_property
     def real_prompt(self) -> int:

@@ -23,12 +23,13 @@ from hf_attnviz.capturing.loops import Loop, place_of, remember
 from hf_attnviz.capturing.memory import size_of
 from hf_attnviz.capturing.pieces import Pieces
 from hf_attnviz.capturing.pipeline import model_of, processor_of, readers_of
-from hf_attnviz.capturing.places import places_of
+from hf_attnviz.capturing.places import places_of, with_tokens
 from hf_attnviz.capturing.probe import unpadded
-from hf_attnviz.capturing.reducers import Keep, chosen
+from hf_attnviz.capturing.reducers import Keep, chosen, fitted
 from hf_attnviz.capturing.runs import AttentionCall, Run, Side, layout_of
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.capturing.steering import Mixed
+from hf_attnviz.capturing.streams import Station
 from hf_attnviz.capturing.wrappers import refuse_compiled, unwrapped
 from hf_attnviz.errors import CaptureError, MemoryBudgetError, NothingCapturedError, SlowerWarning, listed
 from hf_attnviz.language import Text, counted
@@ -65,7 +66,8 @@ class Recording:
         self.model = unwrapped(whole)
         self.processor = processor if processor is not None else processor_of(target)
         self.pieces = None if isinstance(target, nn.Module) else Pieces(target)
-        self.reducers = chosen(keep, queries)
+        config = getattr(self.model, "config", None)
+        self.reducers = fitted(chosen(keep, queries, layers), config)
         self.runs: list[Run] = []
         self.exact, self.gradients = exact, gradients
         self.replays = any("block" in reducer.needs for reducer in self.reducers)
@@ -252,7 +254,7 @@ class Recording:
                 self.budget.admit(session, one, group, outline, builds=seen.ran is None)
                 kind = self.kind(address, module, context, side, seen.shape)
                 before = before if before is not None and before.goes_on(seen.shape) else None
-                call = self._kept(session, seen, address, kind, layer, context.maps, side, before)
+                call = self._kept(session, seen, address, kind, layer, context, side, before)
                 one.calls.append(call)
                 self.budget.note(session.run, group, outline, call)
                 remember(one, place, call, seen.shape, before)
@@ -269,11 +271,8 @@ class Recording:
             return False
         address, one = self._addresses[id(module)], session.current or session.run.prologue()
         try:
-            group, past = (
-                self.group(address, module, session.context(module)),
-                session.run.side(address.stack, one).past,
-            )
-            self.budget.admit(session, one, group, replace(outline(), past=past), builds=True)
+            group = self.group(address, module, session.context(module))
+            self.budget.admit(session, one, group, outline(), builds=True)
         except Exception as problem:
             self.blame(session, module, problem)
         return not session.run.refused
@@ -320,17 +319,22 @@ class Recording:
         address: Address,
         kind: str,
         layer: int,
-        index: int,
+        context: scope.Context,
         side: Side,
         before: Loop | None,
     ) -> AttentionCall:
         one = session.current or session.run.prologue()
-        step = max(one.step, 0)
+        index, step = context.maps, max(one.step, 0)
         shape = unpadded(seen.proved.weights, side.new).shape if seen.pads else seen.shape
         if before is not None:
             kind, index, step = before.kind(shape, kind), before.call.index, step + before.turns
         places = places_of(session.run, one, side, kind, shape, 0 if before is None else before.turns)
-        kept = kept_of(seen, self.reducers, places, side)
+        if any("tokens" in reducer.needs for reducer in self.reducers):
+            places = with_tokens(places, session.run, one, side, kind)
+        tokens, lone = len(shape) == 4 and shape[-2] == side.new, before is None and address.layer is not None
+        kind_of = type(context.module).__name__
+        station = Station(session.run, one, address, kind_of, layer, index, kind == "cross", lone, tokens)
+        kept = kept_of(seen, self.reducers, places, side, station)
         if kept.slow:
             self.slow.setdefault(kept.slow, address.module)
         return AttentionCall(
@@ -348,7 +352,7 @@ class Recording:
             error_tensor=kept.proved.error,
             bound=kept.proved.bound,
             layout=layout_of(shape),
-            tokens=len(shape) == 4 and shape[-2] == side.new,
+            tokens=tokens,
             gradient_rows=gradient_rows(seen, self.reducers, address.module, places) if self.gradients else None,
             shape=tuple(shape),
             positions=places.queries,

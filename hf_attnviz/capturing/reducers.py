@@ -4,11 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from hf_attnviz.capturing.families import PATCH_TOKENS, SOUND_TOKENS
 from hf_attnviz.capturing.kept_parts import KeptParts
 from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
+from hf_attnviz.reducing.evolution import Evolution
+from hf_attnviz.reducing.gram import Gram
 from hf_attnviz.reducing.outline import Outline
 from hf_attnviz.reducing.reducer import Reducer
+from hf_attnviz.reducing.rollout import Rollout
 from hf_attnviz.reducing.rows import Maps, Rows
+from hf_attnviz.reducing.scores import Scores
+from hf_attnviz.reducing.segments import Segments
+from hf_attnviz.reducing.sketch import Sketch
 from hf_attnviz.reducing.statistics import Statistics
 from hf_attnviz.reducing.tile import Tile
 from hf_attnviz.reducing.topk import TopK
@@ -47,8 +54,14 @@ BY_NAME: Final[dict[str, Reducer[Any]]] = {
     "maps": Maps(),
     "statistics": Statistics(),
     "topk": TopK(),
+    "rollout": Rollout(),
+    "evolution": Evolution(),
     "vectors": Vectors(),
     "contributions": Contributions(),
+    "gram": Gram(),
+    "sketch": Sketch(),
+    "scores": Scores(),
+    "segments": Segments(),
 }
 
 
@@ -77,10 +90,27 @@ def reducers(keep: Keep) -> tuple[Reducer[Any], ...]:
     return tuple(found)
 
 
-def chosen(keep: Keep, queries: Sequence[int] | None) -> tuple[Reducer[Any], ...]:
+def fitted(reducers: Sequence[Reducer[Any]], config: Any) -> tuple[Reducer[Any], ...]:
+    """The reducers of a recording, told what a model's configuration says of its tokens.
+
+    Raises:
+        ArgumentError: it does not say what a reducer must know.
+    """
+    settings = {"image": PATCH_TOKENS, "sound": SOUND_TOKENS}
+    told = {kind: [getattr(config, name, None) for name in names] for kind, names in settings.items()}
+    marks = {kind: {token for token in found if isinstance(token, int)} for kind, found in told.items()}
+    known = {kind: ids for kind, ids in marks.items() if ids}
+    return tuple(one.by_kinds(known) if isinstance(one, Segments) else one for one in reducers)
+
+
+def chosen(keep: Keep, queries: Sequence[int] | None, layers: Sequence[int] | None = None) -> tuple[Reducer[Any], ...]:
     """The reducers of a recording: ``queries`` is short for ``Rows``."""
     if queries is None:
-        return reducers(keep)
+        found = reducers(keep)
+        climbing = [one.name for one in found if "below" in one.needs]
+        if climbing and layers is not None:
+            raise ArgumentError(f"{listed(climbing)} goes up through every layer: leave out layers={list(layers)}")
+        return found
     if keep != "maps":
         raise ArgumentError(f"queries={list(queries)} is short for keep=av.Rows(…); name rows in one of the two places")
     return (Rows(queries),)

@@ -3,14 +3,17 @@
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 from hf_attnviz.capturing.families import TOWERS
+from hf_attnviz.capturing.generated import Generated, Planned
 from hf_attnviz.capturing.gradients import NotReachedError
 from hf_attnviz.capturing.pieces import Piece
 from hf_attnviz.capturing.scope import Context
+from hf_attnviz.capturing.streams import Streams
 from hf_attnviz.errors import NotKeptError, listed
 from hf_attnviz.language import Text
 from hf_attnviz.reduced import Reduced
@@ -188,6 +191,12 @@ class Side:
     cached: bool = False
     types: torch.Tensor | None = None
 
+    def real(self, batch: int, positions: int) -> torch.Tensor:
+        """How many of the first positions of each sequence are no padding ``[batch]``."""
+        if self.mask is None or self.mask.shape[0] != batch or self.mask.shape[1] < positions:
+            return torch.full((batch,), positions)
+        return self.mask[:, :positions].bool().sum(1).cpu()
+
     def positions(self, batch: int, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The place of each row in its own sequence ``[batch, rows]`` (-1: padding), and each sequence's length."""
         if rows != self.new:  # patches, latents, windows: no position of the sequence that was read
@@ -212,6 +221,7 @@ class Pass:
             vectors without a batch.
         prefix: the tokens that ``generate()`` had for each row ``[batch, length]``, or None.
         read: how many positions the forwards before it have read, padding included.
+        prompt: how many positions the prompt has, as far as it is read by its end; None until that is asked.
     """
 
     step: int
@@ -220,6 +230,7 @@ class Pass:
     second: int | None = None
     prefix: torch.Tensor | None = None
     read: int = 0
+    prompt: int | None = None
     calls: list[AttentionCall] = field(default_factory=list)
     loops: "dict[Place, Loop]" = field(default_factory=dict)
     places: dict[tuple[Any, ...], Places] = field(default_factory=dict)
@@ -242,45 +253,6 @@ class Pass:
             blocks.append(context)
         shared = len({id(block.module) for block in blocks}) < len(blocks)
         return blocks.index(context) if shared or own is None else own
-
-
-@dataclass(frozen=True, eq=False)
-class Planned:
-    """What ``generate()`` was asked for.
-
-    Attributes:
-        new: how many tokens at most, or None.
-        longest: how many with the prompt, or None.
-        copies: how many sequences are made of each input.
-        cached: whether a pass reads new tokens only.
-    """
-
-    new: int | None
-    longest: int | None
-    copies: int
-    cached: bool
-
-    def passes(self, prompt: int, default: int) -> int:
-        """How many forwards there will be at most."""
-        if self.new is not None:
-            return self.new
-        return default if self.longest is None else max(1, self.longest - prompt)
-
-
-@dataclass(frozen=True, eq=False)
-class Generated:
-    """What ``generate()`` gave back.
-
-    Attributes:
-        sequences: ``[returned, length]``, prompt included for decoder-only models.
-        each: how many sequences were returned for each input.
-        ends, pad: ids that end a sequence, and the id that fills it up afterwards.
-    """
-
-    sequences: torch.Tensor
-    each: int
-    ends: tuple[int, ...]
-    pad: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,9 +298,10 @@ class Run:
         others: modules in which positions look at one another without a softmax over keys, and what they are.
         failed: the model itself raised an error; such a run has no traces.
         cache, filled: the cache that its last forward left, and how it left it.
-        account: what it has kept, in bytes, and what it may; None before its first call.
-        refused: whether that was too much, and nothing of it is kept any more.
+        account, refused: the bytes that it has kept, and may; whether it was too much, and no more is kept.
         by_functions: whether functions were called in it that attention is written by hand with.
+        beams: how many beams ``generate()`` follows, whose rows change places; 1: rows stay where they are.
+        streams: what reducers carry from one call to another.
     """
 
     number: int
@@ -349,6 +322,8 @@ class Run:
     account: "Account | None" = None
     refused: bool = False
     by_functions: bool = False
+    beams: int = 1
+    streams: Streams = field(default_factory=Streams, repr=False)
 
     @property
     def rests(self) -> bool:
@@ -381,6 +356,24 @@ class Run:
         for one in self.passes:
             one.calls.clear()
             one.loops.clear()
+
+    @property
+    def prefill(self) -> Sequence[Pass]:
+        """The forwards that read the prompt: the first, and those that read further chunks of it."""
+        first, *later = self.forwards
+
+        def chunk(one: Pass) -> bool:
+            return one.prefix is not None and one.side.past > 0 and first.has_all_tokens and not one.has_all_tokens
+
+        return [first, *takewhile(chunk, later)]
+
+    @property
+    def prompt(self) -> int:
+        """How many positions the prompt has, as far as it is read; padding included."""
+        if self.drafted_from is not None:
+            return self.drafted_from + self.forwards[0].beyond
+        last = self.prefill[-1].side
+        return last.past + (last.new or 0)
 
     def is_aside(self, one: Pass) -> bool:
         """Whether ``generate()``, which makes its passes ready, ran this one aside: the other half of guidance."""

@@ -22,14 +22,16 @@ from hf_attnviz.functional.faithfulness import (
     top_shares,
 )
 from hf_attnviz.functional.flow import flow, flows
+from hf_attnviz.functional.from_sums import correlation_of_products, correlation_of_sketches
 from hf_attnviz.functional.image_distance import image_distance
 from hf_attnviz.functional.induction import duplicate_token_score, induction_score
 from hf_attnviz.functional.order import classical_mds, linkage_order
 from hf_attnviz.functional.pharaoh import from_pharaoh, to_pharaoh
 from hf_attnviz.functional.relevance import attention_gradient, head_importance, relevance, relevance_encoder_decoder
 from hf_attnviz.functional.roles import head_roles, role_verdicts, roles_by_example
-from hf_attnviz.functional.rollout import rollout
+from hf_attnviz.functional.rollout import rollout, uniform_rollout
 from hf_attnviz.functional.row_numbers import statistics_of_rows, uniform_rows
+from hf_attnviz.functional.segment_mass import mass_by_example, segment_mass
 from hf_attnviz.functional.similarity import head_similarity
 from hf_attnviz.functional.sinks import sink_fraction, sink_mass
 from hf_attnviz.functional.speech import median_filter, spoken_frames
@@ -49,6 +51,8 @@ __all__ = [
     "classical_mds",
     "compare_maps",
     "comprehensiveness",
+    "correlation_of_products",
+    "correlation_of_sketches",
     "dtw",
     "duplicate_token_score",
     "entropy",
@@ -67,6 +71,7 @@ __all__ = [
     "kendall_tau",
     "linkage_order",
     "linked",
+    "mass_by_example",
     "median_filter",
     "monotonicity",
     "outcomes",
@@ -78,6 +83,7 @@ __all__ = [
     "roles_by_example",
     "rollout",
     "row_statistics",
+    "segment_mass",
     "sink_fraction",
     "sink_mass",
     "spoken_frames",
@@ -89,6 +95,7 @@ __all__ = [
     "top_shares",
     "uniform_attention",
     "uniform_like",
+    "uniform_rollout",
     "uniform_rows",
     "value_norms",
     "word_groups",

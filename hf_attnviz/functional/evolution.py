@@ -55,10 +55,27 @@ def evolution(steps: Sequence[Tensor], prompt_length: int | None) -> dict[str, T
     if prompt_length is not None and prompt_length < 1:
         raise ArgumentError(f"expected a prompt_length of 1 or more, got {prompt_length}; count the prompt's tokens")
     rows = [_last_row(step, steps[0], prompt_length or 1) for step in steps]
-    numbers = {**({} if prompt_length is None else _of_places(prompt_length)), **_OF_SPREAD}
-    result = {name: torch.stack([number(row) for row in rows]) for name, number in numbers.items()}
+    each = [of_row(row, prompt_length) for row in rows]
+    result = {name: torch.stack([numbers[name] for numbers in each]) for name in each[0]}
     uniform = [torch.full_like(row, 1 / row.shape[-1]) for row in rows]
     return {**result, "drift": _drifts(rows), "uniform_drift": _drifts(uniform)}
+
+
+def of_row(row: Tensor, prompt_length: int | None) -> dict[str, Tensor]:
+    """The numbers of :func:`evolution` that one row `[..., key]` tells by itself, each `[...]`."""
+    numbers = {**({} if prompt_length is None else _of_places(prompt_length)), **_OF_SPREAD}
+    return {name: number(row) for name, number in numbers.items()}
+
+
+def drift(before: Tensor, after: Tensor) -> Tensor:
+    """Jensen–Shannon divergence in nats of two rows `[..., key]`, the shorter one filled with zeros."""
+    keys = max(before.shape[-1], after.shape[-1])
+    return jensen_shannon(pad(before, (0, keys - before.shape[-1])), pad(after, (0, keys - after.shape[-1])))
+
+
+def uniform_drifts(keys: Sequence[int]) -> Tensor:
+    """What drift is between rows that are even over so many keys, one a step: NaN at step 0, `[step]`, float64."""
+    return _drifts([torch.full((count,), 1 / count, dtype=torch.float64) for count in keys])
 
 
 def _last_row(step: Tensor, first: Tensor, least_keys: int) -> Tensor:
@@ -115,9 +132,4 @@ def _of_previous(row: Tensor, values: Tensor) -> Tensor:
 
 def _drifts(rows: Sequence[Tensor]) -> Tensor:
     unknown = torch.full_like(rows[0][..., 0], torch.nan)
-    return torch.stack([unknown, *(_drift(before, after) for before, after in pairwise(rows))])
-
-
-def _drift(before: Tensor, after: Tensor) -> Tensor:
-    keys = max(before.shape[-1], after.shape[-1])
-    return jensen_shannon(pad(before, (0, keys - before.shape[-1])), pad(after, (0, keys - after.shape[-1])))
+    return torch.stack([unknown, *(drift(before, after) for before, after in pairwise(rows))])

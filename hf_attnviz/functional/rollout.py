@@ -73,6 +73,33 @@ def rollout(
     return torch.stack(examples, dim=1)
 
 
+def uniform_rollout(first: Tensor, last: Tensor, sources: Tensor, *, residual: float = 0.5) -> Tensor:
+    """Rollout of rows that are even over one stretch of keys each, for groups of sources: `[layer, query, group]`.
+
+    The baseline of a rollout without its matrix: what `rollout` of such attention gives, summed over the columns of
+    each group, by running sums. first, last: int `[layer, query]`, the keys between which a row may look, both
+    included; -1: not one stretch. sources: `[key, group]`, 1 where a key is of a group. Float64.
+
+    NaN: a row whose stretch is not known, and those that take of it.
+
+    >>> ends = torch.arange(32).expand(24, 32)
+    >>> depths = uniform_rollout(torch.zeros_like(ends), ends, torch.eye(32))[:, -1, 0]
+    >>> [round(float(depths[depth - 1]), 3) for depth in (1, 6, 12, 24)]
+    [0.016, 0.301, 0.714, 0.98]
+    """
+    rolled, mixed = [], sources.double()
+    for start, end in zip(first.long(), last.long(), strict=True):
+        lost = mixed.isnan().any(-1)
+        counted = torch.cat([mixed.masked_fill(lost[:, None], 0), lost[:, None].double()], -1)
+        sums = torch.cat([torch.zeros_like(counted[:1]), counted.cumsum(0)])
+        even = (sums[end + 1] - sums[start.clamp(min=0)]) / (end - start + 1)[:, None]
+        mixed = (1 - residual) * even[:, :-1] + residual * mixed
+        unknown = (start < 0) | ((1 - residual) * even[:, -1] > 0)
+        mixed = mixed.masked_fill(unknown[:, None], torch.nan)
+        rolled.append(mixed)
+    return torch.stack(rolled)
+
+
 def _discarded(fused: Tensor, share: float) -> Tensor:
     """`fused` `[layer, query, key]` without its smallest entries."""
     flat = fused.flatten(-2)

@@ -89,7 +89,7 @@ def fused(
                 row[j] = p
         if write:
             row[seen:] = np.float32(0)
-        entropy[r], distance[r], mass[r] = max(bends, np.float32(0)), far, total
+        entropy[r], distance[r], mass[r] = bends, far, total
         sink[r] = np.float32(0)
         if 0 <= first < seen:
             if write:

@@ -36,12 +36,12 @@ def fused(
         bent[..., start:].masked_fill_(_ahead(rows, keys - start, bent.device), -1e4)
     weights = torch.exp(bent)
     torch.neg(_dotted(weights, bent), out=entropy)
-    entropy.clamp_(min=0.0)
     distance.copy_(_dotted(weights, apart))
     torch.sum(weights, dim=-1, out=mass)
     even = torch.where(mass > 0.5, mass, 1.0).reciprocal_()
     shares = counted * even
-    received += shares @ weights if weights.device.type == "cpu" else (weights * shares[..., None]).sum(-2)
+    alone = weights.dim() == 2 and weights.device.type == "cpu"
+    received += shares @ weights if alone else (weights * shares[..., None]).sum(-2)
     if 0 <= first < weights.shape[-1]:
         sink.copy_(weights[..., first])
     if write:

@@ -82,11 +82,19 @@ def held(value: Any, known: set[int]) -> int:
     """
     total = 0
     for one in _tensors(value):
-        storage = one.untyped_storage()
-        if storage.data_ptr() not in known:
-            known.add(storage.data_ptr())
-            total += storage.nbytes()
+        place, size = _memory(one)
+        total += 0 if place in known else size
+        known.add(place)
     return total
+
+
+def _memory(one: Tensor) -> tuple[int, int]:
+    """Where a tensor's memory is, and how many bytes it has; by its own size inside torch's transforms."""
+    try:
+        storage = one.untyped_storage()
+        return storage.data_ptr(), storage.nbytes()
+    except NotImplementedError:
+        return id(one), one.nbytes
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

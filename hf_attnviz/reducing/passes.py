@@ -103,6 +103,11 @@ def exact(tensor: Tensor) -> Tensor:
     return tensor.float() if narrow or not rounds else tensor.double()
 
 
+def on_tiles(device: torch.device) -> Any | None:
+    """What reducers do with tiles, in numba (:mod:`hf_attnviz.reducing.tiles_numba`); None where it does not run."""
+    return importlib.import_module("hf_attnviz.reducing.tiles_numba") if native(device) else None
+
+
 def pass_over(ran: Ran, places: Places, sums: Sums, *, write: bool) -> Score:
     """The pass for one call: it reads scores tile by tile, in any order, and fills ``sums``.
 

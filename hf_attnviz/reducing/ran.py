@@ -88,7 +88,11 @@ class Places:
         counted: ``[batch, query]``, the rows that sums over rows count: no padding, and each row once, even where a
             later pass reads it again.
         standing: whether rows stand on keys; in cross-attention they do not.
-        tokens: ``[batch, key]`` ids of what stands at the columns; None where that is not known.
+        tokens: ``[batch, place]``, the id of what stands at each place of the sequence that is looked at, also where a
+            window has let go of it; -1 where that is not known, and behind its end. None where none is known, or nobody
+            asked.
+        prompt: ``[batch]``, how many places of each sequence are of its prompt, as far as it is read by this call; all
+            of them where nothing is generated.
     """
 
     queries: Tensor
@@ -97,6 +101,17 @@ class Places:
     counted: Tensor
     standing: bool = True
     tokens: Tensor | None = None
+    prompt: Tensor | None = None
+
+    @property
+    def prompts(self) -> Tensor:
+        """``prompt``, or all places."""
+        return self.ends if self.prompt is None else self.prompt
+
+    @cached_property
+    def ends(self) -> Tensor:
+        """How long each sequence is after the call ``[batch]``."""
+        return self.lengths.amax(1)
 
     @cached_property
     def padded(self) -> bool:
@@ -113,7 +128,8 @@ class Places:
         one = slice(batch, batch + 1)
         tokens = None if self.tokens is None else self.tokens[one]
         queries, lengths, keys, counted = (t[one] for t in (self.queries, self.lengths, self.keys, self.counted))
-        return Places(queries, lengths, keys, counted, self.standing, tokens)
+        prompt = None if self.prompt is None else self.prompt[one]
+        return Places(queries, lengths, keys, counted, self.standing, tokens, prompt)
 
     @cached_property
     def first(self) -> list[int]:

@@ -2,6 +2,9 @@
 
 from typing import Any, Protocol, TypeVar
 
+from torch import Tensor
+
+from hf_attnviz.reducing.ran import Places
 from hf_attnviz.reducing.tile import Tile
 
 State = TypeVar("State")
@@ -21,7 +24,9 @@ class Reducer(Protocol[State]):
 
         ``"weights"``: tile by tile. ``"sums"``: :class:`~hf_attnviz.reducing.tile.Sums`, once a call. ``"rows"``: the
         tile of chosen rows, once a call. ``"maps"``: all weights of a call at once. ``"vectors"``: those alone, or
-        beside maps. ``"block"``: it is completed when the block ends.
+        beside maps. ``"block"``: it is completed when the block ends. ``"tokens"``: beside weights, what stands at the
+        places of a sequence. ``"below"``, ``"before"``: what it has carried from the layer below, or from the pass
+        before (:mod:`hf_attnviz.reducing.carried`).
         """
         ...
 
@@ -31,4 +36,12 @@ class Reducer(Protocol[State]):
 
     def result(self, state: State) -> Any:
         """What the recording hands out."""
+        ...
+
+
+class Choosing(Reducer[State], Protocol[State]):
+    """A reducer that needs ``"rows"``."""
+
+    def places(self, places: Places) -> Tensor:
+        """Which rows of a call any of its sequences wants ``[row]``."""
         ...

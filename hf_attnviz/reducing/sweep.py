@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch import Tensor
 from hf_attnviz.errors import NotUnderstoodError
 from hf_attnviz.reducing.passes import at_once, exact, pass_over
 from hf_attnviz.reducing.ran import LOWEST, Places, Ran
-from hf_attnviz.reducing.tile import ROWS, Sums, Tile
+from hf_attnviz.reducing.tile import ROWS, Sums, Tile, spanned
 
 # How far from one a row may sum, for its log-sum-exp is rounded: in half precision torch's kernel on the CPU sums an
 # exp that is off by up to 7e-5, at any length; float32 makes less than that of scores up to a hundred, and more of
@@ -105,7 +106,26 @@ def _blocks(
                 if not knows:
                     lse[b, h, rows] = _lse_of(ran, weights[h], b, h, rows, seen)
                 score(weights[h], b, h, rows, seen)
-            yield Tile(weights[None], places, ran.shape, slice(b, b + 1), rows, seen, causal=ran.causal or None)
+            padding = places.queries[b, rows] < 0
+            if bool(padding.any()):
+                weights[:, padding.to(weights.device)] = 0
+            told = partial(spans_of, ran, b, rows, seen)
+            one = slice(b, b + 1)
+            yield Tile(weights[None], places, ran.shape, one, rows, seen, causal=ran.causal or None, told=told)
+
+
+def spans_of(ran: Ran, b: int, rows: slice, keys: slice) -> Tensor:
+    """What :attr:`Tile.spans` says of a tile, read off the mask: some head may look there."""
+    stand = torch.arange(rows.start, rows.stop, device=ran.query.device)
+    if ran.mask is None or ran.mask.shape[3] == 1:
+        last = stand.clamp(max=keys.stop - 1) if ran.causal else torch.full_like(stand, keys.stop - 1)
+        return torch.stack([torch.full_like(stand, keys.start), last], -1)[None]
+    mask = ran.mask[b if len(ran.mask) > 1 else 0]
+    part = mask[:, :, keys] if mask.shape[1] == 1 else mask[:, rows, keys]
+    allowed = (part > LOWEST).any(0).expand(len(stand), -1)
+    if ran.causal:
+        allowed = allowed & (torch.arange(keys.start, keys.stop, device=stand.device) <= stand[:, None])
+    return spanned(allowed[None], keys.start)
 
 
 def _raw(query: Tensor, key: Tensor, head: int | slice, group: int, scores: Tensor) -> None:
@@ -210,9 +230,8 @@ def _told(ran: Ran, places: Places, sums: Sums) -> Sums:
     if ran.mask is not None and bool((attends & (sums.mass < _NOTHING)).any()):
         attends = attends & _may_look(ran)  # some kernels say zero of a row that may look at nothing
     mass = sums.mass.masked_fill(~attends, 1)
-    worst, largest = (
-        float(of.abs().amax()) if of.numel() else 0.0 for of in (mass - 1, ran.lse.masked_fill(~attends, 0))
-    )
+    both = torch.stack([mass - 1, ran.lse.masked_fill(~attends, 0)]).flatten(1).abs()
+    worst, largest = both.amax(1).cpu().tolist() if both.numel() else (0.0, 0.0)
     allowed = LOOSE * max(1.0, largest / _LARGE)
     if largest > _HUGE:
         raise NotUnderstoodError(f"float32 has too few digits of scores as large as {largest:.0f}")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,7 +10,8 @@ from hf_attnviz.axes import BATCH, HEAD, QUERY, RANK
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.reduced import Reduced
 from hf_attnviz.reducing.outline import Outline
-from hf_attnviz.reducing.tile import Tile
+from hf_attnviz.reducing.passes import on_tiles
+from hf_attnviz.reducing.tile import NOTHING, Tile
 
 _SPAN = 32  # keys that are first asked for their largest weight alone
 
@@ -39,11 +41,16 @@ class TopK:
         """Find the largest of each row of a tile."""
         if state is None:
             shape = (*tile.shape[:3], self.k)
-            state = tile.weights.new_zeros(shape), tile.weights.new_full(shape, -1, dtype=torch.long)
-        values, places = _largest(tile.weights, self.k)
-        rows = slice(0, values.shape[-1])
-        state[0][tile.batch, :, tile.rows, rows] = values
-        state[1][tile.batch, :, tile.rows, rows] = torch.where(values > 0, places + (tile.keys.start or 0), -1)
+            state = tile.weights.new_zeros(shape), tile.weights.new_full(shape, -1, dtype=torch.int32)
+        values, places = (one[tile.batch, :, tile.rows] for one in state)
+        first, tools = tile.keys.start or 0, on_tiles(tile.weights.device)
+        if tools is not None:
+            tools.largest(tile.weights[0].numpy(), first, np.float32(NOTHING), values[0].numpy(), places[0].numpy())
+            return state
+        found, at = _largest(tile.weights, self.k)
+        some = found > NOTHING
+        values[..., : found.shape[-1]] = found.masked_fill(~some, 0)
+        places[..., : found.shape[-1]] = torch.where(some, at + first, -1)
         return state
 
     def need(self, outline: Outline) -> int:
@@ -53,7 +60,7 @@ class TopK:
     def result(self, state: State) -> Reduced:
         """The weights and the keys."""
         axes = (BATCH, HEAD, QUERY, RANK)
-        values = {"weights": state[0], "keys": state[1].int()}
+        values = {"weights": state[0], "keys": state[1]}
         return Reduced(values, {"weights": axes, "keys": axes}, holds={"keys": "key"})
 
 

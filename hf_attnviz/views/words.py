@@ -12,6 +12,7 @@ _AXES: Final = {
     axes.HEAD: Text("head", "头"),
     axes.QUERY: Text("query", "查询"),
     axes.KEY: Text("key", "键"),
+    axes.GROUP: Text("group of tokens", "词元组"),
     axes.STEP: Text("step", "步"),
     axes.BATCH: Text("example", "样本"),
     axes.STATISTIC: Text("statistic", "统计量"),
@@ -21,6 +22,7 @@ _AXES: Final = {
     axes.OTHER_METHOD: Text("other method", "另一方法"),
     axes.REMOVAL: Text("removal", "移除方式"),
     axes.SHARE: Text("share of the tokens", "词元占比"),
+    axes.SEGMENT: Text("segment", "片段"),
 }
 _BESIDE: Final = {
     "low": (Text("from", "自"), Text("the lower end of the 95 % interval over examples", "按样本计的 95% 区间的下限")),
@@ -70,6 +72,7 @@ _METHODS: Final = {
     "head statistics": Text("Head statistics", "注意力头统计"),
     "head similarity": Text("Head similarity", "注意力头相似度"),
     "attention rollout": Text("Attention rollout", "注意力 Rollout"),
+    "grouped attention rollout": Text("Attention rollout of groups of tokens", "注意力 Rollout（按词元组）"),
     "attention flow": Text("Attention flow", "注意力流"),
     "attention sinks": Text("Attention sinks", "注意力汇点"),
     "head roles": Text("Head roles", "注意力头的角色"),

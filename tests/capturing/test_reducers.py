@@ -29,8 +29,8 @@ def test_vectors_alone_keep_no_maps() -> None:
 @pytest.mark.parametrize(
     ("keep", "error", "words"),
     [
-        ("map", LookupError, "known: maps, statistics, topk, vectors"),
-        (3, LookupError, "known: maps, statistics, topk, vectors"),
+        ("map", LookupError, "known: maps, statistics, topk, rollout, evolution, vectors"),
+        (3, LookupError, "known: maps, statistics, topk, rollout, evolution, vectors"),
         ([], ValueError, "nothing to keep"),
         (["maps", av.Rows([0])], ValueError, "twice"),
     ],

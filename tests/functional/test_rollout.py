@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_attnviz.functional import rollout, uniform_attention
+from hf_attnviz.functional import rollout, uniform_attention, uniform_rollout
 from tests.functional import reference
 from tests.functional.stacks import TOLERANCES, close, quick, stacks
 
@@ -133,3 +133,31 @@ def test_an_example_of_padding_alone_is_nan():
     valid = torch.tensor([[True, True], [False, False]])
     result = rollout(torch.full((2, 2, 1, 2, 2), 0.5), discard=0.3, valid=valid)
     assert result[:, 1].isnan().all() and not result[:, 0].isnan().any()
+
+
+@quick
+@given(st.data())
+def test_even_stretches_need_no_matrix(data):
+    layers, tokens, residual = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 8)), data.draw(st.floats(0, 1))
+    ends = [
+        [sorted(data.draw(st.tuples(*[st.integers(0, tokens - 1)] * 2))) for _ in range(tokens)] for _ in range(layers)
+    ]
+    first, last = torch.tensor(ends).unbind(-1)
+    groups = torch.tensor(data.draw(st.lists(st.integers(0, 2), min_size=tokens, max_size=tokens)))
+    sources = (groups[:, None] == torch.arange(3)).double()
+    even = torch.zeros(layers, 1, 1, tokens, tokens, dtype=torch.float64)
+    for layer in range(layers):
+        for row in range(tokens):
+            start, stop = int(first[layer, row]), int(last[layer, row]) + 1
+            even[layer, 0, 0, row, start:stop] = 1 / (stop - start)
+    wanted = rollout(even, residual=residual)[:, 0] @ sources
+    close(uniform_rollout(first, last, sources, residual=residual), wanted)
+
+
+def test_a_row_whose_stretch_is_not_known_is_undefined_and_so_is_what_takes_of_it():
+    first, last = torch.tensor([[0, -1, 2], [0, 0, 2]]), torch.tensor([[0, -1, 2], [0, 1, 2]])
+    found = uniform_rollout(first, last, torch.eye(3))
+    assert found.isnan().any(-1).tolist() == [[False, True, False], [False, True, False]]
+    assert found[1, 2].tolist() == [0, 0, 1]
+    alone = uniform_rollout(first, last, torch.eye(3), residual=1.0)
+    assert alone.isnan().any(-1).tolist() == [[False, True, False], [False, True, False]]

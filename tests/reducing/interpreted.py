@@ -34,7 +34,8 @@ def _model() -> dict[str, float]:
     with passes.pure(), av.capture(model, keep="statistics") as pure:
         model(given)
     pairs = zip(recording.calls, pure.calls, strict=True)
-    off = [(one.statistics[n] - two.statistics[n]).abs().max() for one, two in pairs for n in one.statistics]
+    both = [(one.statistics[name], two.statistics[name]) for one, two in pairs for name in one.statistics]
+    off = [((one - two).abs() / two.abs().clamp(min=1)).max() for one, two in both]
     return {"all": float(torch.stack(off).max())}
 
 

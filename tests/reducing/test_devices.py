@@ -11,6 +11,7 @@ import hf_attnviz as av
 from hf_attnviz.capturing.proof import prove_rows
 from hf_attnviz.reduced import Reduced
 from hf_attnviz.reducing import passes
+from hf_attnviz.reducing.carried import Carriage
 from hf_attnviz.reducing.keeping import over_tiles
 from hf_attnviz.reducing.rows import Rows
 from hf_attnviz.reducing.statistics import Statistics
@@ -44,11 +45,11 @@ def test_nothing_mixes_devices(name: str, keep: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it does not know our device
     ran, places = _proved_case(name)
     with passes.pure(), torch._C.DisableTorchFunction():
-        here = over_tiles([KEPT[keep]], ran, places, {})[keep]
+        here = over_tiles([KEPT[keep]], ran, places, {}, Carriage())[keep]
         error = prove_rows(ran, places).error
         with TwoDevices() as two:
             proved = prove_rows(_there(ran), places)
-            kept = over_tiles([KEPT[keep]], _there(ran), places, {})[keep]
+            kept = over_tiles([KEPT[keep]], _there(ran), places, {}, Carriage())[keep]
     assert isinstance(proved.error, Away)
     torch.testing.assert_close(proved.error.behind, error, atol=1e-5, rtol=0)
     values = kept.values if isinstance(kept, Reduced) else {"weights": kept.weights}

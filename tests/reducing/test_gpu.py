@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from hf_attnviz.errors import SlowerWarning
 from hf_attnviz.reducing import passes, sweep
 from hf_attnviz.reducing.tile import Sums
 from tests.reducing.gpu_cases import CASES, deviations, made
@@ -37,6 +40,35 @@ def _all_heads_at_once(ran, places) -> Sums:
     tiles = sweep._blocks(ready, places, sums, knows, write=False, together=True)
     assert sum(1 for _ in tiles)
     return sweep._told(ready, places, sums)
+
+
+def test_where_triton_fails_the_tiles_run_and_it_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(ran, places, sums, knows) -> None:
+        sums.received.fill_(7)
+        raise RuntimeError("out of shared memory")
+
+    monkeypatch.setattr(passes, "_TRITON_ON", frozenset({"cpu"}))
+    monkeypatch.setattr(passes, "_triton", lambda: SimpleNamespace(takes=lambda ran: True, fused=broken))
+    monkeypatch.setattr(passes, "_failed", [])
+    ran, places, known = made(CASES["padded, bfloat16, hidden"])
+    with pytest.warns(SlowerWarning, match="out of shared memory"):
+        (last,) = sweep.sweep(ran, places, weights=False)
+    assert max(deviations(last.given, known).values()) < CLOSE
+    (again,) = sweep.sweep(ran, places, weights=False)  # a second warning would be an error
+    assert max(deviations(again.given, known).values()) < CLOSE
+
+
+def test_float32_is_not_rounded_where_torch_was_told_that_it_may() -> None:
+    there = SimpleNamespace(dtype=torch.float32, device=torch.device("cuda"), float=lambda: 32, double=lambda: 64)
+    half = SimpleNamespace(dtype=torch.float16, device=torch.device("cuda"), float=lambda: 32, double=lambda: 64)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")
+        assert (passes.exact(there), passes.exact(half), passes.exact(torch.ones(1)).dtype) == (64, 32, torch.float32)
+        torch.set_float32_matmul_precision("highest")
+        assert passes.exact(there) == 32
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @pytest.fixture(scope="module")
