@@ -1,5 +1,6 @@
 """How much memory is free: of the machine, of the limits that this process runs under, of an accelerator."""
 
+import functools
 import os
 import re
 from collections.abc import Iterator
@@ -63,34 +64,38 @@ def of_machine(table: Path = Path("/proc/meminfo")) -> int | None:
     return None
 
 
-def of_groups(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[int | None]:
+def of_groups(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> Iterator[int]:
     """What the control groups of this process leave it: its own, and those around it; files that are cached go first.
 
     A container sees its own group at the root.
     """
+    for folder, limit, usage in _groups(own, root):
+        try:
+            most = int((folder / limit).read_text())  # "max" is no number
+            if most < _UNLIMITED:
+                used, told = int((folder / usage).read_text()), (folder / "memory.stat").read_text()
+                cached = re.search(r"^(?:total_)?inactive_file (\d+)", told, re.MULTILINE)
+                yield max(0, most - used + (0 if cached is None else int(cached[1])))
+        except (OSError, ValueError):
+            continue
+
+
+@functools.cache
+def _groups(own: Path, root: Path) -> tuple[tuple[Path, str, str], ...]:
+    """The folders of these groups, with the names of the files that hold the limit and the usage."""
     try:
         lines = [line.split(":", 2) for line in own.read_text().splitlines()]
     except OSError:
-        return
+        return ()
+    found = []
     for _, kinds, path in lines:
-        if kinds and "memory" not in kinds.split(","):
-            continue
-        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if kinds else ("memory.max", "memory.current")
-        base = root / "memory" if kinds else root
-        place = base / path.strip("/")
-        for folder in (place, *place.parents):
-            if folder.is_relative_to(base):
-                yield _left(folder, *names)
-
-
-def _left(folder: Path, limit: str, usage: str) -> int | None:
-    try:
-        most = int((folder / limit).read_text())  # "max" is no number
-        used = int((folder / usage).read_text())
-        cached = re.search(r"^(?:total_)?inactive_file (\d+)", (folder / "memory.stat").read_text(), re.MULTILINE)
-    except (OSError, ValueError):
-        return None
-    return None if most >= _UNLIMITED else max(0, most - used + (0 if cached is None else int(cached[1])))
+        if not kinds or "memory" in kinds.split(","):
+            base = root / "memory" if kinds else root
+            limit, usage = ("limit_in_bytes", "usage_in_bytes") if kinds else ("max", "current")
+            place = base / path.strip("/")
+            around = [folder for folder in (place, *place.parents) if folder.is_relative_to(base)]
+            found += [(folder, f"memory.{limit}", f"memory.{usage}") for folder in around]
+    return tuple(one for one in found if (one[0] / one[1]).is_file())
 
 
 def of_process(status: Path = Path("/proc/self/statm")) -> int | None:
