@@ -51,6 +51,10 @@ class NotKeptError(AttnvizError, LookupError):
     """Something was asked for that ``keep`` did not keep."""
 
 
+class MemoryBudgetError(CaptureError, MemoryError):
+    """What ``keep`` asks for takes more memory than it may; the message says how much, and what would take less."""
+
+
 class TraceFileError(AttnvizError, ValueError):
     """A file that is no trace of ours, a damaged one, or one from a newer version."""
 

@@ -22,6 +22,7 @@ from hf_attnviz.capturing.families import (
     STACK_OF_PACKAGE,
     STACK_OF_SEGMENT,
 )
+from hf_attnviz.errors import ArgumentError, UnknownNameError
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,26 @@ def is_joint(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], 
     given = [value for value in named_arguments(module, args, kwargs).values() if isinstance(value, torch.Tensor)]
     lengths = [value.shape[1] for value in given if value.dim() == 3 and not value.is_nested]
     return shape[-1] == shape[-2] and any(lengths[0] + other == shape[-1] for other in lengths[1:])
+
+
+def checked_layers(
+    model: nn.Module, places: dict[int, Address], layers: Sequence[int] | None
+) -> tuple[frozenset[int] | None, bool]:
+    """The layers to keep, and whether one module serves many blocks (then only its calls can be told apart)."""
+    blocks = max((place.layer for place in places.values() if place.layer is not None), default=-1) + 1
+    called = getattr(getattr(model, "config", None), "num_hidden_layers", None)
+    called = called if isinstance(called, int) else 0
+    shared = 0 < blocks < called
+    if layers is None:
+        return None, shared
+    if isinstance(layers, (str, int)) or not all(isinstance(layer, int) for layer in layers):
+        raise ArgumentError(f"layers={layers!r}: expected a list of block indices such as [0, 3]")
+    count = max(blocks, called) if shared else blocks
+    wrong = [layer for layer in layers if not 0 <= layer < count]
+    if wrong or not layers:
+        known = f"this model has layers 0 to {count - 1}" if count else "this model has no list of layers"
+        raise UnknownNameError(f"layers={list(layers)}: {known}")
+    return frozenset(layers), shared
 
 
 def model_name(model: nn.Module) -> str:

@@ -7,7 +7,7 @@ reduced together, as one call: row i sees the keys that were there in its step. 
 proved with the rest: the rows, mixed again, must give what the kernel gave then.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -70,7 +70,7 @@ class Lanes:
             return False
         return not self.steps or _goes_on(self.steps[-1], one)
 
-    def reduced(self, run: Run, reducers: Sequence[Reducer[Any]]) -> list[AttentionCall]:
+    def reduced(self, run: Run, reducers: Sequence[Reducer[Any]]) -> Iterator[AttentionCall]:
         """The calls of all steps since the last time; the lanes are empty afterwards.
 
         Raises:
@@ -80,7 +80,7 @@ class Lanes:
         lanes = [replace(lane) for lane in self.lanes.values()] if steps else []
         for lane in self.lanes.values():
             lane.empty()
-        return [_call(run, steps, lane, reducers) for lane in lanes]
+        return (_call(run, steps, lane, reducers) for lane in lanes)
 
 
 def _call(run: Run, steps: Sequence[Pass], lane: Lane, reducers: Sequence[Reducer[Any]]) -> AttentionCall:

@@ -34,7 +34,7 @@ from hf_attnviz.capturing.gradients import UNFINISHED, Watched, in_the_graph
 from hf_attnviz.capturing.origin import DIVIDE, MULTIPLY, SOFTMAX, Known, Origin, begun, one_axis
 from hf_attnviz.capturing.products import Product, batch_of, checked, gradient_of, other_than_attention
 from hf_attnviz.capturing.proof import Proved
-from hf_attnviz.capturing.sdpa import SDPA, named, sdpa_seen
+from hf_attnviz.capturing.sdpa import SDPA, differentiated, named, sdpa_seen
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.reducing.ran import Ran
 
@@ -77,7 +77,7 @@ class FunctionObserver(TorchFunctionMode):
             ran = None
         watched: Watched | None = None
         try:
-            if name == SDPA and any(session.recording.gradients for session in _listeners()):
+            if name == SDPA and differentiated(_listeners(), args, kwargs):
                 result, watched = in_the_graph(named(args, kwargs), truth)
             if name == SDPA:
                 result = self._kernel(func, args, kwargs, result, truth, watched, ran)

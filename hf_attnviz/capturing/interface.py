@@ -23,6 +23,7 @@ from hf_attnviz.capturing.gradients import Gradient, agreed, hindrance, led_by_g
 from hf_attnviz.capturing.proof import Candidate, Proved, attending_rows, prove
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.errors import CaptureError
+from hf_attnviz.reducing.outline import Outline
 from hf_attnviz.reducing.ran import Ran
 
 Result = tuple[torch.Tensor, torch.Tensor | None]
@@ -85,7 +86,8 @@ def _observed(function: AttentionFunction, eager: AttentionFunction | None, impl
                 return function(module, *args, **kwargs)
             tiled = any(session.recording.tiled for session in listening)
             call = _Call(function, eager, implementation or "eager", module, args, kwargs, tiled)
-            went_on, truth = call.run(any(session.recording.gradients for session in listening))
+            differentiated = any(one.recording.differentiates(one, module, call.outline) for one in listening)
+            went_on, truth = call.run(differentiated)
             mixed = call.mixed(went_on, truth) if edited else None
             after = None if mixed is None else steering.steered(module, mixed, listening)
             for session in listening:
@@ -234,8 +236,16 @@ class _Call:
             prove, vectors = functools.partial(self._prove, result, exact), functools.partial(self._vectors, result[0])
             gradient = self._gradient
             fused = self.implementation not in ("eager", "sdpa")
-            self._cached[exact] = Seen(prove, self.implementation, vectors, False, gradient, self._ran, fused)
+            told = self.outline()
+            self._cached[exact] = Seen(prove, self.implementation, vectors, False, gradient, self._ran, fused, told)
         return self._cached[exact]
+
+    def outline(self) -> Outline:
+        """What the call will be like, before anything is made of it."""
+        query, key = self.query, self.key
+        shape = (max(len(query), len(key)), *query.shape[1:3], key.shape[2])
+        causal = bool(self.kwargs.get("is_causal", getattr(self.module, "is_causal", False))) and shape[2] > 1
+        return Outline(shape, query.element_size(), query.shape[-1], key.shape[1], causal=causal, device=query.device)
 
     def _prove(self, result: tuple[torch.Tensor, torch.Tensor | None], exact: bool) -> Proved:
         with torch.no_grad(), _same_numbers(self.query.device):

@@ -22,11 +22,14 @@ from hf_attnviz.capturing.reading import Reading
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Pass, Run, Side
 from hf_attnviz.errors import NotKeptError
 from hf_attnviz.labels import Labels
+from hf_attnviz.packed import PackedRows
 from hf_attnviz.reduced import Reduced, joined
-from hf_attnviz.reducing.rows import KeptRows
+from hf_attnviz.reducing.rows import KeptRows, PackedMaps
 from hf_attnviz.trace import Trace
 
 Part = tuple[Pass, AttentionCall]
+Kept = KeptRows | PackedMaps
+Weights = torch.Tensor | PackedRows
 _DRAFTS: Final = (
     "it is a sum over rows, and some were drafts that were rejected; generate without an assistant, or keep maps"
 )
@@ -121,6 +124,8 @@ class _Sequence(Reading):
         weights, places = self._piece(one, call, call.rows, row) if call.has_rows else (None, None)
         reduced, places, _ = self._reduced([(one, call)], places, row)
         gradient = call.gradient_if_any(zeros=False)
+        flowed = None if gradient is None else self._piece(one, call, gradient, row)[0]
+        assert not isinstance(flowed, PackedRows)
         keys = self.names.piece(call, number, count)
         place = _place(call) | ({"index": 0} if self.positions.blockwise else {})
         place |= {"stack": f"{call.stack}_{number}"} if count > 1 else {}  # no layer of one is above that of another
@@ -135,7 +140,7 @@ class _Sequence(Reading):
             error=call.error,
             query_vectors=queries,
             key_vectors=vectors,
-            gradient=None if gradient is None else self._piece(one, call, gradient, row)[0],
+            gradient=flowed,
             reduced=reduced,
             looks_back=call.looks_back,
             head_count=call.shape[1],
@@ -176,23 +181,23 @@ class _Sequence(Reading):
             **self._decomposition(parts),
         )
 
-    def _joined(self, parts: list[tuple[Pass, AttentionCall, KeptRows]]) -> tuple[torch.Tensor, list[int]]:
+    def _joined(self, parts: Sequence[tuple[Pass, AttentionCall, Kept]]) -> tuple[Weights, list[int]]:
         """The rows of all passes ``[head, row, key]``, each once, and their places."""
-        read, rows, places = 0, [], []
+        read, width, rows, places = 0, 0, list[Weights](), list[int]()
         for one, part, kept in parts:
             weights, at = self._piece(one, part, kept)
             fresh = [n for n, place in enumerate(at) if place >= read]
-            rows.append(weights[:, fresh] if len(fresh) < len(at) else weights)
+            if fresh:
+                rows.append(_cut(weights, fresh) if len(fresh) < len(at) else weights)
             places += [at[n] for n in fresh]
             read = max([read - 1, *at]) + 1
+            width = max(width, weights.shape[-1])
         if not places:
             raise NotKeptError(
-                f"none of the rows asked for is in {parts[-1][1].module}: its keys are 0 to {rows[0].shape[-1] - 1}; "
+                f"none of the rows asked for is in {parts[-1][1].module}: its keys are 0 to {width - 1}; "
                 "ask for rows that it has, or count from the end: queries=[-1]"
             )
-        width = max(part.shape[-1] for part in rows)
-        filled = [pad(part, (0, width - part.shape[-1])) for part in rows]
-        return filled[0] if len(filled) == 1 else torch.cat(filled, dim=1), places
+        return _one_after_another(rows, width), places
 
     def _reduced(
         self, parts: list[Part], chosen: list[int] | None, of: int | None = None
@@ -226,7 +231,11 @@ class _Sequence(Reading):
         """The gradient, cut and joined like the weights; None where a pass has none (yet)."""
         reached = any(call.gradient_if_any(zeros=False) is not None for _, call in parts)
         known = [(one, call, kept) for one, call in parts if (kept := call.gradient_if_any(zeros=reached)) is not None]
-        return self._joined(known)[0] if len(known) == len(parts) else None
+        if len(known) < len(parts):
+            return None
+        gradient = self._joined(known)[0]
+        assert isinstance(gradient, torch.Tensor)
+        return gradient
 
     def _native(self, one: Pass, call: AttentionCall, rows: Sequence[int]) -> AttentionMap:
         """A map in a layout of the model's own, as it is; with an axis more where it has several pieces."""
@@ -241,7 +250,7 @@ class _Sequence(Reading):
         sizes = call.shape[-2:] if weights is None else weights.shape[-2:]
         queries, keys = (Labels.plain(map(str, range(size)), "latent") for size in sizes)
         return AttentionMap(
-            weights,
+            PackedRows.of(weights) if weights is not None and isinstance(call.rows, PackedMaps) else weights,
             queries,
             keys,
             **_place(call),
@@ -255,26 +264,19 @@ class _Sequence(Reading):
             undecomposed="its map is in a layout of its own" if "contributions" in call.kept else "",
         )
 
-    def _piece(
-        self, one: Pass, call: AttentionCall, kept: KeptRows, row: int | None = None
-    ) -> tuple[torch.Tensor, list[int]]:
+    def _piece(self, one: Pass, call: AttentionCall, kept: Kept, row: int | None = None) -> tuple[Weights, list[int]]:
         """The rows of this sequence in one call: weights ``[head, row, key]`` without padding, and their places."""
-        row = self.row(one, len(kept.weights), call.module) if row is None else row
-        places = kept.positions[row].tolist()
-        rows = [n for n, place in enumerate(places) if place >= 0]
-        weights = kept.weights[row]
-        if len(rows) < len(places):
-            weights = weights[:, rows]
-        columns = self._columns(one, call, weights.shape[-1])
-        if columns is not None:
-            chosen, dropped = columns
-            weights = pad(weights[..., chosen], (dropped, 0))  # keys that a sliding window has dropped weigh nothing
-        at, stands = [places[n] for n in rows], self.stands(one) if call.tokens else None
-        if stands is not None:
-            kept_rows = [n for n, place in enumerate(at) if place < stands]
-            weights, at = weights[:, kept_rows], [at[n] for n in kept_rows]
-            weights = weights[..., :stands] if call.kind == "self" else weights
-        return weights, at
+        row = self.row(one, len(kept.positions), call.module) if row is None else row
+        places, stands = kept.positions[row].tolist(), self.stands(one) if call.tokens else None
+        rows = [n for n, place in enumerate(places) if place >= 0 and (stands is None or place < stands)]
+        weights: Weights = kept.packed[row] if isinstance(kept, PackedMaps) else kept.weights[row]
+        columns, dropped = self._columns(one, call, weights.shape[-1]) or (None, 0)
+        if stands is not None and call.kind == "self":
+            columns = list(range(weights.shape[-1])) if columns is None else columns
+            columns = columns[: max(0, stands - dropped)]
+        if len(rows) < len(places) or columns is not None:
+            weights = _cut(weights, rows if len(rows) < len(places) else None, columns, dropped)
+        return weights, [places[n] for n in rows]
 
     def _columns(self, one: Pass, call: AttentionCall, keys: int) -> tuple[list[int], int] | None:
         """The key columns that are real, and how many real keys a window has dropped; None: all, as they stand."""
@@ -340,6 +342,25 @@ class _Sequence(Reading):
             keys.append(key[:, columns][:, max(0, known - dropped) :])  # those that no earlier pass had
             known = max(known, dropped + len(columns))
         return torch.cat(queries, dim=1), torch.cat(keys, dim=1)
+
+
+def _cut(
+    weights: Weights, rows: Sequence[int] | None, columns: Sequence[int] | None = None, dropped: int = 0
+) -> Weights:
+    """These rows and columns (None: all), after ``dropped`` keys of which a window let go and which weigh nothing."""
+    if isinstance(weights, PackedRows):
+        return weights.cut(rows, columns, before=dropped) if rows is None or len(rows) else weights
+    weights = weights if rows is None else weights[:, list(rows)]
+    return weights if columns is None else pad(weights[..., list(columns)], (dropped, 0))
+
+
+def _one_after_another(rows: Sequence[Weights], width: int) -> Weights:
+    """Rows of several passes as those of one map; early passes saw fewer keys."""
+    packed = [one for one in rows if isinstance(one, PackedRows)]
+    if packed:
+        return packed[0] if len(packed) == 1 else PackedRows.joined(packed).cut()  # in whole blocks again
+    filled = [pad(one, (0, width - one.shape[-1])) for one in rows if isinstance(one, torch.Tensor)]
+    return filled[0] if len(filled) == 1 else torch.cat(filled, dim=1)
 
 
 def _place(call: AttentionCall) -> dict[str, Any]:

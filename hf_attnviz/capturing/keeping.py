@@ -78,11 +78,14 @@ def _unobserved(tensor: torch.Tensor) -> Iterator[None]:
 
 def gradient_rows(seen: Seen, reducers: Sequence[Reducer[Any]], module: str, places: Places) -> Callable[[], KeptRows]:
     """Gives the gradient of the rows that are kept, once there is one."""
-    reducer = next((one for one in reducers if isinstance(one, (Maps, Rows))), Maps())
+    asked = next((one for one in reducers if isinstance(one, (Maps, Rows))), Maps())
+    reducer = Maps(asked.dtype) if isinstance(asked, Maps) else asked  # a gradient is beyond float16: never packed
     watched = seen.gradient or Gradient(FROZEN)
 
     def read() -> KeptRows:
         gradient = watched.read(module)
-        return reducer.result(reducer.update(None, Tile(gradient, places, gradient.shape)))
+        found = reducer.update(None, Tile(gradient, places, gradient.shape))
+        assert isinstance(found, KeptRows)
+        return found
 
     return read

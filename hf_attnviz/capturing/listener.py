@@ -25,11 +25,12 @@ from hf_attnviz.capturing.decoding import STRIDE, Lanes
 from hf_attnviz.capturing.doors import Ours, stand_at
 from hf_attnviz.capturing.families import ASIDES, ATTENDS, ATTENTION_CLASS, PROBES, other_mixer
 from hf_attnviz.capturing.function import FunctionObserver
+from hf_attnviz.capturing.generated import Generated, planned
 from hf_attnviz.capturing.given import first_number, matrix, note_media, note_prompt, settings, side_of, spread
 from hf_attnviz.capturing.pipeline import TextsRead
 from hf_attnviz.capturing.probe import Again, probed
 from hf_attnviz.capturing.registry import extract_of, stated
-from hf_attnviz.capturing.runs import Filled, Generated, Pass, Run, Side
+from hf_attnviz.capturing.runs import Filled, Pass, Run, Side
 from hf_attnviz.capturing.wrappers import uncompiled, untraced
 from hf_attnviz.errors import CaptureError
 
@@ -183,6 +184,7 @@ class Listener:
         setting = settings(self.model, args, kwargs)
         with self._session(compiles=setting("compile_config") is not None) as session:
             note_prompt(self.model, session, args, kwargs)
+            session.run.planned = planned(setting) if session.depth == 1 else session.run.planned
             output = following(*args, **kwargs)
             sequences = output if isinstance(output, torch.Tensor) else getattr(output, "sequences", None)
             if isinstance(sequences, torch.Tensor) and sequences.dim() == 2:
@@ -311,8 +313,12 @@ class Listener:
         if session.lanes is None or not session.lanes.steps:
             return
         last = session.lanes.steps[-1]
+        if session.run.refused:
+            session.lanes = None
+            return
         try:
-            last.calls += session.lanes.reduced(session.run, self.recording.reducers)
+            for call in session.lanes.reduced(session.run, self.recording.reducers):
+                self.recording.budget.keep(session, last, call)
         except Exception as problem:
             self.recording.blame(session, None, problem)
 

@@ -16,6 +16,7 @@ def capture(
     layers: Sequence[int] | None = None,
     queries: Sequence[int] | None = None,
     gradients: bool = False,
+    max_memory: int | str | None = None,
 ) -> Recording:
     """Record attention while ``target`` runs: ``with av.capture(model, tokenizer) as recording: model(**inputs)``.
 
@@ -35,13 +36,20 @@ def capture(
         gradients: give ``.gradient``, d(scalar)/d(weights), after your own ``backward()``. A kernel's weights are not
             in the graph of its output, so the model's own eager function (or the explicit softmax) runs in its place,
             checked against the kernel: outputs then differ from the plain run by rounding. Wants ``model.eval()``.
+        max_memory: bytes that calls may take, or a size such as ``"2GiB"``; None: for each run, half of what is free
+            when it begins (of the device where it runs, within the limits of this process). What a run needs is
+            estimated before its first call keeps anything, and watched as it goes on. The other half is for traces:
+            those that are joined of several passes, or lose padding, are copies.
 
     Raises:
         ArgumentError, UnknownNameError: what is asked for does not exist on this model.
         CaptureError: the model was compiled before; and, when the block ends, attention that could not be proved.
+        MemoryBudgetError: when the block ends: ``max_memory`` did not do; the model ran as ever, and nothing was kept.
         NothingCapturedError: when the block ends: the model ran and no attention was seen.
     """
-    return Recording(target, processor, keep=keep, layers=layers, queries=queries, gradients=gradients)
+    return Recording(
+        target, processor, keep=keep, layers=layers, queries=queries, gradients=gradients, max_memory=max_memory
+    )
 
 
 def attach(
@@ -53,11 +61,12 @@ def attach(
     layers: Sequence[int] | None = None,
     queries: Sequence[int] | None = None,
     gradients: bool = False,
+    max_memory: int | str | None = None,
 ) -> Recording:
     """The same recording, opened here and closed with ``recording.detach()``: for servers and notebooks.
 
     Args:
-        target, processor, keep, layers, queries, gradients: as in :func:`capture`.
+        target, processor, keep, layers, queries, gradients, max_memory: as in :func:`capture`.
         last: how many of the latest runs are kept.
 
     Problems never disturb the model; they are raised when the traces are read.
@@ -65,5 +74,12 @@ def attach(
     if last < 1:
         raise ArgumentError(f"last={last}: expected how many of the latest runs to keep, 1 or more")
     return Recording(
-        target, processor, keep=keep, layers=layers, queries=queries, gradients=gradients, last=last
+        target,
+        processor,
+        keep=keep,
+        layers=layers,
+        queries=queries,
+        gradients=gradients,
+        max_memory=max_memory,
+        last=last,
     ).open()

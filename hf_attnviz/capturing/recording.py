@@ -11,26 +11,30 @@ import torch
 from torch import nn
 
 from hf_attnviz.capturing import scope
-from hf_attnviz.capturing.address import Address, addresses, is_cross, is_joint, model_name, of_users
+from hf_attnviz.capturing.address import Address, addresses, checked_layers, is_cross, is_joint, model_name, of_users
 from hf_attnviz.capturing.blocks import until_its_block_ends
+from hf_attnviz.capturing.budget import Budget
 from hf_attnviz.capturing.families import PROBES
+from hf_attnviz.capturing.foreseeing import layers_of
 from hf_attnviz.capturing.join import traces_of
 from hf_attnviz.capturing.keeping import gradient_rows, kept_of
 from hf_attnviz.capturing.listener import Listener
 from hf_attnviz.capturing.loops import Loop, place_of, remember
+from hf_attnviz.capturing.memory import size_of
 from hf_attnviz.capturing.pieces import Pieces
 from hf_attnviz.capturing.pipeline import model_of, processor_of, readers_of
 from hf_attnviz.capturing.places import places_of, with_tokens
 from hf_attnviz.capturing.probe import unpadded
 from hf_attnviz.capturing.reducers import Keep, chosen, fitted
-from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Run, Side
+from hf_attnviz.capturing.runs import AttentionCall, Run, Side, layout_of
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.capturing.steering import Mixed
 from hf_attnviz.capturing.streams import Station
 from hf_attnviz.capturing.wrappers import refuse_compiled, unwrapped
-from hf_attnviz.errors import ArgumentError, CaptureError, NothingCapturedError, SlowerWarning, UnknownNameError, listed
+from hf_attnviz.errors import CaptureError, MemoryBudgetError, NothingCapturedError, SlowerWarning, listed
 from hf_attnviz.language import Text, counted
 from hf_attnviz.reducing.keeping import tileable
+from hf_attnviz.reducing.outline import Outline
 from hf_attnviz.trace import Trace
 
 
@@ -53,6 +57,7 @@ class Recording:
         layers: Sequence[int] | None = None,
         queries: Sequence[int] | None = None,
         gradients: bool = False,
+        max_memory: int | str | None = None,
         last: int | None = None,
         exact: bool = False,
     ) -> None:
@@ -71,8 +76,10 @@ class Recording:
         self.known: dict[Any, Any] = {}
         self._last = last
         self._addresses: dict[int, Address] = addresses(self.model, whole)
-        self._layers, self._shared = _checked_layers(self.model, self._addresses, layers)
+        self._layers, self._shared = checked_layers(self.model, self._addresses, layers)
         self._closed = _closed(self.model)
+        attending = layers_of(self.model, self._addresses, self.wants, self._layers, shared=self._shared)
+        self.budget = Budget(size_of(max_memory), self.reducers, attending, gradients)
         self._listener: Listener | None = None
         self._count = 0
         self._traces: dict[int, tuple[Trace, ...]] = {}
@@ -232,6 +239,8 @@ class Recording:
         context = session.context(module)
         for outer in session.contexts:
             outer.attended = True
+        if session.run.refused:
+            return
         one = session.current or session.run.prologue()
         try:
             place = place_of(module, address.module)
@@ -241,10 +250,13 @@ class Recording:
             if self._layers is None or layer in self._layers:
                 side, seen = session.run.side(address.stack, one), see()
                 seen = seen if self.tiled else replace(seen, ran=None)
+                outline = replace(seen.outline, past=side.past) if side.past else seen.outline
+                self.budget.admit(session, one, group, outline, builds=seen.ran is None)
                 kind = self.kind(address, module, context, side, seen.shape)
                 before = before if before is not None and before.goes_on(seen.shape) else None
                 call = self._kept(session, seen, address, kind, layer, context, side, before)
                 one.calls.append(call)
+                self.budget.note(session.run, group, outline, call)
                 remember(one, place, call, seen.shape, before)
                 for reducer in self.reducers:
                     if "block" in reducer.needs:
@@ -252,6 +264,18 @@ class Recording:
             context.maps += before is None
         except Exception as problem:
             self.blame(session, module, problem)
+
+    def differentiates(self, session: scope.Session, module: nn.Module, outline: Callable[[], Outline]) -> bool:
+        """Whether a call's weights are to be put into the graph: gradients are wanted, and there is room for them."""
+        if not self.gradients or session.run.refused:
+            return False
+        address, one = self._addresses[id(module)], session.current or session.run.prologue()
+        try:
+            group = self.group(address, module, session.context(module))
+            self.budget.admit(session, one, group, outline(), builds=True)
+        except Exception as problem:
+            self.blame(session, module, problem)
+        return not session.run.refused
 
     def group(self, address: Address, module: nn.Module, context: scope.Context) -> str:
         """Among which blocks the calls of a module are counted."""
@@ -277,6 +301,8 @@ class Recording:
         """Remember what went wrong in a module, to be raised when the block ends or the traces are read."""
         address = self._addresses.get(id(module)) if module is not None else None
         session.run.problems.setdefault(address.module if address is not None else "", problem)
+        if isinstance(problem, MemoryBudgetError):
+            session.run.refuse()
 
     def note_other(self, session: scope.Session, module: nn.Module, what: Text) -> None:
         """A module let positions look at one another in a way that is no attention map."""
@@ -325,7 +351,7 @@ class Recording:
             kept=kept.kept,
             error_tensor=kept.proved.error,
             bound=kept.proved.bound,
-            layout=LAYOUT if len(shape) == 4 else ("batch", *_axes(len(shape) - 3), "query", "key"),
+            layout=layout_of(shape),
             tokens=tokens,
             gradient_rows=gradient_rows(seen, self.reducers, address.module, places) if self.gradients else None,
             shape=tuple(shape),
@@ -340,6 +366,8 @@ class Recording:
         return self._traces[run.number]
 
     def _check(self, run: Run) -> None:
+        if run.refused:
+            raise next(MemoryBudgetError(str(p)) for p in run.problems.values() if isinstance(p, MemoryBudgetError))
         if run.problems:
             module, problem = next(iter(run.problems.items()))
             more = f" (and {len(run.problems) - 1} more modules)" if len(run.problems) > 1 else ""
@@ -370,28 +398,3 @@ def _other_keys(shape: torch.Size) -> bool:
 def _closed(model: nn.Module) -> frozenset[int]:
     """Modules in which the observers are to see nothing, for a probe reads them."""
     return frozenset(id(part) for one in model.modules() if type(one).__name__ in PROBES for part in one.modules())
-
-
-def _axes(count: int) -> tuple[str, ...]:
-    """Names for axes whose meaning only the model knows."""
-    return tuple(f"own_{n}" for n in range(count))
-
-
-def _checked_layers(
-    model: nn.Module, places: dict[int, Address], layers: Sequence[int] | None
-) -> tuple[frozenset[int] | None, bool]:
-    """The layers to keep, and whether one module serves many blocks (then only its calls can be told apart)."""
-    blocks = max((place.layer for place in places.values() if place.layer is not None), default=-1) + 1
-    called = getattr(getattr(model, "config", None), "num_hidden_layers", None)
-    called = called if isinstance(called, int) else 0
-    shared = 0 < blocks < called
-    if layers is None:
-        return None, shared
-    if isinstance(layers, (str, int)) or not all(isinstance(layer, int) for layer in layers):
-        raise ArgumentError(f"layers={layers!r}: expected a list of block indices such as [0, 3]")
-    count = max(blocks, called) if shared else blocks
-    wrong = [layer for layer in layers if not 0 <= layer < count]
-    if wrong or not layers:
-        known = f"this model has layers 0 to {count - 1}" if count else "this model has no list of layers"
-        raise UnknownNameError(f"layers={list(layers)}: {known}")
-    return frozenset(layers), shared

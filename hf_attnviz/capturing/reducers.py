@@ -9,6 +9,7 @@ from hf_attnviz.capturing.kept_parts import KeptParts
 from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
 from hf_attnviz.reducing.evolution import Evolution
 from hf_attnviz.reducing.gram import Gram
+from hf_attnviz.reducing.outline import Outline
 from hf_attnviz.reducing.reducer import Reducer
 from hf_attnviz.reducing.rollout import Rollout
 from hf_attnviz.reducing.rows import Maps, Rows
@@ -38,6 +39,11 @@ class Contributions:
         """Take the values and the weights of a call; its block fills in the rest when it ends."""
         value = tile.vectors.get("value")
         return KeptParts(None if value is None else value.clone(), tile.weights, tile.positions)
+
+    def need(self, outline: Outline) -> int:
+        """Bytes that a call of this outline will take: values, and as many for the stream."""
+        rows = outline.heads * outline.queries + outline.batch * outline.groups * outline.keys
+        return rows * outline.size * max(4, outline.itemsize)
 
     def result(self, state: KeptParts) -> KeptParts:
         """The values, to be completed when the block ends."""

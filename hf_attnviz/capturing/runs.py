@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 from hf_attnviz.capturing.families import TOWERS
+from hf_attnviz.capturing.generated import Generated, Planned
 from hf_attnviz.capturing.gradients import NotReachedError
 from hf_attnviz.capturing.pieces import Piece
 from hf_attnviz.capturing.scope import Context
@@ -17,12 +18,18 @@ from hf_attnviz.errors import NotKeptError, listed
 from hf_attnviz.language import Text
 from hf_attnviz.reduced import Reduced
 from hf_attnviz.reducing.ran import Places
-from hf_attnviz.reducing.rows import KeptRows
+from hf_attnviz.reducing.rows import KeptRows, PackedMaps
 
 if TYPE_CHECKING:
+    from hf_attnviz.capturing.budget import Account
     from hf_attnviz.capturing.loops import Loop, Place
 
 LAYOUT: Final = ("batch", "head", "query", "key")
+
+
+def layout_of(shape: Sequence[int]) -> tuple[str, ...]:
+    """The axes of weights; names for those whose meaning only the model knows."""
+    return LAYOUT if len(shape) == 4 else ("batch", *(f"own_{n}" for n in range(len(shape) - 3)), "query", "key")
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,17 +106,17 @@ class AttentionCall:
         return bool({"maps", "rows"} & self.kept.keys())
 
     @property
-    def rows(self) -> KeptRows:
+    def rows(self) -> KeptRows | PackedMaps:
         """The rows kept, with the position of each."""
         for name in ("maps", "rows"):
             if name in self.kept:
-                found: KeptRows = self.kept[name]
+                found: KeptRows | PackedMaps = self.kept[name]
                 return found
         raise self._missing("weights", 'keep="maps" or keep=av.Rows([...])')
 
     @property
     def weights(self) -> torch.Tensor:
-        """``[batch, head, query, key]`` (with ``Rows``: the rows chosen)."""
+        """``[batch, head, query, key]`` (with ``Rows``: the rows chosen; packed ones are unpacked anew each time)."""
         return self.rows.weights
 
     @property
@@ -249,22 +256,6 @@ class Pass:
 
 
 @dataclass(frozen=True, eq=False)
-class Generated:
-    """What ``generate()`` gave back.
-
-    Attributes:
-        sequences: ``[returned, length]``, prompt included for decoder-only models.
-        each: how many sequences were returned for each input.
-        ends, pad: ids that end a sequence, and the id that fills it up afterwards.
-    """
-
-    sequences: torch.Tensor
-    each: int
-    ends: tuple[int, ...]
-    pad: int | None
-
-
-@dataclass(frozen=True, eq=False)
 class Filled:
     """How full a cache is, and which tensor holds its first keys: a cache that is cut, put in another order, copied for
     more rows or emptied holds another tensor, or fewer positions."""
@@ -297,7 +288,8 @@ class Run:
         two_sided: whether the target is an encoder-decoder.
         passes: the forwards, in order.
         source: what an encoder-decoder's encoder read.
-        generated: what ``generate()`` returned, None for plain forwards.
+        planned: what ``generate()`` was asked for, None for plain forwards.
+        generated: what it returned.
         drafted_from: how many positions the prompt of an assisted decoding has: whatever a forward reads after them
             is a draft first, and may be rejected. None where nothing was drafted.
         media: what its forwards, and those of an encoder, were given of pictures and sound, one entry each.
@@ -306,6 +298,7 @@ class Run:
         others: modules in which positions look at one another without a softmax over keys, and what they are.
         failed: the model itself raised an error; such a run has no traces.
         cache, filled: the cache that its last forward left, and how it left it.
+        account, refused: the bytes that it has kept, and may; whether it was too much, and no more is kept.
         by_functions: whether functions were called in it that attention is written by hand with.
         beams: how many beams ``generate()`` follows, whose rows change places; 1: rows stay where they are.
         streams: what reducers carry from one call to another.
@@ -315,6 +308,7 @@ class Run:
     two_sided: bool = False
     passes: list[Pass] = field(default_factory=list)
     source: Side = field(default_factory=Side)
+    planned: Planned | None = None
     generated: Generated | None = None
     drafted_from: int | None = None
     media: list[Mapping[str, Any]] = field(default_factory=list)
@@ -325,6 +319,8 @@ class Run:
     done: bool = False
     cache: "weakref.ref[Any] | None" = None
     filled: "Filled | None" = None
+    account: "Account | None" = None
+    refused: bool = False
     by_functions: bool = False
     beams: int = 1
     streams: Streams = field(default_factory=Streams, repr=False)
@@ -353,6 +349,13 @@ class Run:
     def forwards(self) -> Sequence[Pass]:
         """The passes that were forwards of the target itself."""
         return [one for one in self.passes if one.step >= 0 and not self.is_aside(one)]
+
+    def refuse(self) -> None:
+        """Keep nothing of it, now and from now on."""
+        self.refused, self.account = True, None
+        for one in self.passes:
+            one.calls.clear()
+            one.loops.clear()
 
     @property
     def prefill(self) -> Sequence[Pass]:

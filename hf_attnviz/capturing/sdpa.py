@@ -1,6 +1,7 @@
 """``scaled_dot_product_attention``, called by a module itself: its weights by the formula, proved on the kernel."""
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -10,6 +11,7 @@ from hf_attnviz.capturing.arranging import four
 from hf_attnviz.capturing.gradients import Watched
 from hf_attnviz.capturing.proof import Proved, attending_rows, prove
 from hf_attnviz.capturing.seen import Seen
+from hf_attnviz.reducing.outline import Outline
 from hf_attnviz.reducing.ran import Ran
 
 SDPA: Final = "scaled_dot_product_attention"
@@ -19,6 +21,20 @@ _NAMES: Final = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal",
 def named(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a call by name, whether they came by place or by name."""
     return dict(zip(_NAMES, args, strict=False)) | dict(kwargs)
+
+
+def outline_of(given: Mapping[str, Any]) -> Outline:
+    """What a call will be like, by its arguments."""
+    query, key = (four(given[name]) for name in ("query", "key"))
+    shape = (max(len(query), len(key)), *query.shape[1:3], key.shape[2])
+    causal = bool(given.get("is_causal"))
+    return Outline(shape, query.element_size(), query.shape[-1], key.shape[1], causal=causal, device=query.device)
+
+
+def differentiated(listening: Sequence[scope.Session], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether anybody who listens wants gradients of a call, and has the room."""
+    outline = functools.partial(outline_of, named(args, kwargs))
+    return any(one.recording.differentiates(one, one.contexts[-1].module, outline) for one in listening)
 
 
 def sdpa_seen(
@@ -72,4 +88,5 @@ def sdpa_seen(
         found = {name: four(tensor.detach()) for name, tensor in shown.items()}
         return found | {"query": found["query"] * scale}
 
-    return Seen(proved, SDPA, vectors, gradient=None if watched is None else watched.gradient, ran=ran)
+    gradient = None if watched is None else watched.gradient
+    return Seen(proved, SDPA, vectors, gradient=gradient, ran=ran, told=outline_of(given))

@@ -8,6 +8,7 @@ import torch
 
 from hf_attnviz.capturing.gradients import Gradient
 from hf_attnviz.capturing.proof import Proved
+from hf_attnviz.reducing.outline import Outline
 from hf_attnviz.reducing.ran import Ran
 
 
@@ -24,6 +25,7 @@ class Seen:
         gradient: watches the weights, where that was asked for.
         ran: the fused kernel's call, where one was seen; its weights need not be worked out then.
         fused: whether a kernel works out of our sight without the matrix, which we then build for it.
+        told: its outline, where that is known before they are worked out.
     """
 
     prove: Callable[[], Proved]
@@ -33,6 +35,7 @@ class Seen:
     gradient: Gradient | None = None
     ran: Ran | None = None
     fused: bool = False
+    told: Outline | None = None
 
     @cached_property
     def proved(self) -> Proved:
@@ -43,3 +46,11 @@ class Seen:
     def shape(self) -> torch.Size:
         """The shape of the weights."""
         return self.proved.weights.shape if self.ran is None else self.ran.shape
+
+    @property
+    def outline(self) -> Outline:
+        """What it is like, for an estimate of what it takes."""
+        if self.told is not None:
+            return self.told
+        weights = self.proved.weights
+        return Outline(tuple(weights.shape), weights.element_size(), device=weights.device)

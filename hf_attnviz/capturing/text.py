@@ -24,6 +24,7 @@ def trace_text(
     max_new_tokens: int = 24,
     keep: Keep | None = "maps",
     layers: Sequence[int] | None = None,
+    max_memory: int | str | None = None,
 ) -> Trace:
     """Read ``text`` with a model and give the trace of it.
 
@@ -35,17 +36,19 @@ def trace_text(
         max_new_tokens: how many tokens to generate at most; fewer when the model's positions run out.
         keep: as in :func:`hf_attnviz.capture`; None: maps where those of this text take at most 256 MB, else
             what :func:`hf_attnviz.report` shows of a long text.
-        layers: as in :func:`hf_attnviz.capture`.
+        layers, max_memory: as in :func:`hf_attnviz.capture`.
 
     Raises:
         ArgumentError: no tokenizer, an empty text, or one that is longer than the model reads.
         CaptureError: attention could not be captured and proved.
+        MemoryBudgetError: ``max_memory`` did not do.
     """
-    recording = Recording(target, processor, keep="maps" if keep is None else keep, layers=layers)
+    first: Keep = "maps" if keep is None else keep
+    recording = Recording(target, processor, keep=first, layers=layers, max_memory=max_memory)
     inputs = encode(recording.model, recording.processor, text, pair)
     if keep is None:
         chosen = keep_for(recording.model, int(inputs["input_ids"].shape[1]))
-        recording = Recording(target, processor, keep=chosen, layers=layers)
+        recording = Recording(target, processor, keep=chosen, layers=layers, max_memory=max_memory)
     with recording, torch.no_grad():
         read(recording.model, inputs, generate=generate, max_new_tokens=max_new_tokens)
     return recording.trace

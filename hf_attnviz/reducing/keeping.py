@@ -13,6 +13,7 @@ from torch import Tensor
 from hf_attnviz.reducing.carried import CARRYING, Carriage
 from hf_attnviz.reducing.ran import Places, Ran
 from hf_attnviz.reducing.reducer import Choosing, Reducer
+from hf_attnviz.reducing.rows import Maps
 from hf_attnviz.reducing.statistics import sums_of
 from hf_attnviz.reducing.sweep import chosen, spans_of, sweep
 from hf_attnviz.reducing.tile import ROWS, Tile
@@ -66,9 +67,10 @@ def over_weights(
     kept, carriage = _of_vectors(reducers, weights.shape, places, vectors), carriage or Carriage()
     whole = Tile(weights, places, weights.shape, vectors=vectors)
     for one in reducers:
-        if one.needs & {"maps", "rows"} and (weights.dim() == 4 or not one.needs & CARRYING):
+        gathered = one.needs & {"maps", "rows"} or isinstance(one, Maps)
+        if gathered and (weights.dim() == 4 or not one.needs & CARRYING):
             kept[one.name] = carriage.ended(one, one.update(carriage.begun(one), whole))
-    tiled = [one for one in reducers if one.needs & _TILED]
+    tiled = [one for one in reducers if one.needs & _TILED and not isinstance(one, Maps)]
     if tiled and weights.dim() == 4:
         wanted = any("weights" in one.needs for one in tiled)
         kept |= _fed(tiled, _blocks(weights, places, wanted, ran, attending), carriage)

@@ -8,6 +8,7 @@ from torch import Tensor
 from hf_attnviz.axes import BATCH, HEAD, KEY, QUERY
 from hf_attnviz.errors import ShapeError
 from hf_attnviz.reduced import Reduced
+from hf_attnviz.reducing.outline import Outline
 from hf_attnviz.reducing.ran import Places
 from hf_attnviz.reducing.tile import Sums, Tile
 
@@ -32,6 +33,10 @@ class Statistics:
         """Take the sums of a call."""
         assert tile.given is not None
         return tile.given
+
+    def need(self, outline: Outline) -> int:
+        """Bytes that a call of this outline will take."""
+        return 4 * outline.heads * (3 * outline.queries + outline.keys)
 
     def result(self, state: Sums) -> Reduced:
         """The four, by name."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from hf_attnviz.axes import BATCH, HEAD, QUERY, RANK
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.reduced import Reduced
+from hf_attnviz.reducing.outline import Outline
 from hf_attnviz.reducing.passes import on_tiles
 from hf_attnviz.reducing.tile import NOTHING, Tile
 
@@ -51,6 +52,10 @@ class TopK:
         values[..., : found.shape[-1]] = found.masked_fill(~some, 0)
         places[..., : found.shape[-1]] = torch.where(some, at + first, -1)
         return state
+
+    def need(self, outline: Outline) -> int:
+        """Bytes that a call of this outline will take."""
+        return 8 * outline.heads * outline.queries * self.k
 
     def result(self, state: State) -> Reduced:
         """The weights and the keys."""
