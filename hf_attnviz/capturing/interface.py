@@ -93,6 +93,7 @@ def _observed(function: AttentionFunction, eager: AttentionFunction | None, impl
             for session in listening:
                 see = functools.partial(call.seen, truth, session.recording.exact)
                 session.recording.receive(session, module, see if after is None else after.seeing(see))
+            call.forget()
         return went_on if mixed is None or after is None else (after.put(went_on[0]), went_on[1])
 
     return attention
@@ -239,6 +240,10 @@ class _Call:
             told = self.outline()
             self._cached[exact] = Seen(prove, self.implementation, vectors, False, gradient, self._ran, fused, told)
         return self._cached[exact]
+
+    def forget(self) -> None:
+        """What was seen refers to the call, and the call to it: such a ring would hold its tensors for long."""
+        self._cached.clear()
 
     def outline(self) -> Outline:
         """What the call will be like, before anything is made of it."""

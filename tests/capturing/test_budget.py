@@ -299,10 +299,10 @@ def test_what_a_reducer_of_ones_own_takes_is_learned_from_its_first_call() -> No
 def test_by_default_half_of_what_this_process_may_still_take() -> None:
     """The real limit of the process (``ulimit -v``), and not a made-up number."""
     model, before = tiny("gpt2", n_positions=1024), resource.getrlimit(resource.RLIMIT_AS)
-    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     need = 2 * 4 * 1024 * 1024 * 4
     with torch.no_grad(), av.capture(model, keep="statistics"):
-        model(ids(1, 4))  # whatever is loaded once is loaded now
+        model(ids(1, 40))  # whatever is loaded once is loaded now
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     recording = av.capture(model)
     try:
         resource.setrlimit(resource.RLIMIT_AS, (taken + 3 * need, before[1]))
@@ -393,3 +393,27 @@ def test_the_demo_says_why() -> None:
     service = Service()
     with pytest.raises(MemoryBudgetError, match="half of what was free"):
         service.compare("induction", *av.load_model("induction").examples[:2])
+
+
+@pytest.mark.parametrize("keep", ["maps", "statistics", av.Rows([0]), av.TopK(2)], ids=str)
+@pytest.mark.parametrize("family", ["gpt2", "bert", "bart", "distilbert"])
+def test_nothing_but_what_is_kept_outlives_a_call(family: str, keep: Any) -> None:
+    """Not even until Python looks for rings: thirty layers' queries, keys and values would weigh more than maps."""
+
+    def alive() -> int:
+        return sum(one.nbytes for one in gc.get_objects() if type(one) is torch.Tensor)
+
+    model = tiny(family)
+    with torch.no_grad():
+        with av.capture(model, keep=keep):
+            model(ids(1, 60))
+        gc.collect()
+        gc.disable()
+        try:
+            before = alive()
+            with av.capture(model, keep=keep) as recording:
+                model(ids(1, 60))
+            kept, grown = bytes_kept(recording), alive() - before
+        finally:
+            gc.enable()
+    assert grown <= 1.1 * kept + 1_500 * len(recording.calls), (grown, kept)  # where rows stand, and the proof
