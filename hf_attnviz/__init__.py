@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from hf_attnviz.language import set_language as set_language
     from hf_attnviz.legible import visible as visible
     from hf_attnviz.long_inputs import long_view as long_view
+    from hf_attnviz.reduced import Reduced as Reduced
     from hf_attnviz.reporting import report as report
     from hf_attnviz.result import Axis as Axis
     from hf_attnviz.result import Result as Result
@@ -181,6 +182,7 @@ _HOME = {
     "hf_attnviz.language": ("set_language",),
     "hf_attnviz.legible": ("visible",),
     "hf_attnviz.long_inputs": ("long_view",),
+    "hf_attnviz.reduced": ("Reduced",),
     "hf_attnviz.reporting": ("report",),
     "hf_attnviz.result": ("Axis", "Result"),
     "hf_attnviz.trace": ("AttentionStack", "Origin", "Trace"),

@@ -199,6 +199,10 @@ _OURS: Final = (
         "gram-topk", Text("Gram and top 8", "Gram 与前 8 个键"),
         _made(("Gram", (), {}), ("TopK", (8,), {})), must=_of_gram,
     ),
+    Variant(
+        "segments", Text("mass by segment", "各段的质量"),
+        _made(("Segments", ({"begin": (0, 64), "middle": (64, 512)},), {})),
+    ),
     Variant("maps", Text("all maps", "全部注意力图"), _keeping("maps"), decodes=True, kept=1, working=3),
     Variant(
         "packed", Text("all maps, packed in float16", "全部注意力图（float16 紧缩）"),

@@ -65,10 +65,10 @@ class FunctionObserver(TorchFunctionMode):
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name in _ATTENDS or name in COMPOSITE:
-            _note_by_hand()
+            scope.note_by_hand()
         if name in COMPOSITE:
             return self._open(name, args, kwargs)
-        if name == SDPA and any(session.recording.tiled for session in _listeners()):
+        if name == SDPA and any(session.recording.tiled for session in scope.innermost_listeners()):
             with kernels.watched() as watching:
                 result = truth = func(*args, **kwargs)
             ran = watching()
@@ -77,7 +77,7 @@ class FunctionObserver(TorchFunctionMode):
             ran = None
         watched: Watched | None = None
         try:
-            if name == SDPA and differentiated(_listeners(), args, kwargs):
+            if name == SDPA and differentiated(scope.innermost_listeners(), args, kwargs):
                 result, watched = in_the_graph(named(args, kwargs), truth)
             if name == SDPA:
                 result = self._kernel(func, args, kwargs, result, truth, watched, ran)
@@ -107,11 +107,11 @@ class FunctionObserver(TorchFunctionMode):
     ) -> Any:
         """Look at what a function gave; what the model goes on with is the same, unless somebody intervenes."""
         if name in _MIXES:
-            _note_mixing()
+            scope.note_mixing()
         tensor = isinstance(result, torch.Tensor)
         origin = begun(name, args, kwargs, result, self._found.get) if tensor else None
         if origin is not None:
-            _note_by_hand()
+            scope.note_by_hand()
             routes = name in SOFTMAX and self._routes(args, kwargs, result)
             self._found.put(result, replace(origin, routes=True) if routes else origin)
         elif self._found:
@@ -143,8 +143,8 @@ class FunctionObserver(TorchFunctionMode):
         ran: Ran | None,
     ) -> torch.Tensor:
         """A call of ``scaled_dot_product_attention``: ``result`` goes on, ``truth`` is what the kernel gave."""
-        _note_mixing()
-        listening = _listeners()
+        scope.note_mixing()
+        listening = scope.innermost_listeners()
         see = functools.partial(sdpa_seen, func, args, kwargs, truth, watched=watched, ran=ran)
         after = None
         if steering.wanted(listening):
@@ -343,7 +343,7 @@ class FunctionObserver(TorchFunctionMode):
             product: what they were multiplied to.
             unwatched: why the operand shows no gradient of theirs.
         """
-        listening = [session for session in _listeners() if not other_than_attention(session, origin)]
+        listening = [session for session in scope.innermost_listeners() if not other_than_attention(session, origin)]
         inner = listening or scope.all_sessions()[-1:]
         if not listening and not steering.active():
             return product.result
@@ -386,25 +386,6 @@ def _is_alone(weights: torch.Tensor, values: torch.Tensor, origin: Origin) -> bo
 def _in_attention() -> bool:
     """Whether the innermost module under way says by its name that it attends."""
     return any(s.contexts and ATTENDS.search(type(s.contexts[-1].module).__name__) for s in scope.sessions())
-
-
-def _note_mixing() -> None:
-    """Something ran that may have been attention."""
-    for session in scope.sessions():
-        for context in session.contexts:
-            context.mixed = True
-
-
-def _note_by_hand() -> None:
-    """A model called a function that attention is written with."""
-    for session in scope.sessions():
-        session.run.by_functions |= bool(session.contexts)
-
-
-def _listeners() -> list[scope.Session]:
-    """The sessions that want what happens in the module each of them is in."""
-    open_ones = [s for s in scope.sessions() if s.contexts and not s.stated]
-    return [s for s in open_ones if s.recording.wants(s.contexts[-1].module)]
 
 
 def _same(known: Any) -> Any:

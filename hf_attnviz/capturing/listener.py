@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import nn
 
-from hf_attnviz.capturing import interface, scope, steering
+from hf_attnviz.capturing import interface, scope, strides
 from hf_attnviz.capturing.address import blocks, named_arguments, of_transformers, parameters
 from hf_attnviz.capturing.apart import TORCH_ATTENTION, Apart
 from hf_attnviz.capturing.blocks import Block, at_the_end
-from hf_attnviz.capturing.decoding import STRIDE, Lanes
 from hf_attnviz.capturing.doors import Ours, stand_at
 from hf_attnviz.capturing.families import ASIDES, ATTENDS, ATTENTION_CLASS, PROBES, other_mixer
 from hf_attnviz.capturing.function import FunctionObserver
@@ -30,7 +29,7 @@ from hf_attnviz.capturing.given import first_number, matrix, note_media, note_pr
 from hf_attnviz.capturing.pipeline import TextsRead
 from hf_attnviz.capturing.probe import Again, probed
 from hf_attnviz.capturing.registry import extract_of, stated
-from hf_attnviz.capturing.runs import Filled, Pass, Run, Side
+from hf_attnviz.capturing.runs import Filled, Run, Side
 from hf_attnviz.capturing.wrappers import uncompiled, untraced
 from hf_attnviz.errors import CaptureError
 
@@ -111,7 +110,7 @@ class Listener:
 
     def _end(self, session: scope.Session) -> None:
         if not session.run.failed:
-            self._reduce(session)
+            strides.reduce(session)
         observer = scope.close(session)
         if getattr(observer, "compiled", False):
             problem = CaptureError("a part of the model is compiled, and compiled code passes by every observer")
@@ -149,13 +148,13 @@ class Listener:
                 one.side = Side()  # the decoder's own hook says what it reads
             session.cache = given.get("past_key_values")
             if not self.two_sided:  # else the decoder's own hook says what it reads
-                self._stride(session, one)
+                strides.begin(session, one)
             session.contexts.append(_context(session, self.model, args, kwargs))
             try:
                 with scope.at_rest():
                     output = following(*args, **kwargs)
                 self._hear(session, self.model, output)
-                self._miss(session, one)
+                strides.end(session, one)
             finally:
                 session.striding = False
                 session.leave(self.model)
@@ -294,51 +293,6 @@ class Listener:
             )
             self.recording.blame(session, module, problem)
 
-    def _stride(self, session: scope.Session, one: Pass) -> None:
-        """Is the pass that begins a step of decoding, whose rows are kept together with those of other steps?"""
-        if not (session.run.rests and self.recording.strides and len(scope.sessions()) == 1) or steering.active():
-            self._reduce(session)
-            return
-        if session.lanes is None:
-            session.lanes = Lanes(session.run.each_step, dict(self.model.named_modules()))
-        session.striding = session.lanes.goes_on(one, session.cache)
-        if not session.striding:
-            self._reduce(session)
-            session.striding = session.lanes.goes_on(one, session.cache)
-        if session.striding:
-            session.lanes.steps.append(one)
-
-    def _reduce(self, session: scope.Session) -> None:
-        """Keep what steps of decoding have left behind."""
-        if session.lanes is None or not session.lanes.steps:
-            return
-        last = session.lanes.steps[-1]
-        if session.run.refused:
-            session.lanes = None
-            return
-        try:
-            for call in session.lanes.reduced(session.run, self.recording.reducers):
-                self.recording.budget.keep(session, last, call)
-        except Exception as problem:
-            self.recording.blame(session, None, problem)
-
-    def _miss(self, session: scope.Session, one: Pass) -> None:
-        """At rest only the interface was watched: whoever attended in the first pass must have done so again."""
-        if session.striding and session.lanes is not None:
-            if len(session.lanes.steps) >= STRIDE:
-                self._reduce(session)
-            return
-        if not session.run.rests:
-            return
-        now = {call.module for call in one.calls}
-        for call in session.run.each_step:
-            if call.module not in now:
-                problem = CaptureError(
-                    f"it attended in the first pass and not in step {one.step}, where only transformers' interface was "
-                    "watched; run the steps one by one, each in a recording of its own"
-                )
-                self.recording.blame(session, self.model.get_submodule(call.module), problem)
-
     def _hear(self, session: scope.Session, module: nn.Module, output: Any) -> None:
         """Record what a user has registered for this call of a module, or what a probe reads of it."""
         context = session.context(module)
@@ -376,7 +330,7 @@ class Listener:
         session = scope.session_of(self.recording)
         if session is not None and session.current is not None:
             session.current.side = self._reads(session, named_arguments(module, args, kwargs))
-            self._stride(session, session.current)
+            strides.begin(session, session.current)
 
 
 def _context(

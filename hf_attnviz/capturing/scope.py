@@ -209,6 +209,25 @@ def listeners(module: nn.Module) -> list[Session]:
     return [session for session in sessions() if session.recording.wants(module) and not session.stated]
 
 
+def innermost_listeners() -> list[Session]:
+    """The sessions that want what happens in the module each of them is in."""
+    open_ones = [session for session in sessions() if session.contexts and not session.stated]
+    return [session for session in open_ones if session.recording.wants(session.contexts[-1].module)]
+
+
+def note_mixing() -> None:
+    """Something ran that may have been attention."""
+    for session in sessions():
+        for context in session.contexts:
+            context.mixed = True
+
+
+def note_by_hand() -> None:
+    """A model called a function that attention is written with."""
+    for session in sessions():
+        session.run.by_functions |= bool(session.contexts)
+
+
 def is_deaf() -> bool:
     """Whether the observers of this thread are to hear nothing."""
     return _thread.deaf > 0

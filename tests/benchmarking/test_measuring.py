@@ -216,7 +216,7 @@ def test_generating_keeps_a_row_of_each_token_and_every_bit() -> None:
     bed = DecodingBed(Shape(2, 20, 32, 4))
     with torch.inference_mode():
         output, calls = variants()["rows"].open(bed)()
-        assert [call.weights.shape[2] for call in calls] == [1] * 8
+        assert sum(call.weights.shape[2] for call in calls) == 8  # steps of a module are one call
         assert torch.equal(output, plain(bed)()[0])
     assert output.shape == (1, 20 + 4 * 128)
     section = timed(bed, chosen(["rows", "eager-attentions", "eager"]))
