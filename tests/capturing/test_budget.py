@@ -18,6 +18,8 @@ from hf_attnviz import cli
 from hf_attnviz.capturing import memory
 from hf_attnviz.capturing.recording import Recording
 from hf_attnviz.errors import MemoryBudgetError
+from hf_attnviz.reducing.outline import held
+from tests.capturing.pipes import PIPES
 from tests.capturing.test_undo import marks
 from tests.models import ids, tiny
 
@@ -103,6 +105,18 @@ def test_the_estimate_is_what_is_kept(name: str, keep: Any) -> None:
 @pytest.mark.parametrize("name", ["gpt2 generates", "gpt2 with beams", "bart generates"])
 def test_the_estimate_of_the_last_row_of_each_step(name: str) -> None:
     test_the_estimate_is_what_is_kept(name, av.Rows([-1]))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bert"])
+def test_the_estimate_of_what_a_layer_is_made_of(family: str) -> None:
+    """It is filled in when the block ends; norms on the way are few."""
+    model, keep = tiny(family), ["maps", "contributions"]
+    with torch.no_grad():
+        said = foreseen(model, keep, lambda: model(ids(2, 50)))
+        with av.capture(model, keep=keep) as recording:
+            model(ids(2, 50))
+    kept = held([call.kept for call in recording.calls], set())
+    assert kept * 0.9 <= said <= kept * 1.1
 
 
 # ---- too much
@@ -361,7 +375,24 @@ def test_a_budget_that_is_no_size_is_told(asked: Any) -> None:
 # ---- the other doors
 
 
-def test_a_pipeline_answers_and_is_told() -> None:
+@pytest.mark.parametrize("task", ["text-generation", "text-classification", "image-classification"])
+def test_a_pipeline_answers_as_ever(task: str, tmp_path: Path) -> None:
+    """Captured and attached: it says what it says without us, and the recording says why there is nothing."""
+    pipeline, args, options = PIPES[task](tmp_path)
+    plain = pipeline(*args, **options)
+    with pytest.raises(MemoryBudgetError), av.capture(pipeline, max_memory=10) as recording:
+        assert pipeline(*args, **options) == plain
+    assert recording.calls == []
+    recording = av.attach(pipeline, max_memory=10)
+    try:
+        assert pipeline(*args, **options) == plain
+        with pytest.raises(MemoryBudgetError):
+            recording.traces  # noqa: B018
+    finally:
+        recording.detach()
+
+
+def test_a_text_is_told_like_any_run() -> None:
     loaded = av.load_model("translator")
     with torch.no_grad():
         trace = av.trace_text(loaded, loaded.examples[0])
