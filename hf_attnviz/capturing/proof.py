@@ -118,7 +118,7 @@ def prove_rows(ran: Ran, places: Places) -> Proved:
     rows = torch.linspace(0, queries - 1, min(_SAMPLED, queries), device=places.queries.device).round().long()
     tile = chosen(ran, places, rows)
     real = (places.queries[:, None, rows] >= 0).to(tile.weights.device)
-    attends = real & (tile.weights.amax(-1) > 0)
+    attends = real if ran.mask is None else real & (tile.weights.amax(-1) > 0)  # only a mask leaves a row nothing
     value, output = ran.value, ran.output[:, rows.to(ran.output.device)]
     error, bound = consistency(tile.weights, value, output, attends), 1e-5
     off = float(error)  # each number that is asked for keeps an accelerator waiting
@@ -131,7 +131,8 @@ def prove_rows(ran: Ran, places: Places) -> Proved:
         raise NotUnderstoodError(f"rows are off by {off:.2g} from what the kernel mixed (allowed: {bound:.2g})")
     way = f"the kernel's own log-sum-exp; {len(rows)} of {queries} rows of each head proved"
     masked = int((real & ~attends)[:, 0].sum())
-    back = looks_back(tile.weights, places, rows) and not _lets_look_ahead(ran, places)
+    square = ran.causal and ran.shape[2] == ran.shape[3] and not places.padded  # rows stand where they are
+    back = square or (looks_back(tile.weights, places, rows) and not _lets_look_ahead(ran, places))
     return Proved(tile.weights, error, bound, "consistent", way, masked, back)
 
 
