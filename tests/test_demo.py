@@ -168,6 +168,7 @@ def test_the_typed_interface(address: str) -> None:
     client.close()
 
 
+@pytest.mark.timeout(600)
 def test_a_text_of_sixteen_thousand_tokens_is_answered(demo: Any) -> None:
     """Too long for maps: the page along the text shows where the one fruit stands, and what needs maps says so."""
     words = [("sun", "moon", "star", "rain", "snow", "wind", "fire")[n % 7] for n in range(16_383)]
@@ -178,7 +179,7 @@ def test_a_text_of_sixteen_thousand_tokens_is_answered(demo: Any) -> None:
     page.locator("#text textarea").fill(" ".join(words))
     page.locator("#show").click()
     frame = page.frame_locator("#frame-head iframe")
-    frame.get_by_role("heading", name="wordfinder along 16,3").wait_for(timeout=180_000)
+    frame.get_by_role("heading", name="wordfinder along 16,3").wait_for(timeout=500_000)
     assert "16,3" in page.locator("#status").inner_text() and "too many" in page.locator("#status").inner_text()
     assert "mango" in page.locator("#status").inner_text()  # what the model wrote
     frame.locator("#heads button").nth(2).click()
