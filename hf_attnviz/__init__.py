@@ -70,6 +70,8 @@ if TYPE_CHECKING:
     from hf_attnviz.capturing import patch as patch
     from hf_attnviz.capturing import register_attention as register_attention
     from hf_attnviz.capturing import trace_text as trace_text
+    from hf_attnviz.drawing.known import pictures as pictures
+    from hf_attnviz.drawing.long import long_view as long_view
     from hf_attnviz.explaining.explanation import explain as explain
     from hf_attnviz.explaining.flips import hotflip as hotflip
     from hf_attnviz.explaining.judged import Trust as Trust
@@ -83,7 +85,6 @@ if TYPE_CHECKING:
     from hf_attnviz.labels import Segment as Segment
     from hf_attnviz.language import set_language as set_language
     from hf_attnviz.legible import visible as visible
-    from hf_attnviz.long_inputs import long_view as long_view
     from hf_attnviz.reduced import Reduced as Reduced
     from hf_attnviz.reporting import report as report
     from hf_attnviz.result import Axis as Axis
@@ -169,6 +170,8 @@ _HOME = {
         "register_attention",
         "trace_text",
     ),
+    "hf_attnviz.drawing.known": ("pictures",),
+    "hf_attnviz.drawing.long": ("long_view",),
     "hf_attnviz.explaining.explanation": ("explain",),
     "hf_attnviz.explaining.flips": ("hotflip",),
     "hf_attnviz.explaining.layers": ("layer_attributions",),
@@ -181,7 +184,6 @@ _HOME = {
     "hf_attnviz.labels": ("Labels", "Segment"),
     "hf_attnviz.language": ("set_language",),
     "hf_attnviz.legible": ("visible",),
-    "hf_attnviz.long_inputs": ("long_view",),
     "hf_attnviz.reduced": ("Reduced",),
     "hf_attnviz.reporting": ("report",),
     "hf_attnviz.result": ("Axis", "Result"),

@@ -48,11 +48,7 @@ def drawn(found: av.Trace, kind: str | None, stack: str | None, layer: int | Non
     """The picture of a kind; without one, that which suits what was kept."""
     if kind is None:
         kind = "head" if all(m.has_weights for m in found.maps) else "long"
-    if kind == "model":
-        return av.model_view(found, stack=stack)
-    draw: Any = {"head": av.head_view, "neuron": av.neuron_view, "long": av.long_view}[kind]
-    view: av.View = draw(found, stack=stack, layer=layer)
-    return view
+    return av.pictures()[kind](found, stack=stack, layer=layer)
 
 
 def check_ending(output: Path | None, formats: tuple[str, ...]) -> None:

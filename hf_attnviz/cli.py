@@ -72,9 +72,9 @@ Output = Annotated[
     ),
 ]
 
-_VIEWS = ("head", "model", "neuron", "long")
 _PAGE = ("html", "htm")
-_TABLES = (*_PAGE, "svg", "png", "pdf", "csv", "json")
+_PICTURE = (*_PAGE, "svg", "png", "pdf")
+_TABLES = (*_PICTURE, "csv", "json")
 
 
 def _version(asked: bool) -> None:
@@ -99,7 +99,7 @@ def view(
     model: Model,
     text: SomeText = None,
     output: Annotated[Path, typer.Option("--output", "-o")] = Path("attention.html"),
-    kind: Annotated[str | None, typer.Option("--view", help=", ".join(_VIEWS))] = None,
+    kind: Annotated[str | None, typer.Option("--view", help=", ".join(av.pictures()))] = None,
     pair: Pair = None,
     stack: Stack = None,
     layer: Layers = None,
@@ -109,9 +109,10 @@ def view(
     keep: Keep = None,
     save_trace: Annotated[Path | None, typer.Option(help=_said("save the trace too", "同时保存 trace"))] = None,
 ) -> None:
-    if kind not in (None, *_VIEWS):
-        raise av.errors.UnknownNameError(f"unknown view {kind!r}; known: {', '.join(_VIEWS)}")
-    asked.check_ending(output, _PAGE)
+    known = av.pictures()
+    if kind is not None and kind not in known:
+        raise av.errors.UnknownNameError(f"unknown view {kind!r}; known: {', '.join(known)}")
+    asked.check_ending(output, _PICTURE)
     if save_trace is not None and save_trace.suffix.lower() != ".safetensors":
         raise av.errors.ArgumentError(
             f"a trace is saved as safetensors, without pickle: give --save-trace a name that ends in .safetensors, not "
@@ -119,7 +120,7 @@ def view(
         )
     read = asked.text(text, text_file)
     loaded = av.load_model(model)
-    wanted = {None: None, "neuron": ["maps", "vectors"], "long": ["statistics"]}.get(kind, ["maps"])
+    wanted = None if kind is None else list(known[kind].keep)
     reading: dict[str, Any] = {"pair": pair, "layers": layer, "generate": generate, "max_new_tokens": max_new_tokens}
     trace = asked.trace(loaded, read, keep or wanted, **reading)
     if save_trace is not None:
@@ -267,7 +268,7 @@ def trust(
     seed: Annotated[int, typer.Option(help=_said("of the random rankings", "随机排序的种子"))] = 0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help=_said("the picture too", "同时保存图"))] = None,
 ) -> None:
-    asked.check_ending(output, (*_PAGE, "svg", "png", "pdf"))
+    asked.check_ending(output, _PICTURE)
     named = int(target) if target is not None and target.lstrip("-").isdigit() else target
     found = av.trust(av.load_model(model), text, target=named, methods=method, seed=seed)
     print_trust(found)

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from hf_attnviz import analysis, views
 from hf_attnviz.analysis.sides import target_side
+from hf_attnviz.drawing.long import long_view
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
-from hf_attnviz.long_inputs import long_view
 from hf_attnviz.trace import AttentionStack, Trace
 from hf_attnviz.view import View
 from hf_attnviz.views.groups import stack_name

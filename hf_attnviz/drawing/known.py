@@ -1,0 +1,93 @@
+"""Which pictures of one trace there are: the command line, the demo and the tests go through them by name."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from hf_attnviz.errors import ArgumentError
+from hf_attnviz.language import Text
+from hf_attnviz.trace import Trace
+from hf_attnviz.view import View
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of one trace.
+
+    Attributes:
+        home: the module that draws it.
+        function: the name of its function there, which is its name at the front door, too.
+        title: what it shows, in a few words.
+        keep: what to capture for it.
+        suits: whether a trace has what it draws.
+        needs: what that is, in words; None where any trace will do.
+    """
+
+    home: str
+    function: str
+    title: Text
+    keep: tuple[str, ...] = ("maps",)
+    suits: Callable[[Trace], bool] = lambda trace: True
+    needs: Text | None = None
+
+    @property
+    def draw(self) -> Callable[..., View]:
+        """The function itself."""
+        found: Callable[..., View] = getattr(importlib.import_module(self.home), self.function)
+        return found
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """Its arguments beside the trace, each with what it is by default."""
+        several = list(inspect.signature(self.draw).parameters.values())[1:]
+        return {one.name: one.default for one in several}
+
+    def __call__(self, trace: Trace, **options: Any) -> View:
+        """The picture; an option of None is left out, and so is a place to begin that this picture has not.
+
+        Raises:
+            ArgumentError: the trace has not what this picture draws.
+        """
+        if self.needs is not None and not self.suits(trace):
+            raise ArgumentError(f"{self.function} draws {self.needs.en}, and this trace has none; it has: {trace!r}")
+        known = self.arguments
+        given = {name: value for name, value in options.items() if value is not None}
+        return self.draw(trace, **{name: value for name, value in given.items() if name in known})
+
+
+def _has_vectors(trace: Trace) -> bool:
+    return any(m.query_vectors is not None for m in trace.maps)
+
+
+def _has_statistics(trace: Trace) -> bool:
+    return all("statistics" in m.reduced for m in trace.maps)
+
+
+_BERTVIZ: Final = "hf_attnviz.views.bertviz"
+_KNOWN: Final[Mapping[str, Picture]] = {
+    "head": Picture(_BERTVIZ, "head_view", Text("lines, a colour a head", "连线，每头一色")),
+    "model": Picture(_BERTVIZ, "model_view", Text("all heads of all layers", "所有层的所有头")),
+    "neuron": Picture(
+        _BERTVIZ,
+        "neuron_view",
+        Text("queries times keys, number by number", "查询乘键，逐个数值"),
+        ("maps", "vectors"),
+        _has_vectors,
+        Text("query and key vectors", "查询与键向量"),
+    ),
+    "long": Picture(
+        "hf_attnviz.drawing.long",
+        "long_view",
+        Text("along a text of any length", "沿任意长度的文本"),
+        ("statistics",),
+        _has_statistics,
+        Text("statistics", "统计量"),
+    ),
+}
+
+
+def pictures() -> Mapping[str, Picture]:
+    """Every picture of one trace, by the name that ``attnviz view --view`` knows it by."""
+    return _KNOWN
