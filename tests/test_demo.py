@@ -72,6 +72,17 @@ def choose(page: Any, box: str, option: str) -> None:
     page.get_by_role("option", name=option, exact=True).click()
 
 
+def write(page: Any, box: str, text: str) -> None:
+    """Fill a box that may have been shown this very moment: Gradio then sets its value once more, some frames later."""
+    area = page.locator(f"#{box} textarea")
+    for _ in range(50):
+        area.fill(text)
+        page.wait_for_timeout(100)
+        if area.input_value() == text:
+            return
+    raise AssertionError(f"#{box} does not keep what is written into it")
+
+
 @pytest.mark.browser
 def test_translate_and_look(demo: Any) -> None:
     page = demo(locale="en-US")
@@ -124,17 +135,17 @@ def test_any_analysis_and_two_texts(demo: Any) -> None:
     choose(page, "analysis", "注意力头统计")
     page.frame_locator("#frame-analysis iframe").get_by_role("heading", name="注意力头统计").wait_for(timeout=30_000)
     page.get_by_role("tab", name="比较两段文本").click()
-    page.locator("#text textarea").fill("sun moon star")
-    page.locator("#second textarea").fill("moon star sun")
-    page.locator("#word textarea").fill("moon")
+    write(page, "text", "sun moon star")
+    write(page, "second", "moon star sun")
+    write(page, "word", "moon")
     page.locator("#compare-now").click()
     frame = page.frame_locator("#frame-compare iframe")
     frame.get_by_role("heading", name="“moon”在两段文本中看向什么").wait_for(timeout=30_000)
     assert frame.locator("#bars tbody th").all_inner_texts() == ["<s>", "sun", "moon", "star"]
-    page.locator("#second textarea").fill("star moon sun moon")  # twice: the first place is meant, as the label says
+    write(page, "second", "star moon sun moon")  # twice: the first place is meant, as the label says
     page.locator("#compare-now").click()
     frame.get_by_text("star moon sun moon").first.wait_for(timeout=30_000)
-    page.locator("#word textarea").fill("rain")
+    write(page, "word", "rain")
     page.locator("#compare-now").click()
     page.locator("#frame-compare [role=alert]").wait_for(timeout=30_000)
     assert "no word 'rain'; it has: <s>, sun, moon, star" in page.locator("#frame-compare").inner_text()
@@ -143,13 +154,13 @@ def test_any_analysis_and_two_texts(demo: Any) -> None:
 def test_a_prediction_is_put_to_the_test(demo: Any) -> None:
     page = demo(locale="zh-CN")
     choose(page, "model", "induction")
-    page.locator("#text textarea").fill("the cat sat on my red hat the cat sat on my red")
+    write(page, "text", "the cat sat on my red hat the cat sat on my red")
     page.get_by_role("tab", name="可信吗？").click()
     page.locator("#trust-now").click()
     frame = page.frame_locator("#frame-trust iframe")
     frame.get_by_text("“hat”").first.wait_for(timeout=60_000)
     assert frame.get_by_text("可信").count() >= 1
-    page.locator("#target textarea").fill("elephant")
+    write(page, "target", "elephant")
     page.locator("#trust-now").click()
     page.locator("#frame-trust [role=alert]").wait_for(timeout=60_000)
     assert "elephant" in page.locator("#frame-trust").inner_text()
@@ -176,7 +187,7 @@ def test_a_text_of_four_thousand_tokens_is_answered(demo: Any) -> None:
     page = demo(locale="en-US")
     choose(page, "model", "wordfinder")
     page.wait_for_function("document.querySelector('#text textarea').value.includes('plum')")
-    page.locator("#text textarea").fill(" ".join(words))
+    write(page, "text", " ".join(words))
     page.locator("#show").click()
     frame = page.frame_locator("#frame-head iframe")
     frame.get_by_role("heading", name="wordfinder along 4,").wait_for(timeout=500_000)

@@ -110,17 +110,18 @@ def build(service: Service) -> tuple[gr.Blocks, gr.I18n]:
         shared: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
         show.click(attention, inputs, outputs, api_name="attention", **shared)
         text.submit(attention, inputs, outputs, api_name=False, **shared)
-        stack.input(attention, inputs, outputs, api_name=False, **shared)
-        method.input(attention, inputs, outputs, api_name=False, **shared)
-        analysis.input(attention, inputs, outputs, api_name=False, **shared)
+        # Gradio 6.31 sends a choice twice as input: the second answer would write over what is typed meanwhile.
+        stack.select(attention, inputs, outputs, api_name=False, **shared)
+        method.select(attention, inputs, outputs, api_name=False, **shared)
+        analysis.select(attention, inputs, outputs, api_name=False, **shared)
         both = [model, text, second, word, stack, special]
         compare_now.click(compare, both, [compared], api_name="compare", **shared)
         second.submit(compare, both, [compared], api_name=False, **shared)
         word.submit(compare, both, [compared], api_name=False, **shared)
         trust_now.click(trust, [model, text, target], [trusted], api_name="trust", **shared)
         target.submit(trust, [model, text, target], [trusted], api_name=False, **shared)
-        model.input(another, [model], [text, examples, stack], api_name="examples", **shared)
-        examples.input(lambda chosen: chosen or "", [examples], [text], api_name=False)
+        model.select(another, [model], [text, examples, stack], api_name="examples", **shared)
+        examples.select(lambda chosen: chosen or "", [examples], [text], api_name=False)
     page.queue(max_size=16)
     return page, words
 
