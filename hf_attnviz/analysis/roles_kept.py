@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from hf_attnviz.analysis.pooling import UNLIKE
 from hf_attnviz.axes import HEAD, LAYER, head_name
 from hf_attnviz.errors import ShapeError
 from hf_attnviz.functional import Tally
@@ -79,7 +80,7 @@ def scored(stacks: Sequence[AttentionStack]) -> Scored | None:
     if all(m.has_weights for m in maps) or not all("scores" in m.reduced for m in maps):
         return None
     if len({(stack.layers, m.shape[0]) for stack in stacks for m in stack}) > 1:
-        raise ShapeError("these traces differ in layers or heads; analyse traces of one model together")
+        raise ShapeError(UNLIKE)
     return Scored(tuple(stacks))
 
 
