@@ -244,6 +244,25 @@ def test_markup_in_an_error_and_in_what_the_model_wrote_is_text(hostile: str, ch
             assert tab.locator("img, script, [onerror]").count() == 0
 
 
+@pytest.mark.parametrize("name", list(av.pictures()))
+def test_every_picture_is_drawn_or_told_of(name: str) -> None:
+    """By the translator, which has all stacks; with what the picture needs kept, whatever the other tabs need."""
+    chosen = av.pictures()[name]
+    answer = Service().answer("translator", "我爱吃北京烤鸭", picture=chosen.function, language="zh")
+    trace = av.trace_text(av.load_model("translator"), "我爱吃北京烤鸭", keep=list(chosen.keep))
+    assert answer.tabs["picture"].startswith("<iframe" if chosen.suits(trace) else "<p>")
+
+
+@pytest.mark.browser
+def test_any_picture(demo: Any) -> None:
+    page = demo(locale="zh-CN")
+    page.get_by_role("tab", name="任选图").click()
+    page.locator("#show").click()
+    page.frame_locator("#frame-picture iframe").get_by_role("heading", name="所有层与头").wait_for(timeout=30_000)
+    choose(page, "picture", av.pictures()["neuron"].title.zh)
+    page.frame_locator("#frame-picture iframe").get_by_role("heading", name="查询与键").wait_for(timeout=30_000)
+
+
 def test_only_what_the_operator_allows() -> None:
     service = Service()
     with pytest.raises(av.errors.UnknownNameError, match="--allow"):

@@ -18,7 +18,7 @@ import hf_attnviz as av
 from hf_attnviz_demo.service import TABS, Answer, Service
 from hf_attnviz_demo.words import CHINESE, ENGLISH
 
-ANALYSIS = "head_roles"  # shown before another is chosen
+ANALYSIS, PICTURE = "head_roles", "model_view"  # shown before others are chosen
 METHODS = ["pearson", "spearman", "cosine", "js", "hellinger"]
 CSS = """
 .gradio-container {max-width: 1500px !important}
@@ -32,7 +32,11 @@ _log = logging.getLogger("hf_attnviz_demo")
 
 def build(service: Service) -> tuple[gr.Blocks, gr.I18n]:
     """The page. Its events ``/attention`` and ``/examples`` are typed, so that ``gradio_client`` can call them too."""
-    words = gr.I18n(**{"en": ENGLISH, "zh-CN": CHINESE, "zh": CHINESE})
+    drawn = {one.function: one.title for one in av.pictures().values()}
+    chinese = CHINESE | {name: title.zh for name, title in drawn.items()}
+    words = gr.I18n(
+        **{"en": ENGLISH | {name: title.en for name, title in drawn.items()}, "zh-CN": chinese, "zh": chinese}
+    )
     first = service.models[0]
     with gr.Blocks(title="hf_attnviz", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(words("title"), elem_id="title")
@@ -55,6 +59,10 @@ def build(service: Service) -> tuple[gr.Blocks, gr.I18n]:
                             if name == "analysis":
                                 names = list(av.analyses())
                                 analysis = gr.Dropdown(names, value=ANALYSIS, label=words("which"), elem_id="analysis")
+                            if name == "picture":
+                                picture = gr.Dropdown(
+                                    list(drawn), value=PICTURE, label=words("which_picture"), elem_id="picture"
+                                )
                             frames.append(gr.HTML("", elem_id=f"frame-{name}"))
                     with gr.Tab(words("compare"), id="compare", elem_id="tab-compare"):
                         with gr.Row():
@@ -70,13 +78,13 @@ def build(service: Service) -> tuple[gr.Blocks, gr.I18n]:
 
         def attention(
             model: str, text: str, pair: str, stack: str | None, method: str, new_tokens: float, analysis: str,
-            request: gr.Request,
+            picture: str, request: gr.Request,
         ) -> tuple[Any, ...]:  # fmt: skip
             """Capture the attention of one of the offered models on a text and draw it."""
             language = _language(request)
             try:
                 answer = service.answer(
-                    model, text, pair or "", stack or "", method, int(new_tokens), analysis, language=language
+                    model, text, pair or "", stack or "", method, int(new_tokens), analysis, picture, language=language
                 )
             except Exception as error:
                 return _failed(error, language)
@@ -105,7 +113,7 @@ def build(service: Service) -> tuple[gr.Blocks, gr.I18n]:
             found = service.examples(model)
             return found[0] if found else "", gr.Dropdown(found, value=None), gr.Dropdown([], value=None)
 
-        inputs = [model, text, pair, stack, method, new, analysis]
+        inputs = [model, text, pair, stack, method, new, analysis, picture]
         outputs = [status, stack, *frames]
         shared: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
         show.click(attention, inputs, outputs, api_name="attention", **shared)
@@ -114,6 +122,7 @@ def build(service: Service) -> tuple[gr.Blocks, gr.I18n]:
         stack.select(attention, inputs, outputs, api_name=False, **shared)
         method.select(attention, inputs, outputs, api_name=False, **shared)
         analysis.select(attention, inputs, outputs, api_name=False, **shared)
+        picture.select(attention, inputs, outputs, api_name=False, **shared)
         both = [model, text, second, word, stack, special]
         compare_now.click(compare, both, [compared], api_name="compare", **shared)
         second.submit(compare, both, [compared], api_name=False, **shared)

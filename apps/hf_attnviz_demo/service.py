@@ -19,7 +19,8 @@ LONGEST_COMPARED = 4_000  # characters where maps are needed, or where the model
 
 @dataclass(frozen=True)
 class Asked:
-    """What a visitor wants to see of one run; ``kept`` runs it again where the analysis needs more than maps."""
+    """What a visitor wants to see of one run; ``kept`` and ``for_picture`` run it again where the analysis, or the
+    picture, needs more than maps."""
 
     trace: av.Trace
     stack: str
@@ -27,6 +28,8 @@ class Asked:
     method: str
     analysis: Any
     kept: Callable[[], av.Trace]
+    picture: Any
+    for_picture: Callable[[], av.Trace]
     words: Mapping[str, str]
 
     @property
@@ -82,12 +85,20 @@ def _analysis(asked: Asked) -> av.View | str:
     return asked.words["too_many"].format(many=f"{many:,}") if many > MOST_NUMBERS else av.picture(result)
 
 
+def _picture(asked: Asked) -> av.View | str:
+    if asked.long and "maps" in asked.picture.keep:
+        return asked.words["too_long"]
+    found: av.View = asked.picture(asked.for_picture(), stack=asked.stack, layer=asked.layer)
+    return found
+
+
 TABS: Mapping[str, Callable[[Asked], av.View | str]] = {  # a tab's name -> its picture, or why there is none
     "head": _head,
     "correlation": _correlation,
     "rollout": _rollout,
     "evolution": _evolution,
     "statistics": lambda asked: av.picture(av.head_statistics(asked.trace, stack=asked.stack)),
+    "picture": _picture,
     "analysis": _analysis,
 }
 
@@ -110,7 +121,7 @@ class Service:
 
     def answer(
         self, model: str, text: str, pair: str = "", stack: str = "", method: str = "pearson", new_tokens: int = 16,
-        analysis: str = "head_roles", *, language: str = "en",
+        analysis: str = "head_roles", picture: str = "model_view", *, language: str = "en",
     ) -> Answer:  # fmt: skip
         """Run the model on the text (or find the run again) and draw it.
 
@@ -120,11 +131,17 @@ class Service:
         words = CHINESE if language == "zh" else ENGLISH
         known = av.analyses()
         if analysis not in known:
+            names = ", ".join(known)
             raise av.errors.UnknownNameError(
                 av.language.Text(
-                    f"unknown analysis {analysis!r}; known: {', '.join(known)}",
-                    f"未知分析 {analysis!r}；可用：{', '.join(known)}",
+                    f"unknown analysis {analysis!r}; known: {names}", f"未知分析 {analysis!r}；可用：{names}"
                 )
+            )
+        drawn = {one.function: one for one in av.pictures().values()}
+        if picture not in drawn:
+            names = ", ".join(drawn)
+            raise av.errors.UnknownNameError(
+                av.language.Text(f"unknown picture {picture!r}; known: {names}", f"未知图 {picture!r}；可用：{names}")
             )
 
         def kept(keep: tuple[str, ...] | None = known[analysis].keep, plain: bool = known[analysis].plain) -> av.Trace:
@@ -134,7 +151,11 @@ class Service:
         trace = kept(None, plain=False)
         stacks = tuple(trace.stacks)
         chosen = stack if stack in stacks else stacks[-1]  # cross-attention where there is one, else the only stack
-        asked = Asked(trace, chosen, self._loaded[model].telling_layer, method, known[analysis], kept, words)
+        wanted = drawn[picture]
+        asked = Asked(
+            trace, chosen, self._loaded[model].telling_layer, method, known[analysis], kept, wanted,
+            lambda: kept(wanted.keep, plain=False), words,
+        )  # fmt: skip
         with av.language.speaking(language):
             tabs = {name: _drawn(draw, asked) for name, draw in TABS.items()}
         return Answer(self._status(trace, words), stacks, chosen, tabs)

@@ -25,6 +25,7 @@ CLOSED_FORM: Final = Text(
     "基线在因果性所允许的全部键上均匀，因为统计量不含窗口的信息：有窗口的层中，均匀注意力的熵、跨度与距离小于此处所列，"
     "而每个键上的权重更大。",
 )
+_FIRST_TOKEN: Final = Text("the first token", "第一个词元")
 _NAN: Final = Text(
     "Some weights are NaN, as a row is that may look at nothing; what is made of them is NaN.",
     "有些权重是 NaN（例如不能看任何键的行）；由它们得出的数也是 NaN。",
@@ -35,6 +36,22 @@ _EMPTY: Final = Text(
     "有些键不在因果掩码之后，却在某一层的所有头上权重恰为零（如窗口之外）。它们仍计为键："
     "这些零会抬高相似度，归一化熵的分母也包含它们。",
 )
+
+
+def drift_note(drift: float, here: float, *, first: Text = _FIRST_TOKEN) -> Text:
+    """What of a rollout is the model's doing: what its last row puts on what stands ``first``, and what it would put
+    there under uniform attention (``drift``)."""
+    if math.isnan(drift) or math.isnan(here):
+        return Text(
+            "The last row is undefined, here or under uniform attention, so that its drift is not known.",
+            "最后一行在此处或均匀注意力下未定义，因此其漂移未知。",
+        )
+    return Text(
+        f"Under uniform attention with the same mask the last row would put {drift:.2f} on {first.en} at this depth; "
+        f"here it puts {here:.2f}. Only the difference is the model's doing.",
+        f"若注意力完全均匀而掩码相同，到这一深度最后一行会有 {drift:.2f} 落在{first.zh}上；"
+        f"这里是 {here:.2f}。只有两者之差才是模型所为。",
+    )
 
 
 def nan_weights(attention: torch.Tensor) -> list[Text]:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from hf_attnviz import functional
-from hf_attnviz.analysis.pooling import UNLIKE
-from hf_attnviz.axes import head_name
+from hf_attnviz.analysis.pooling import UNLIKE, Labelled, causal
 from hf_attnviz.errors import NotKeptError, ShapeError
 from hf_attnviz.language import Text
 from hf_attnviz.reduced import Reduced
@@ -37,33 +36,22 @@ def _estimated(size: Sequence[int]) -> Text:
 
 
 @dataclass(frozen=True, eq=False)
-class Sums:
+class Sums(Labelled):
     """What the same stack of several traces keeps of products of heads, all heads of all layers in a line.
 
     Attributes:
-        stacks: the stack of each trace.
         centred: whether each row is to be centred by an even share.
     """
 
     stacks: tuple[AttentionStack, ...]
+    causal: bool
     centred: bool
-
-    @cached_property
-    def causal(self) -> bool:
-        """Whether no row of any trace looks ahead."""
-        return all(m.causal for stack in self.stacks for m in stack)
-
-    @property
-    def head_names(self) -> tuple[str, ...]:
-        """All heads of all layers, by name, layer by layer."""
-        return tuple(head_name(m.layer, head) for m in self.stacks[0] for head in range(m.heads))
 
     @property
     def what(self) -> dict[str, object]:
         """What was analysed, for a result's parameters."""
         kept = [name for name in ("gram", "sketch") if _have(self.stacks, name)]
-        told = {"stack": self.stacks[0].name, "sequences": len(self.stacks), "causal": self.causal}
-        return {**told, "made_of": tuple(kept)}
+        return {**super().what, "made_of": tuple(kept)}
 
     @cached_property
     def _name(self) -> str:
@@ -164,7 +152,7 @@ def sums_of(stacks: Sequence[AttentionStack], *, method: str, centred: bool) -> 
                 "这些 trace 所留 sketch 的大小不同；请以相同的 keep 捕获",
             )
         )
-    return Sums(tuple(stacks), centred)
+    return Sums(tuple(stacks), causal(stacks), centred)
 
 
 def _have(stacks: Sequence[AttentionStack], name: str) -> bool:

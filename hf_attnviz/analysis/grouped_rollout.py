@@ -1,6 +1,5 @@
 """Rollout for groups of sources, as it was streamed while the model ran, labelled and with its drift."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hf_attnviz import functional
+from hf_attnviz.analysis.caveats import drift_note
 from hf_attnviz.axes import GROUP, LAYER, QUERY
 from hf_attnviz.errors import NotKeptError
 from hf_attnviz.language import Text
@@ -16,6 +16,7 @@ from hf_attnviz.result import Axis, Result
 from hf_attnviz.trace import AttentionStack
 
 _PLAIN: Final = {"head_fusion": "mean", "discard": 0.0, "start_layer": 0}
+_FIRST: Final = Text("the first group of tokens", "第一组词元")
 _NAN: Final = Text(
     "NaN: a row of which nothing is left (it looks at nothing, and there is no residual), and those that take of it.",
     "NaN：什么也不剩的行（不看任何键且无残差），以及取自它的行。",
@@ -51,7 +52,7 @@ def grouped_rollout(stack: AttentionStack, options: Mapping[str, Any], caveats: 
     values = torch.stack([one.sources[:, groups] for one in kept])
     baseline = _baseline(kept, float(options["residual"]), groups) if stack.maps[0].whole else None
     bounds = dict(zip(_names(stack, last, groups), _bounds(last, groups), strict=True))
-    notes = [] if baseline is None else [_drift(float(baseline[-1, -1, 0]), float(values[-1, -1, 0]))]
+    notes = [] if baseline is None else [drift_note(float(baseline[-1, -1, 0]), float(values[-1, -1, 0]), first=_FIRST)]
     notes += [_ROWS] if baseline is None else [_STRETCHES] if bool(baseline.isnan().any()) else []
     notes += [_NAN] if bool(values.isnan().any()) else []
     axes = (Axis(LAYER, tuple(map(str, stack.layers))), Axis(QUERY, stack.queries.texts), Axis(GROUP, tuple(bounds)))
@@ -116,17 +117,3 @@ def _names(stack: AttentionStack, kept: Reduced, groups: Sequence[int]) -> list[
         else:
             found.append(f"{where[0]}–{where[1] - 1}: {texts[where[0]]} … {texts[where[1] - 1]}")
     return found
-
-
-def _drift(drift: float, here: float) -> Text:
-    if math.isnan(drift) or math.isnan(here):
-        return Text(
-            "The last row is undefined, here or under uniform attention, so that its drift is not known.",
-            "最后一行在此处或均匀注意力下未定义，因此其漂移未知。",
-        )
-    return Text(
-        f"Under uniform attention with the same mask the last row would put {drift:.2f} on the first group of tokens "
-        f"at this depth; here it puts {here:.2f}. Only the difference is the model's doing.",
-        f"若注意力完全均匀而掩码相同，到这一深度最后一行会有 {drift:.2f} 落在第一组词元上；"
-        f"这里是 {here:.2f}。只有两者之差才是模型所为。",
-    )

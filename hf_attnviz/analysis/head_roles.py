@@ -121,7 +121,7 @@ def _from_scores(data: Scored, limits: Mapping[str, float]) -> Result:
     undefined_ones = undefined(found, _LACKING[data.causal], words=OF_ROLES)
     unknown = any(number is None for one in data.stacks for number in one.keys.ids)
     return Result(
-        axes=(Axis(STATISTIC, tuple(found)), *data.axes),
+        axes=(Axis(STATISTIC, tuple(found)), data.layer_axis, data.head_axis),
         method="head roles",
         parameters={**data.what, "thresholds": limits},
         source="Clark et al. 2019; Wang et al. 2022; Olsson et al. 2022",

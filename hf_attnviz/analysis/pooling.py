@@ -19,37 +19,21 @@ UNLIKE: Final = Text(
 )
 
 
-@dataclass(frozen=True, eq=False)
-class SideBySide:
-    """The same stack of several traces, side by side.
+class Labelled:
+    """The names of what the same stack of several traces has in common.
 
     Attributes:
-        valid, valid_queries: ``[batch, key]`` and ``[batch, query]``, True for what is no filling.
-        positions: ``[query]`` key positions of the rows; -1 for cross-attention, which stands on no key.
-        causal: no row of any trace looks ahead.
         stacks: the stack of each trace; that of the first has the names and layers.
+        causal: no row of any trace looks ahead.
     """
 
-    valid: torch.Tensor
-    valid_queries: torch.Tensor
-    positions: torch.Tensor
-    causal: bool
     stacks: tuple[AttentionStack, ...]
+    causal: bool
 
     @property
     def stack(self) -> AttentionStack:
         """The stack of the first trace."""
         return self.stacks[0]
-
-    @property
-    def masks(self) -> dict[str, Any]:
-        """What functions of attention must be told of it, by argument."""
-        return {
-            "valid": self.valid,
-            "valid_queries": self.valid_queries,
-            "positions": self.positions,
-            "causal": self.causal,
-        }
 
     @property
     def layer_axis(self) -> Axis:
@@ -64,13 +48,38 @@ class SideBySide:
     @property
     def head_names(self) -> tuple[str, ...]:
         """All heads of all layers, by name, layer by layer."""
-        heads = range(self.stack.maps[0].heads)
-        return tuple(head_name(layer, head) for layer in self.stack.layers for head in heads)
+        return tuple(head_name(m.layer, head) for m in self.stack for head in range(m.heads))
 
     @property
     def what(self) -> dict[str, object]:
         """What was analysed, for a result's parameters."""
         return {"stack": self.stack.name, "sequences": len(self.stacks), "causal": self.causal}
+
+
+@dataclass(frozen=True, eq=False)
+class SideBySide(Labelled):
+    """The same stack of several traces, side by side.
+
+    Attributes:
+        valid, valid_queries: ``[batch, key]`` and ``[batch, query]``, True for what is no filling.
+        positions: ``[query]`` key positions of the rows; -1 for cross-attention, which stands on no key.
+    """
+
+    valid: torch.Tensor
+    valid_queries: torch.Tensor
+    positions: torch.Tensor
+    causal: bool
+    stacks: tuple[AttentionStack, ...]
+
+    @property
+    def masks(self) -> dict[str, Any]:
+        """What functions of attention must be told of it, by argument."""
+        return {
+            "valid": self.valid,
+            "valid_queries": self.valid_queries,
+            "positions": self.positions,
+            "causal": self.causal,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +106,11 @@ class PooledRows(SideBySide):
     rows: Mapping[str, torch.Tensor]
     received: torch.Tensor
     known: bool
+
+
+def causal(stacks: Sequence[AttentionStack]) -> bool:
+    """Whether no row of any of these looks ahead."""
+    return all(m.causal for stack in stacks for m in stack)
 
 
 def stack_of(trace: Trace, stack: str | None) -> AttentionStack:
@@ -216,6 +230,6 @@ def _side_by_side(stacks: Sequence[AttentionStack]) -> dict[str, Any]:
         "valid": torch.arange(keys) < sizes[:, 1:],
         "valid_queries": torch.arange(queries) < sizes[:, :1],
         "positions": torch.tensor(longest if longest is not None else [-1] * queries),
-        "causal": all(m.causal for one in stacks for m in one),
+        "causal": causal(stacks),
         "stacks": tuple(stacks),
     }

@@ -3,18 +3,15 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from hf_attnviz.analysis.pooling import UNLIKE
-from hf_attnviz.axes import HEAD, LAYER, head_name
+from hf_attnviz.analysis.pooling import UNLIKE, Labelled, causal
 from hf_attnviz.errors import ShapeError
 from hf_attnviz.functional import Tally
 from hf_attnviz.labels import Labels
 from hf_attnviz.language import Text
-from hf_attnviz.result import Axis
 from hf_attnviz.trace import AttentionStack
 
 ROLES = ("previous_token", "next_token", "duplicate_token", "induction")
@@ -26,31 +23,11 @@ FEWER = Text(
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
+class Scored(Labelled):
     """The scores that the same stack of several traces keeps."""
 
     stacks: tuple[AttentionStack, ...]
-
-    @cached_property
-    def causal(self) -> bool:
-        """Whether no row of any trace looks ahead."""
-        return all(m.causal for stack in self.stacks for m in stack)
-
-    @property
-    def head_names(self) -> tuple[str, ...]:
-        """All heads of all layers, by name, layer by layer."""
-        return tuple(head_name(m.layer, head) for m in self.stacks[0] for head in range(m.heads))
-
-    @property
-    def axes(self) -> tuple[Axis, Axis]:
-        """The layers and the heads of one."""
-        first = self.stacks[0]
-        return Axis(LAYER, tuple(map(str, first.layers))), Axis(HEAD, tuple(map(str, range(first.maps[0].heads))))
-
-    @property
-    def what(self) -> dict[str, object]:
-        """What was analysed, for a result's parameters."""
-        return {"stack": self.stacks[0].name, "sequences": len(self.stacks), "causal": self.causal}
+    causal: bool
 
     def found(self) -> dict[str, Tally]:
         """The roles by name, `[example, layer, head]` each."""
@@ -81,7 +58,7 @@ def scored(stacks: Sequence[AttentionStack]) -> Scored | None:
         return None
     if len({(stack.layers, m.shape[0]) for stack in stacks for m in stack}) > 1:
         raise ShapeError(UNLIKE)
-    return Scored(tuple(stacks))
+    return Scored(tuple(stacks), causal(stacks))
 
 
 def _scores(name: str, stack: AttentionStack) -> Tensor:

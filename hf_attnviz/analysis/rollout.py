@@ -1,12 +1,11 @@
 """Attention rollout, labelled, with the drift that it has by itself."""
 
-import math
 from typing import Any
 
 import torch
 
 from hf_attnviz import functional
-from hf_attnviz.analysis.caveats import UNTESTED, nan_weights
+from hf_attnviz.analysis.caveats import UNTESTED, drift_note, nan_weights
 from hf_attnviz.analysis.grouped_rollout import grouped_rollout, streamed
 from hf_attnviz.analysis.pooling import stack_of
 from hf_attnviz.axes import KEY, LAYER, QUERY
@@ -77,24 +76,10 @@ def rollout(
         {"stack": chosen.name, **options, "uniform_first_token": drift},
         "Abnar & Zuidema 2020",
         "share of the input",
-        (_drift_note(drift, float(values[-1, -1, 0])), *nan_weights(maps), *_gone(values, maps), NO_PROOF, UNTESTED),
+        (drift_note(drift, float(values[-1, -1, 0])), *nan_weights(maps), *_gone(values, maps), NO_PROOF, UNTESTED),
         baseline=baseline,
     )
 
 
 def _gone(values: torch.Tensor, maps: torch.Tensor) -> list[Text]:
     return [_NOTHING_LEFT] if bool(values.isnan().any()) and not bool(maps.isnan().any()) else []
-
-
-def _drift_note(drift: float, here: float) -> Text:
-    if math.isnan(drift) or math.isnan(here):
-        return Text(
-            "The last row is undefined, here or under uniform attention, so that its drift is not known.",
-            "最后一行在此处或均匀注意力下未定义，因此其漂移未知。",
-        )
-    return Text(
-        f"Under uniform attention with the same mask the last row would put {drift:.2f} on the first token at this "
-        f"depth; here it puts {here:.2f}. Only the difference is the model's doing.",
-        f"若注意力完全均匀而掩码相同，到这一深度最后一行会有 {drift:.2f} 落在第一个词元上；"
-        f"这里是 {here:.2f}。只有两者之差才是模型所为。",
-    )

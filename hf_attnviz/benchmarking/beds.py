@@ -22,9 +22,13 @@ class Bed:
         """On what, in a few words."""
         shape = self.shape
         return Text(
-            f"{shape.layers} × GPT-2 block ({shape.width} wide, {shape.heads} heads), {shape.tokens:,} tokens",
-            f"GPT-2 块 × {shape.layers}（宽 {shape.width}，{shape.heads} 头），{shape.tokens:,} 个词元",
+            f"{shape.layers} × GPT-2 block ({shape.width} wide, {shape.heads} heads), {self._length.en}",
+            f"GPT-2 块 × {shape.layers}（宽 {shape.width}，{shape.heads} 头），{self._length.zh}",
         )
+
+    @property
+    def _length(self) -> Text:
+        return Text(f"{self.shape.tokens:,} tokens", f"{self.shape.tokens:,} 个词元")
 
     @cached_property
     def ids(self) -> torch.Tensor:
@@ -61,13 +65,8 @@ class DecodingBed(Bed):
         self.new = shape.tokens - PROMPT
 
     @property
-    def where(self) -> Text:
-        """On what, in a few words."""
-        shape = self.shape
-        return Text(
-            f"{shape.layers} × GPT-2 block ({shape.width} wide, {shape.heads} heads), {self.new:,} new tokens",
-            f"GPT-2 块 × {shape.layers}（宽 {shape.width}，{shape.heads} 头），生成 {self.new:,} 个词元",
-        )
+    def _length(self) -> Text:
+        return Text(f"{self.new:,} new tokens", f"生成 {self.new:,} 个词元")
 
     @cached_property
     def ids(self) -> torch.Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_attnviz.capturing.address import Address
-from hf_attnviz.capturing.keeping import Kept, kept_of
+from hf_attnviz.capturing.keeping import Kept, kept_of, unobserved
 from hf_attnviz.capturing.places import places_of_steps, with_tokens
 from hf_attnviz.capturing.proof import Proved
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Pass, Run, Side
@@ -90,7 +90,7 @@ def _call(run: Run, steps: Sequence[Pass], lane: Lane, reducers: Sequence[Reduce
             f"{lane.call.module} attended in the first pass, and in {count} of {len(steps)} steps since, where only "
             "transformers' interface was watched; keep maps, which are kept at once"
         )
-    with torch.no_grad(), torch._C.DisableTorchFunction():
+    with unobserved(lane.queries[0]):
         query = torch.cat(lane.queries, 2)
         batch, heads, _, size = query.shape
         output = torch.cat([one.reshape(batch, 1, heads, -1) for one in lane.outputs], 1)

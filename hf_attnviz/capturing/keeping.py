@@ -49,7 +49,7 @@ def _kept_of(seen: Seen, reducers: Sequence[Reducer[Any]], places: Places, side:
     why = f"{seen.implementation} does not show its log-sum-exp" if seen.fused and tileable(reducers) else ""
     if seen.ran is not None:
         try:
-            with _unobserved(seen.ran.query):
+            with unobserved(seen.ran.query):
                 proved = prove_rows(seen.ran, places)
                 if proved.weights.shape == seen.ran.shape:  # so few rows that all of them were proved
                     return Kept(over_weights(reducers, proved.weights, places, vectors, carriage, seen.ran), proved)
@@ -64,13 +64,13 @@ def _kept_of(seen: Seen, reducers: Sequence[Reducer[Any]], places: Places, side:
         raise CaptureError("torch.vmap hides the batch, and its tensors die with it; run the model on a plain batch")
     if tileable(reducers) and weights.dim() == 4:
         proved = replace(proved, looks_back=looks_back(weights, places))
-    with _unobserved(weights):
+    with unobserved(weights):
         attends = None if seen.pads else proved.attends
         return Kept(over_weights(reducers, weights, places, vectors, carriage, attending=attends), proved, why)
 
 
 @contextmanager
-def _unobserved(tensor: torch.Tensor) -> Iterator[None]:
+def unobserved(tensor: torch.Tensor) -> Iterator[None]:
     """Our own work: no observer is to look at each operation of it, and an autocast of the model's is not for it."""
     with torch.no_grad(), torch.autocast(tensor.device.type, enabled=False), torch._C.DisableTorchFunction():
         yield

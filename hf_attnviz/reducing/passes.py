@@ -118,6 +118,15 @@ def pass_over(ran: Ran, places: Places, sums: Sums, *, write: bool) -> Score:
     return make(ran, places, sums, write)
 
 
+def _begins(ran: Ran, places: Places, b: int, rows: slice, keys: slice) -> tuple[int, int]:
+    """Counted from a tile's first key: where the sequence's first key stands, and the last that its first row may see;
+    -1 each where it stands elsewhere, or nothing bounds it."""
+    return (
+        places.first[b] - keys.start if places.first[b] >= 0 else -1,
+        rows.start - keys.start if ran.causal else -1,
+    )
+
+
 def _with_numba(ran: Ran, places: Places, sums: Sums, write: bool) -> Score:
     fused, scale = _numba(), np.float32(ran.scale)
     assert fused is not None
@@ -131,7 +140,6 @@ def _with_numba(ran: Ran, places: Places, sums: Sums, write: bool) -> Score:
 
     def score(scores: Tensor, b: int, h: int, rows: slice, keys: slice) -> None:
         mask = ran.masking(b, h, rows, keys)
-        first = places.first[b] - keys.start if places.first[b] >= 0 else -1
         fused(
             scores.numpy(),
             scale,
@@ -140,8 +148,7 @@ def _with_numba(ran: Ran, places: Places, sums: Sums, write: bool) -> Score:
             counted[b, rows],
             stands[b, rows],
             at[b, keys],
-            first,
-            rows.start - keys.start if ran.causal else -1,
+            *_begins(ran, places, b, rows, keys),
             entropy[b, h, rows],
             distance[b, h, rows],
             sink[b, h, rows],
@@ -173,8 +180,7 @@ def _with_torch(ran: Ran, places: Places, sums: Sums, write: bool) -> Score:
             lse[b, h, rows],
             counted[b, rows],
             known[block],
-            places.first[b] - keys.start if places.first[b] >= 0 else -1,
-            rows.start - keys.start if ran.causal else -1,
+            *_begins(ran, places, b, rows, keys),
             sums.entropy[b, h, rows],
             sums.distance[b, h, rows],
             sums.sink[b, h, rows],

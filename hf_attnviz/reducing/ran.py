@@ -49,6 +49,11 @@ class Ran:
         """How many heads share a key-value head."""
         return self.query.shape[1] // self.key.shape[1]
 
+    def mask_of(self, batch: int) -> Tensor:
+        """The mask of one sequence of the batch, ``[head or 1, query or 1, key or 1]``; only where there is one."""
+        assert self.mask is not None
+        return self.mask[batch if len(self.mask) > 1 else 0]
+
     def unpacked(self, heads: int) -> "Ran":
         """The same with so many heads of one row each, where those that share a key stood as the rows of one head."""
         batch, packed, rows, _ = self.query.shape
@@ -67,8 +72,8 @@ class Ran:
         """The mask over some rows and keys ``[row, key]``, or ``[head or 1, row, key]`` of several; or None."""
         if self.mask is None:
             return None
-        batches, heads, queries, width = self.mask.shape
-        one = self.mask[batch if batches > 1 else 0, head if heads > 1 or isinstance(head, slice) else 0]
+        _, heads, queries, width = self.mask.shape
+        one = self.mask_of(batch)[head if heads > 1 or isinstance(head, slice) else 0]
         one = one[..., rows, :] if queries > 1 else one.expand(*one.shape[:-2], _count(rows, self.shape[2]), -1)
         return one[..., keys] if width > 1 else one.expand(*one.shape[:-1], _count(keys, self.shape[3]))
 

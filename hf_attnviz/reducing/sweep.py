@@ -120,9 +120,9 @@ def spans_of(ran: Ran, b: int, rows: slice, keys: slice) -> Tensor:
     if ran.mask is None or ran.mask.shape[3] == 1:
         last = stand.clamp(max=keys.stop - 1) if ran.causal else torch.full_like(stand, keys.stop - 1)
         return torch.stack([torch.full_like(stand, keys.start), last], -1)[None]
-    mask = ran.mask[b if len(ran.mask) > 1 else 0]
+    mask = ran.mask_of(b)
     part = mask[:, :, keys] if mask.shape[1] == 1 else mask[:, rows, keys]
-    allowed = (part > LOWEST).any(0).expand(len(stand), -1)
+    allowed = (part > ran.never).any(0).expand(len(stand), -1)
     if ran.causal:
         allowed = allowed & (torch.arange(keys.start, keys.stop, device=stand.device) <= stand[:, None])
     return spanned(allowed[None], keys.start)
@@ -150,7 +150,7 @@ def _visible(ran: Ran, places: Places, b: int, head: int | None, height: int) ->
             continue
         first, last = 0, min(rows.stop, keys) if ran.causal else keys
         if ran.mask is not None and ran.mask.shape[3] > 1:
-            mask = ran.mask[b if len(ran.mask) > 1 else 0]
+            mask = ran.mask_of(b)
             mask = mask if head is None else mask[head if len(mask) > 1 else 0][None]
             part = mask if mask.shape[1] == 1 else mask[:, rows]
             seen = (part.amax((0, 1)) > ran.never).nonzero()
@@ -185,7 +185,7 @@ def _check(ran: Ran, places: Places) -> None:
         if not bool(spare.any()) or not bool(rows.any()):
             continue
         if ran.mask is not None and ran.mask.shape[3] > 1:
-            mask = ran.mask[b if len(ran.mask) > 1 else 0]
+            mask = ran.mask_of(b)
             mask = mask if mask.shape[1] == 1 else mask[:, rows]
             if float(mask[:, :, spare].amax()) <= ran.never:
                 continue

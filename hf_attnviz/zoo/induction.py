@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hf_attnviz.zoo.descent import descend
 from hf_attnviz.zoo.words import END, PAD, SPECIAL, START, word_tokenizer
 
 LENGTH, CHUNK, STEPS, BATCH, RATE, EASY = 64, 31, 1500, 64, 5e-3, 0.3
@@ -123,20 +124,13 @@ def fit(steps: int | None, seed: int, progress: Callable[[int, int, float], None
     pieces = tokenizer()
     model = fresh(len(pieces))
     generator = torch.Generator().manual_seed(seed)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=RATE, betas=(0.9, 0.98))
-    total = steps or STEPS
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=max(total, 20), pct_start=0.1)
-    for step in range(total):
+
+    def loss_of(step: int, total: int) -> Tensor:
         ids, known = batch(generator, len(pieces), anywhere=step > total * EASY)
         logits = model(input_ids=ids).logits[:, :-1]
-        loss = F.cross_entropy(logits[known[:, 1:]], ids[:, 1:][known[:, 1:]])
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        schedule.step()
-        progress(step + 1, total, loss.item())
+        return F.cross_entropy(logits[known[:, 1:]], ids[:, 1:][known[:, 1:]])
+
+    descend(model, loss_of, steps=steps or STEPS, rate=RATE, progress=progress)
     return model, pieces
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hf_attnviz.zoo import grammar
+from hf_attnviz.zoo.descent import descend
 from hf_attnviz.zoo.grammar import Link, Pair, sentences, vocabulary
 from hf_attnviz.zoo.words import END, PAD, SPECIAL, START, word_tokenizer
 
@@ -118,22 +119,17 @@ def batch(pairs: Sequence[Pair], ids: dict[str, int]) -> dict[str, Tensor]:
 
 def fit(steps: int | None, seed: int, progress: Callable[[int, int, float], None]) -> tuple[Any, Any]:
     pieces = tokenizer()
-    ids, total = pieces.get_vocab(), steps or STEPS
+    ids = pieces.get_vocab()
     model = fresh(len(pieces))
     endless = sentences(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=max(total, 20), pct_start=0.1)
-    for step in range(total):
+
+    def loss_of(*_: int) -> Tensor:
         inputs = batch(list(islice(endless, BATCH)), ids)
         target = inputs.pop("target")
         logits = model(**inputs, use_cache=False).logits
-        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=ids[PAD])
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        progress(step + 1, total, loss.item())
+        return F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=ids[PAD])
+
+    descend(model, loss_of, steps=steps or STEPS, rate=RATE, progress=progress)
     return model, pieces
 
 

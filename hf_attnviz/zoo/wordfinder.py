@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hf_attnviz.zoo.descent import descend
 from hf_attnviz.zoo.induction import CHINESE, ENGLISH, rounded
 from hf_attnviz.zoo.words import END, PAD, SPECIAL, START, UNKNOWN, word_tokenizer
 
@@ -130,21 +131,14 @@ def fit(steps: int | None, seed: int, progress: Callable[[int, int, float], None
     pieces = tokenizer()
     model = fresh(len(pieces))
     generator = torch.Generator().manual_seed(seed)
-    total = steps or STEPS
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=max(total, 20), pct_start=0.1)
-    for step in range(total):
+
+    def loss_of(step: int, total: int) -> Tensor:
         share = min(1.0, 1.25 * step / total)  # the last fifth is read at full length
         words = round(SHORTEST * (LONGEST / SHORTEST) ** share)
         ids, answer, _ = batch(generator, max(1, TOKENS // words), words)
-        logits = model(input_ids=ids).logits
-        loss = F.cross_entropy(logits.flatten(0, 1), answer.flatten())
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        progress(step + 1, total, loss.item())
+        return F.cross_entropy(model(input_ids=ids).logits.flatten(0, 1), answer.flatten())
+
+    descend(model, loss_of, steps=steps or STEPS, rate=RATE, progress=progress)
     return model, pieces
 
 

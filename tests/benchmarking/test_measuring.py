@@ -60,7 +60,7 @@ def timed(bed: Bed, wanted: dict[str, Variant], sample: float = 0.0) -> Section:
 
 def test_a_slower_variant_is_seen_as_slower() -> None:
     wanted = chosen([]) | {n: Variant(n, Text(n, n), slow(int(n)), ours=True) for n in ("1", "3")}
-    section = timed(Bed(SMALL), wanted, sample=0.01)
+    section = timed(Bed(SMALL), wanted, sample=0.04)
     once, thrice = row(section, "1").numbers, row(section, "3").numbers
     assert 2.2 < thrice["ratio"] < 3.8
     assert thrice["low"] > 1.5

@@ -234,3 +234,12 @@ def test_the_reference_can_be_worked_by_hand() -> None:
     )
     assert found["distance"].tolist() == [[[0.0, 0.5, 0.75]]] and found["sink"].tolist() == [[[1.0, 0.5, 0.25]]]
     assert found["received"].tolist() == [[[1.75, 0.75, 0.5]]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_a_mask_forbids_is_out_of_sight_whatever_number_says_never(dtype: torch.dtype) -> None:
+    """Half precision writes -65,504, which is no small number elsewhere."""
+    mask = torch.zeros(1, 1, 4, 6, dtype=dtype)
+    mask[..., 0] = mask[..., 4:] = torch.finfo(dtype).min
+    made = call(4, 6, dtype=dtype, mask=mask)
+    assert sweep.spans_of(made.ran, 0, slice(0, 4), slice(0, 6)).tolist() == [[[1, 3]] * 4]
