@@ -12,11 +12,19 @@ import hf_attnviz as av
 _FILE: Final = re.compile(r"\S+\.(png|jpe?g|wav|json|safetensors|txt)", re.IGNORECASE)
 
 
+def reading(given: str | None, file: Path | None, inputs: list[str] | None) -> str | list[Path | str]:
+    """What is to be read: a text, or a picture, a sound or tensors, and perhaps a text beside them."""
+    if not inputs:
+        return text(given, file)
+    beside = [] if given is None and file is None else [text(given, file)]
+    return [*map(file_or_text, inputs), *beside]
+
+
 def text(given: str | None, file: Path | None) -> str:
     """The text that was typed, or that a file holds."""
     if (given is None) == (file is None):
         raise av.errors.ArgumentError(
-            "expected a text, or --text-file FILE; got " + ("neither" if given is None else "both")
+            "expected a text, --text-file FILE or --input FILE; got " + ("neither" if given is None else "both")
         )
     if file is None:
         return given or ""
@@ -26,9 +34,13 @@ def text(given: str | None, file: Path | None) -> str:
         raise av.errors.ArgumentError(f"cannot read {str(file)!r}: {error}; give a text file in UTF-8") from error
 
 
-def trace(loaded: av.Loaded, read: str, keep: list[str] | None, **reading: Any) -> av.Trace:
-    """What is kept of a text; where nothing says what, and maps would be too much, that is told."""
-    found = av.trace_text(loaded, read, keep=keep, **reading)
+def trace(loaded: av.Loaded, read: str | list[Path | str], keep: list[str] | None, **options: Any) -> av.Trace:
+    """What is kept of what was read; where nothing says what, and a text's maps would be too much, that is told."""
+    if not isinstance(read, str):
+        if options.pop("pair", None) is not None:
+            raise av.errors.ArgumentError("--pair is for two texts; give words beside a picture with --input, too")
+        return av.trace_input(loaded, read, keep=keep or "maps", **options)
+    found = av.trace_text(loaded, read, keep=keep, **options)
     if keep is None and not all(m.has_weights for m in found.maps):
         sys.stderr.write(f"{_told(found)}\n")
     return found
@@ -44,11 +56,20 @@ def _told(found: av.Trace) -> av.language.Text:
     )
 
 
-def drawn(found: av.Trace, kind: str | None, stack: str | None, layer: int | None) -> av.View:
-    """The picture of a kind; without one, that which suits what was kept."""
+def drawn(
+    found: av.Trace, kind: str | None, stack: str | None, layer: int | None, inputs: list[str] | None = None
+) -> av.View:
+    """The picture of a kind; without one, that which suits what was kept. A picture of what was read gets its file."""
     if kind is None:
         kind = "head" if all(m.has_weights for m in found.maps) else "long"
-    return av.pictures()[kind](found, stack=stack, layer=layer)
+    return av.pictures()[kind](found, stack=stack, layer=layer, **_files(inputs))
+
+
+def _files(inputs: list[str] | None) -> dict[str, Path]:
+    """The picture and the sound among what was read, by the names of the arguments that take them."""
+    found = [one for one in map(file_or_text, inputs or ()) if isinstance(one, Path)]
+    named = {"wav": "audio", "png": "image", "jpg": "image", "jpeg": "image"}
+    return {named[kind]: one for one in found if (kind := one.suffix.lower().removeprefix(".")) in named}
 
 
 def check_ending(output: Path | None, formats: tuple[str, ...]) -> None:
