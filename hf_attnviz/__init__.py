@@ -219,7 +219,12 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"hf_attnviz.{name}")
     if name not in _PLACE:
-        raise AttributeError(f"hf_attnviz has no {name!r}; it has: {', '.join(__all__)}")
+        from hf_attnviz.language import Text
+
+        known = ", ".join(__all__)
+        raise AttributeError(
+            Text(f"hf_attnviz has no {name!r}; it has: {known}", f"hf_attnviz 没有 {name!r}；它有：{known}")
+        )
     return getattr(importlib.import_module(_PLACE[name]), name)
 
 

@@ -24,21 +24,35 @@ def text(given: str | None, file: Path | None) -> str:
     """The text that was typed, or that a file holds."""
     if (given is None) == (file is None):
         raise av.errors.ArgumentError(
-            "expected a text, --text-file FILE or --input FILE; got " + ("neither" if given is None else "both")
+            av.language.Text(
+                "expected a text, --text-file FILE or --input FILE; got " + ("neither" if given is None else "both"),
+                "应给出一段文本、--text-file FILE 或 --input FILE；"
+                + ("两者都没有给" if given is None else "两者都给了"),
+            )
         )
     if file is None:
         return given or ""
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise av.errors.ArgumentError(f"cannot read {str(file)!r}: {error}; give a text file in UTF-8") from error
+        raise av.errors.ArgumentError(
+            av.language.Text(
+                f"cannot read {str(file)!r}: {error}; give a text file in UTF-8",
+                f"无法读取 {str(file)!r}：{error}；请给出 UTF-8 文本文件",
+            )
+        ) from error
 
 
 def trace(loaded: av.Loaded, read: str | list[Path | str], keep: list[str] | None, **options: Any) -> av.Trace:
     """What is kept of what was read; where nothing says what, and a text's maps would be too much, that is told."""
     if not isinstance(read, str):
         if options.pop("pair", None) is not None:
-            raise av.errors.ArgumentError("--pair is for two texts; give words beside a picture with --input, too")
+            raise av.errors.ArgumentError(
+                av.language.Text(
+                    "--pair is for two texts; give words beside a picture as TEXT",
+                    "--pair 用于两段文本；图片旁的文字请作为 TEXT 给出",
+                )
+            )
         return av.trace_input(loaded, read, keep=keep or "maps", **options)
     found = av.trace_text(loaded, read, keep=keep, **options)
     if keep is None and not all(m.has_weights for m in found.maps):
@@ -77,8 +91,12 @@ def check_ending(output: Path | None, formats: tuple[str, ...]) -> None:
     ending = "" if output is None else output.suffix.lower().removeprefix(".")
     if output is not None and ending not in formats:
         raise av.errors.ArgumentError(
-            f"cannot write {ending or 'a file without ending'!r}; formats it has: "
-            f"{', '.join(one for one in formats if one != 'htm')}"
+            av.language.Text(
+                f"cannot write {ending or 'a file without ending'!r}; formats it has: "
+                f"{', '.join(one for one in formats if one != 'htm')}",
+                f"无法写成 {ending or '没有扩展名的文件'!r}；可用格式："
+                f"{', '.join(one for one in formats if one != 'htm')}",
+            )
         )
 
 
@@ -96,7 +114,10 @@ def settings(analysis: Any, name: str, given: list[str], stack: str | None) -> d
         argument, _, text = one.partition("=")
         if argument not in known:
             raise av.errors.UnknownNameError(
-                f"{name} has no argument {argument!r}; --set NAME=VALUE takes: {', '.join(known) or 'none'}"
+                av.language.Text(
+                    f"{name} has no argument {argument!r}; --set NAME=VALUE takes: {', '.join(known) or 'none'}",
+                    f"{name} 没有参数 {argument!r}；--set NAME=VALUE 可用：{', '.join(known) or '无'}",
+                )
             )
         found[argument] = _value(text, known[argument], one)
     return found
@@ -110,5 +131,10 @@ def _value(text: str, default: Any, whole: str) -> Any:
         value = text
     kinds: tuple[type, ...] = (int, float) if type(default) is float else (type(default),)
     if default is not None and type(value) not in kinds:
-        raise av.errors.ArgumentError(f"expected a {kinds[-1].__name__} in --set {whole}, such as {default!r}")
+        raise av.errors.ArgumentError(
+            av.language.Text(
+                f"expected a {kinds[-1].__name__} in --set {whole}, such as {default!r}",
+                f"--set {whole} 中应为 {kinds[-1].__name__} 类型的值，例如 {default!r}",
+            )
+        )
     return value

@@ -11,6 +11,7 @@ from hf_attnviz.axes import BATCH, HEAD, KEY, QUERY
 from hf_attnviz.decomposition import Decomposition
 from hf_attnviz.errors import NotKeptError, ShapeError, listed
 from hf_attnviz.labels import Labels
+from hf_attnviz.language import Text, told
 from hf_attnviz.packed import PackedRows
 from hf_attnviz.reduced import Reduced
 
@@ -66,7 +67,7 @@ class AttentionMap:
     layout: tuple[str, ...] = LAYOUT
     gradient: torch.Tensor | None = None
     decomposition: Decomposition | None = None
-    undecomposed: str = ""
+    undecomposed: Text | str = ""
     reduced: Mapping[str, Reduced] = field(default_factory=dict)
     looks_back: bool | None = None
     head_count: int = 0
@@ -74,16 +75,30 @@ class AttentionMap:
     def __post_init__(self) -> None:
         expected = (len(self.queries), len(self.keys))
         if self.kept_weights is None and not self.reduced:
-            raise ShapeError(f"{self.module}: expected weights, or something that was made of them; got neither")
+            raise ShapeError(
+                Text(
+                    f"{self.module}: expected weights, or something that was made of them; got neither",
+                    f"{self.module}：应有权重，或由权重得出的东西；两者都没有",
+                )
+            )
         if len(self.shape) != len(self.layout) or tuple(self.shape[-2:]) != expected or self.heads < 1:
             raise ShapeError(
-                f"{self.module}: expected weights [{', '.join(self.layout)}] with {expected[0]} queries and "
-                f"{expected[1]} keys, got {tuple(self.shape)}"
+                Text(
+                    f"{self.module}: expected weights [{', '.join(self.layout)}] with {expected[0]} queries and "
+                    f"{expected[1]} keys, got {tuple(self.shape)}",
+                    f"{self.module}：权重应为 [{', '.join(self.layout)}]，含 {expected[0]} 个查询和 {expected[1]} "
+                    "个键，"
+                    f"得到的是 {tuple(self.shape)}",
+                )
             )
         if self.gradient is not None and self.gradient.shape != self.shape:
             raise ShapeError(
-                f"{self.module}: expected a gradient shaped like the weights, {tuple(self.shape)}, got "
-                f"{tuple(self.gradient.shape)}"
+                Text(
+                    f"{self.module}: expected a gradient shaped like the weights, {tuple(self.shape)}, got "
+                    f"{tuple(self.gradient.shape)}",
+                    f"{self.module}：梯度的形状应与权重相同，即 {tuple(self.shape)}，得到的是 "
+                    f"{tuple(self.gradient.shape)}",
+                )
             )
         if self.decomposition is not None:
             self.decomposition.check(self.module, self.shape)
@@ -115,8 +130,16 @@ class AttentionMap:
         """
         if "statistics" not in self.reduced:
             raise NotKeptError(
-                f"no statistics of {self.module or self.stack} were kept: capture with "
-                + ('keep="statistics", or use head_statistics(trace)' if self.has_weights else 'keep="statistics"')
+                Text(
+                    f"no statistics of {self.module or self.stack} were kept: capture with "
+                    + ('keep="statistics", or use head_statistics(trace)' if self.has_weights else 'keep="statistics"'),
+                    f"没有保留 {self.module or self.stack} 的统计量：请以 "
+                    + (
+                        'keep="statistics" 捕获，或使用 head_statistics(trace)'
+                        if self.has_weights
+                        else 'keep="statistics" 捕获'
+                    ),
+                )
             )
         return self.reduced["statistics"]
 
@@ -143,8 +166,13 @@ class AttentionMap:
         """
         if self.layout != LAYOUT:
             raise ShapeError(
-                f"{self.module or self.stack} attends in a layout of its own, [{', '.join(self.layout)}] of "
-                f"{tuple(self.shape)}; such a map cannot be stacked or drawn: look at its .weights"
+                Text(
+                    f"{self.module or self.stack} attends in a layout of its own, [{', '.join(self.layout)}] of "
+                    f"{tuple(self.shape)}; such a map cannot be stacked or drawn: look at its .weights",
+                    f"{self.module or self.stack} 的注意力有自己的布局：[{', '.join(self.layout)}]，形状 "
+                    f"{tuple(self.shape)}；"
+                    "这样的图无法堆叠，也无法绘制：请直接查看它的 .weights",
+                )
             )
         self._kept()
         return self
@@ -152,8 +180,13 @@ class AttentionMap:
     def _kept(self) -> torch.Tensor | PackedRows:
         if self.kept_weights is None:
             raise NotKeptError(
-                f"the weights of {self.module or self.stack} were not kept, only {listed(self.reduced)}: capture with "
-                'keep="maps"'
+                Text(
+                    f"the weights of {self.module or self.stack} were not kept, only {listed(self.reduced)}: capture "
+                    "with "
+                    'keep="maps"',
+                    f"没有保留 {self.module or self.stack} 的权重，只有 {listed(self.reduced, '无')}：请以 "
+                    'keep="maps" 捕获',
+                )
             )
         return self.kept_weights
 
@@ -166,10 +199,19 @@ class AttentionMap:
         if self.decomposition is not None:
             return self.decomposition
         if self.undecomposed:
-            raise NotKeptError(f"what {self.module} adds to the stream could not be taken apart: {self.undecomposed}")
+            why = told(self.undecomposed)
+            raise NotKeptError(
+                Text(
+                    f"what {self.module} adds to the stream could not be taken apart: {why.en}",
+                    f"{self.module} 加到残差流上的内容无法分解：{why.zh}",
+                )
+            )
         raise NotKeptError(
-            f"this needs to know of what the output of {self.module or self.stack} is made; capture with "
-            'keep=["maps", "contributions"]'
+            Text(
+                f"this needs to know of what the output of {self.module or self.stack} is made; capture with "
+                'keep=["maps", "contributions"]',
+                f'这需要知道 {self.module or self.stack} 的输出由什么组成；请以 keep=["maps", "contributions"] 捕获',
+            )
         )
 
     @property
@@ -214,8 +256,18 @@ def _check_reduced(name: str, one: Reduced, sizes: Mapping[str, int]) -> None:
     """Raise unless what was reduced is of one sequence, and of these heads, queries and keys."""
     wrong = [axis for axis, size in one.sizes.items() if size != sizes.get(axis, size) or axis == BATCH]
     if wrong:
-        raise ShapeError(f"{name}: expected sizes {dict(sizes)} without a batch, got {one!r}")
+        raise ShapeError(
+            Text(
+                f"{name}: expected sizes {dict(sizes)} without a batch, got {one!r}",
+                f"{name}：应有各轴长度 {dict(sizes)}，且不含 batch 轴，得到的是 {one!r}",
+            )
+        )
     for value, axis in one.holds.items():
         places = one[value]
         if axis in sizes and places.numel() and not -1 <= int(places.min()) <= int(places.max()) < sizes[axis]:
-            raise ShapeError(f"{name}: expected {value} to hold places of {sizes[axis]} {axis}s, or -1, got others")
+            raise ShapeError(
+                Text(
+                    f"{name}: expected {value} to hold places of {sizes[axis]} {axis}s, or -1, got others",
+                    f"{name}：{value} 中应为 {sizes[axis]} 个 {axis} 的位置或 -1，得到了其他数",
+                )
+            )

@@ -124,12 +124,19 @@ def view(
 ) -> None:
     known = av.pictures()
     if kind is not None and kind not in known:
-        raise av.errors.UnknownNameError(f"unknown view {kind!r}; known: {', '.join(known)}")
+        raise av.errors.UnknownNameError(
+            Text(f"unknown view {kind!r}; known: {', '.join(known)}", f"未知视图 {kind!r}；可用：{', '.join(known)}")
+        )
     asked.check_ending(output, _PICTURE)
     if save_trace is not None and save_trace.suffix.lower() != ".safetensors":
         raise av.errors.ArgumentError(
-            f"a trace is saved as safetensors, without pickle: give --save-trace a name that ends in .safetensors, not "
-            f"{save_trace.name!r}"
+            Text(
+                "a trace is saved as safetensors, without pickle: give --save-trace a name that ends in "
+                ".safetensors, not "
+                f"{save_trace.name!r}",
+                "trace 保存为 safetensors，不用 pickle：--save-trace 的文件名须以 .safetensors 结尾，而不是 "
+                f"{save_trace.name!r}",
+            )
         )
     read = asked.reading(text, text_file, inputs)
     loaded = av.load_model(model)
@@ -192,7 +199,12 @@ def analyse(
 ) -> None:
     known = av.analyses()
     if analysis not in known:
-        raise av.errors.UnknownNameError(f"unknown analysis {analysis!r}; known: {', '.join(sorted(known))}")
+        raise av.errors.UnknownNameError(
+            Text(
+                f"unknown analysis {analysis!r}; known: {', '.join(sorted(known))}",
+                f"未知分析 {analysis!r}；可用：{', '.join(sorted(known))}",
+            )
+        )
     chosen = known[analysis]
     given = asked.settings(chosen, analysis, settings or [], stack)
     asked.check_ending(output, _TABLES)
@@ -250,10 +262,18 @@ def compare(
 ) -> None:
     if second is None and other_model is None:
         raise av.errors.ArgumentError(
-            "expected two texts, or one text and --other-model MODEL; got one text and one model"
+            Text(
+                "expected two texts, or one text and --other-model MODEL; got one text and one model",
+                "应给出两段文本，或一段文本加 --other-model MODEL；现在只有一段文本和一个模型",
+            )
         )
     if len(occurrence or ()) > 2:
-        raise av.errors.ArgumentError("expected --occurrence once or twice: for both texts, or for each")
+        raise av.errors.ArgumentError(
+            Text(
+                "expected --occurrence once or twice: for both texts, or for each",
+                "--occurrence 应给一次或两次：两段文本共用，或各用一个",
+            )
+        )
     asked.check_ending(output, _TABLES)
     loaded = av.load_model(model)
     other = loaded if other_model is None else av.load_model(other_model)
@@ -327,14 +347,20 @@ def demo(
     found = [entry for entry in entry_points(group="hf_attnviz.apps") if entry.name == "demo"]
     if not found:
         raise av.errors.ArgumentError(
-            "the web demo is not installed; install this package again: pip install 'hf-attnviz[demo]'"
+            Text(
+                "the web demo is not installed; install this package again: pip install 'hf-attnviz[demo]'",
+                "网页演示没有安装；请重新安装本包：pip install 'hf-attnviz[demo]'",
+            )
         )
     try:
         serve = found[0].load()
     except ModuleNotFoundError as error:
         raise av.errors.MissingPackageError(
-            f"the web demo needs the package {error.name!r}, which is not installed; "
-            "get it with: pip install 'hf-attnviz[demo]'"
+            Text(
+                f"the web demo needs the package {error.name!r}, which is not installed; "
+                "get it with: pip install 'hf-attnviz[demo]'",
+                f"网页演示需要包 {error.name!r}，它没有安装；安装方法：pip install 'hf-attnviz[demo]'",
+            )
         ) from error
     serve(allow=tuple(allow or ()), port=port)
 

@@ -58,7 +58,12 @@ def bench(
     wanted = [(path, kind) for path, kind in ((json, "json"), (markdown, "md")) if path is not None]
     for path, _ in wanted:
         if not path.absolute().parent.is_dir():  # half an hour later would be too late
-            raise av.errors.ArgumentError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}")
+            raise av.errors.ArgumentError(
+                av.language.Text(
+                    f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}",
+                    f"无法写入 {str(path)!r}：文件夹 {str(path.parent)!r} 不存在",
+                )
+            )
     found = av.bench(
         rounds=rounds,
         tokens=None if tokens is None else _lengths(tokens),
@@ -93,4 +98,9 @@ def _lengths(words: str) -> list[int]:
     try:
         return [int(word.replace("_", "")) for word in words.split(",")]
     except ValueError:
-        raise av.errors.ArgumentError(f"--tokens {words}: expected lengths such as 1024,4096,16384") from None
+        raise av.errors.ArgumentError(
+            av.language.Text(
+                f"--tokens {words}: expected lengths such as 1024,4096,16384",
+                f"--tokens {words}：应为若干长度，例如 1024,4096,16384",
+            )
+        ) from None

@@ -13,6 +13,7 @@ from typing import Any, Final
 import torch
 
 from hf_attnviz.errors import ShapeError
+from hf_attnviz.language import Text
 from hf_attnviz.storage import typed
 
 _TENSORS: Final = ("values", "projection", "constant", "residual")
@@ -89,8 +90,12 @@ class Decomposition:
             fits = fits and (norm is None or (norm.weight.shape, len(norm.scale)) == (self.constant.shape, queries))
         if not fits:
             raise ShapeError(
-                f"{module}: the decomposition of weights [head, query, key] of {tuple(weights)} does not fit them: "
-                f"values {tuple(self.values.shape)}, projection {tuple(self.projection.shape)}"
+                Text(
+                    f"{module}: the decomposition of weights [head, query, key] of {tuple(weights)} does not fit them: "
+                    f"values {tuple(self.values.shape)}, projection {tuple(self.projection.shape)}",
+                    f"{module}：分解与权重 [head, query, key] {tuple(weights)} 不相配："
+                    f"值 {tuple(self.values.shape)}，投影 {tuple(self.projection.shape)}",
+                )
             )
 
     def to(self, dtype: torch.dtype) -> "Decomposition":

@@ -1,10 +1,27 @@
-"""Every error a user can meet. Each says what was expected, what came, and what to do."""
+"""Every error a user can meet. Each says what was expected, what came, and what to do, in English and in Chinese."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hf_attnviz.language import Text
 
 
 class AttnvizError(Exception):
-    """The base of all our errors: catch this one to catch them all."""
+    """The base of all our errors: catch this one to catch them all.
+
+    The one argument is the message in both languages; ``str(error)`` gives it in the language chosen when it is asked.
+    """
+
+    if TYPE_CHECKING:
+
+        def __init__(self, message: Text) -> None: ...
+
+    def __str__(self) -> str:  # said here, for OSError and ImportError say it in ways of their own
+        return str(self.args[0]) if len(self.args) == 1 else super().__str__()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
 
 
 class ArgumentError(AttnvizError, ValueError):
@@ -71,6 +88,6 @@ class SlowerWarning(UserWarning):
     """Something works as asked, and slower than it could; the message says why and what to do."""
 
 
-def listed(names: Iterable[object]) -> str:
-    """Names for the end of an error message: ``a, b, c``, or ``none``."""
-    return ", ".join(str(name) for name in names) or "none"
+def listed(names: Iterable[object], none: str = "none") -> str:
+    """Names for the end of an error message: ``a, b, c``, or ``none`` (in Chinese: ``listed(names, "无")``)."""
+    return ", ".join(str(name) for name in names) or none

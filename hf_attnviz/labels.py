@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Final, overload
 
 from hf_attnviz.errors import ArgumentError, ShapeError
+from hf_attnviz.language import Text
 
 SEGMENT_KINDS: Final = frozenset({"text", "patch", "frame", "special", "latent"})
 
@@ -50,7 +51,12 @@ class Segment:
 
     def __post_init__(self) -> None:
         if self.kind not in SEGMENT_KINDS:
-            raise ArgumentError(f"unknown segment kind {self.kind!r}; known: {', '.join(sorted(SEGMENT_KINDS))}")
+            raise ArgumentError(
+                Text(
+                    f"unknown segment kind {self.kind!r}; known: {', '.join(sorted(SEGMENT_KINDS))}",
+                    f"未知的片段种类 {self.kind!r}；可用：{', '.join(sorted(SEGMENT_KINDS))}",
+                )
+            )
 
     def at(self, place: int) -> "Segment":
         """This segment cut down to one of its positions, with the seconds of that one."""
@@ -92,7 +98,12 @@ class Labels:
         given = [self.texts, self.ids, self.words, *([] if self.cells is None else [self.cells])]
         if len({len(one) for one in given}) > 1:
             raise ShapeError(
-                "labels need one text, id, word and cell a position; got " + ", ".join(str(len(one)) for one in given)
+                Text(
+                    "labels need one text, id, word and cell a position; got "
+                    + ", ".join(str(len(one)) for one in given),
+                    "标签应为每个位置各有一个文本、编号、词和格子；得到的个数为 "
+                    + ", ".join(str(len(one)) for one in given),
+                )
             )
 
     @classmethod

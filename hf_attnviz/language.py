@@ -32,6 +32,18 @@ class Text:
         return self.zh if language() == "zh" else self.en
 
 
+def told(thing: object) -> Text:
+    """What a sentence inside another one says: a Text as it is, an error of ours by its message, all else by ``str``.
+
+    >>> why = told(UnknownNameError(Text("no layer 7", "没有第 7 层")))
+    >>> f"{why.en}; {why.zh}; {told(KeyError('a')).zh}"
+    "no layer 7; 没有第 7 层; 'a'"
+    """
+    if isinstance(thing, BaseException) and len(thing.args) == 1 and isinstance(thing.args[0], Text):
+        return thing.args[0]
+    return thing if isinstance(thing, Text) else Text(str(thing), str(thing))
+
+
 def counted(number: int, noun: str) -> str:
     """A number and what it counts, in English.
 
@@ -77,4 +89,6 @@ def _known(name: str) -> Language:
     for language in LANGUAGES:
         if name == language:
             return language
-    raise UnknownNameError(f"unknown language {name!r}; known: {listed(LANGUAGES)}")
+    raise UnknownNameError(
+        Text(f"unknown language {name!r}; known: {listed(LANGUAGES)}", f"未知语言 {name!r}；可用：{listed(LANGUAGES)}")
+    )

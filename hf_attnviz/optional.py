@@ -4,6 +4,7 @@ import importlib
 from types import ModuleType
 
 from hf_attnviz.errors import MissingPackageError
+from hf_attnviz.language import Text
 
 
 def require(package: str, extra: str) -> ModuleType:
@@ -18,6 +19,9 @@ def require(package: str, extra: str) -> ModuleType:
         if error.name is None or error.name.split(".")[0] != package.split(".")[0]:
             raise  # the package is there and something inside it is broken: that is another message
         raise MissingPackageError(
-            f"this needs the package {package!r}, which is not installed; "
-            f"get it with: pip install 'hf-attnviz[{extra}]'"
+            Text(
+                f"this needs the package {package!r}, which is not installed; "
+                f"get it with: pip install 'hf-attnviz[{extra}]'",
+                f"这需要包 {package!r}，它没有安装；安装方法：pip install 'hf-attnviz[{extra}]'",
+            )
         ) from error

@@ -13,6 +13,7 @@ import torch
 from torch.nn.functional import pad
 
 from hf_attnviz.errors import ArgumentError, ShapeError
+from hf_attnviz.language import Text
 from hf_attnviz.storage import typed
 
 ROWS: Final = 128
@@ -38,15 +39,25 @@ class PackedRows:
     def __post_init__(self) -> None:
         if not self.blocks or len(self.blocks) != len(self.starts) or self.dtype not in _TYPES.values():
             raise ShapeError(
-                f"expected blocks of rows with a start each, and a floating-point type; got {len(self.blocks)} blocks, "
-                f"{len(self.starts)} starts and {self.dtype}"
+                Text(
+                    f"expected blocks of rows with a start each, and a floating-point type; got {len(self.blocks)} "
+                    "blocks, "
+                    f"{len(self.starts)} starts and {self.dtype}",
+                    f"应为各带起点的行块和一种浮点类型；得到 {len(self.blocks)} 块、{len(self.starts)} 个起点和 "
+                    f"{self.dtype}",
+                )
             )
         for start, block in zip(self.starts, self.blocks, strict=True):
             fits = block.dtype == torch.float16 and block.dim() >= 2 and block.shape[:-2] == self.blocks[0].shape[:-2]
             if not fits or start < 0 or start + block.shape[-1] > self.keys:
                 raise ShapeError(
-                    f"expected blocks [..., row, key] of float16 within {self.keys} keys, got one of "
-                    f"{tuple(block.shape)} in {block.dtype} from key {start} on"
+                    Text(
+                        f"expected blocks [..., row, key] of float16 within {self.keys} keys, got one of "
+                        f"{tuple(block.shape)} in {block.dtype} from key {start} on",
+                        f"应为 {self.keys} 个键以内、float16 的块 [..., row, key]，得到的一块是 {tuple(block.shape)}、"
+                        f"{block.dtype}，"
+                        f"从键 {start} 开始",
+                    )
                 )
 
     @classmethod
@@ -58,7 +69,12 @@ class PackedRows:
             ArgumentError: numbers beyond what float16 can hold.
         """
         if not weights.is_floating_point() or weights.dim() < 2 or not weights.shape[-2]:
-            raise ShapeError(f"expected weights [..., query, key], got {tuple(weights.shape)} of {weights.dtype}")
+            raise ShapeError(
+                Text(
+                    f"expected weights [..., query, key], got {tuple(weights.shape)} of {weights.dtype}",
+                    f"应为权重 [..., query, key]，得到 {weights.dtype} 的 {tuple(weights.shape)}",
+                )
+            )
         tiles = (weights[..., n : n + ROWS, :] for n in range(0, weights.shape[-2], ROWS))
         return cls._packed(tiles, weights.shape[-1], weights.dtype)
 
@@ -94,7 +110,12 @@ class PackedRows:
         """
         wanted = torch.tensor(places, dtype=torch.long, device=self.blocks[0].device)
         if bool(((wanted < 0) | (wanted >= self.shape[-2])).any()):
-            raise ArgumentError(f"expected rows from 0 to {self.shape[-2] - 1}, got {list(places)}")
+            raise ArgumentError(
+                Text(
+                    f"expected rows from 0 to {self.shape[-2] - 1}, got {list(places)}",
+                    f"行号应为 0 到 {self.shape[-2] - 1}，得到 {list(places)}",
+                )
+            )
         found = torch.zeros((*self.shape[:-2], len(places), self.keys), dtype=self.dtype, device=wanted.device)
         for first, start, block in self.tiles():
             here = ((wanted >= first) & (wanted < first + block.shape[-2])).nonzero().flatten()
@@ -116,7 +137,7 @@ class PackedRows:
         """These rows and key columns, in this order, with ``before`` keys without weight in front of them."""
         rows = range(self.shape[-2]) if rows is None else rows
         if not len(rows):
-            raise ShapeError("expected at least one row to keep, got none")
+            raise ShapeError(Text("expected at least one row to keep, got none", "应至少保留一行，得到零行"))
         tiles = (self.rows(rows[n : n + ROWS]) for n in range(0, len(rows), ROWS))
         columns = slice(None) if keys is None else list(keys)
         cut = (pad(tile[..., columns], (before, 0)) for tile in tiles)
@@ -152,8 +173,13 @@ def _seen(tile: torch.Tensor) -> tuple[int, torch.Tensor]:
     half = tile.to(torch.float16)
     if bool((half.isinf() & tile.isfinite()).any()):
         raise ArgumentError(
-            f"expected numbers that float16 can hold, got {float(tile.abs().nan_to_num().max()):.3g}; keep such a map "
-            "unpacked"
+            Text(
+                f"expected numbers that float16 can hold, got {float(tile.abs().nan_to_num().max()):.3g}; keep such a "
+                "map "
+                "unpacked",
+                f"应为 float16 能表示的数，得到 {float(tile.abs().nan_to_num().max()):.3g}；"
+                "这样的图请不要压缩保存（packed=False）",
+            )
         )
     places = (half != 0).flatten(0, -2).any(0).nonzero().flatten()  # NaN is weight too
     start, stop = (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)

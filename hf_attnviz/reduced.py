@@ -9,7 +9,8 @@ import torch
 
 from hf_attnviz.axes import BATCH, KEY, NAMES, QUERY
 from hf_attnviz.errors import ArgumentError, ShapeError, UnknownNameError, UnknownValueError, listed
-from hf_attnviz.storage import typed
+from hf_attnviz.language import Text, told
+from hf_attnviz.storage import restored_text, typed
 
 _FIELDS: Final = ("values", "axes", "holds", "lost", "about")
 _OWN: Final = (
@@ -37,7 +38,7 @@ class Reduced:
     values: Mapping[str, torch.Tensor]
     axes: Mapping[str, tuple[str, ...]]
     holds: Mapping[str, str] = field(default_factory=dict)
-    lost: Mapping[str, str] = field(default_factory=dict)
+    lost: Mapping[str, Text | str] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -48,16 +49,29 @@ class Reduced:
         for name, value in self.values.items():
             axes = self.axes[name]
             if value.dim() != len(axes):
-                raise ShapeError(f"{name}: expected the axes [{', '.join(axes)}], got a shape of {tuple(value.shape)}")
+                raise ShapeError(
+                    Text(
+                        f"{name}: expected the axes [{', '.join(axes)}], got a shape of {tuple(value.shape)}",
+                        f"{name}：应有轴 [{', '.join(axes)}]，得到的形状为 {tuple(value.shape)}",
+                    )
+                )
             for axis, size in zip(axes, value.shape, strict=True):
                 known, first = sizes.setdefault(axis, (size, name))
                 if known != size:
                     raise ShapeError(
-                        f"expected one size of the axis {axis!r}, got {known} in {first!r} and {size} in {name!r}"
+                        Text(
+                            f"expected one size of the axis {axis!r}, got {known} in {first!r} and {size} in {name!r}",
+                            f"轴 {axis!r} 的长度应一致，{first!r} 中为 {known}，{name!r} 中为 {size}",
+                        )
                     )
         for axis, (size, _) in sizes.items():
             if len(self.about.get(axis, range(size))) != size:
-                raise ShapeError(f"expected {size} names for the axis {axis!r}, got {len(self.about[axis])}")
+                raise ShapeError(
+                    Text(
+                        f"expected {size} names for the axis {axis!r}, got {len(self.about[axis])}",
+                        f"轴 {axis!r} 应有 {size} 个名字，得到 {len(self.about[axis])} 个",
+                    )
+                )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Reduced, tuple(dict(getattr(self, name)) for name in _FIELDS)  # a read-only view cannot be copied
@@ -72,8 +86,16 @@ class Reduced:
             return self.values[name]
         except KeyError:
             if name in self.lost:
-                raise UnknownValueError(f"{name!r} cannot be told: {self.lost[name]}") from None
-            raise UnknownValueError(f"expected one of {listed(self)}; got {name!r}; pick one of the list") from None
+                why = told(self.lost[name])
+                raise UnknownValueError(
+                    Text(f"{name!r} cannot be told: {why.en}", f"{name!r} 无从得知：{why.zh}")
+                ) from None
+            raise UnknownValueError(
+                Text(
+                    f"expected one of {listed(self)}; got {name!r}; pick one of the list",
+                    f"应为 {listed(self, '无')} 之一；得到 {name!r}；请从中选择",
+                )
+            ) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.values)
@@ -123,10 +145,20 @@ class Reduced:
         """
         held = [name for name, of in self.holds.items() if of == axis]
         if axis not in self.sizes and not held:
-            raise UnknownNameError(f"expected one of the axes {listed(self.sizes)}; got {axis!r}")
+            raise UnknownNameError(
+                Text(
+                    f"expected one of the axes {listed(self.sizes)}; got {axis!r}",
+                    f"应为轴 {listed(self.sizes, '无')} 之一；得到 {axis!r}",
+                )
+            )
         alone = isinstance(places, int)
         if held and alone:
-            raise ArgumentError(f"{listed(held)}: places of the axis {axis!r} say nothing without it; give a list")
+            raise ArgumentError(
+                Text(
+                    f"{listed(held)}: places of the axis {axis!r} say nothing without it; give a list",
+                    f"{listed(held)}：没有轴 {axis!r}，它的位置就没有意义；请给出一个列表",
+                )
+            )
         given = [places] if isinstance(places, int) else places
         wanted = (
             given.long() if isinstance(given, torch.Tensor) else torch.tensor(given, dtype=torch.long, device="cpu")
@@ -177,7 +209,12 @@ class Reduced:
     def described(self) -> dict[str, Any]:
         """What a file says of it, beside its tensors."""
         axes = {name: self.axes[name] for name in self}
-        return {"axes": axes, **{name: dict(getattr(self, name)) for name in ("holds", "lost", "about")}}
+        lost = {name: told(why) for name, why in self.lost.items()}
+        reasons = {
+            "lost": {name: why.en for name, why in lost.items()},
+            "lost_zh": {n: why.zh for n, why in lost.items()},
+        }
+        return {"axes": axes, "holds": dict(self.holds), "about": dict(self.about), **reasons}
 
     def tensors(self, prefix: str) -> dict[str, torch.Tensor]:
         """The tensors by name, for a file."""
@@ -188,12 +225,13 @@ class Reduced:
         """What :meth:`described` and :meth:`tensors` told."""
         axes = {name: typed(of, str, each=True) for name, of in typed(about["axes"], dict).items()}
         holds = {name: typed(axis, str) for name, axis in typed(about["holds"], dict).items()}
-        lost = {name: typed(why, str) for name, why in typed(about.get("lost", {}), dict).items()}
+        en, zh = (typed(about.get(name, {}), dict) for name in ("lost", "lost_zh"))
+        lost = {name: restored_text({name: why, f"{name}_zh": zh.get(name, why)}, name) for name, why in en.items()}
         values = {name: tensors[f"{prefix}.{name}"] for name in axes}
         return cls(values, axes, holds, lost, typed(about.get("about", {}), dict))
 
 
-def joined(parts: Sequence[Reduced], keys: int, lost: str = "") -> Reduced:
+def joined(parts: Sequence[Reduced], keys: int, lost: Text | str = "") -> Reduced:
     """What was made of a sequence in several passes, as if it had run in one.
 
     Values with a query axis are put one after another; those without are sums over rows, and are added. ``keys``: how
@@ -217,19 +255,49 @@ def joined(parts: Sequence[Reduced], keys: int, lost: str = "") -> Reduced:
 def _check_names(one: Reduced) -> None:
     for name in one.values:
         if not name.isidentifier() or name.startswith("_") or name in _OWN:
-            raise ArgumentError(f"{name!r} cannot name a value: expected a word that is none of {listed(_OWN)}")
+            raise ArgumentError(
+                Text(
+                    f"{name!r} cannot name a value: expected a word that is none of {listed(_OWN)}",
+                    f"{name!r} 不能用作值的名字：应为一个单词，且不是 {listed(_OWN)}",
+                )
+            )
     if set(one.axes) != set(one.values):
-        raise ShapeError(f"expected axes for each of {listed(one.values)}; got them for {listed(one.axes)}")
+        raise ShapeError(
+            Text(
+                f"expected axes for each of {listed(one.values)}; got them for {listed(one.axes)}",
+                f"应为 {listed(one.values, '无')} 各给出轴；得到的是 {listed(one.axes, '无')} 的轴",
+            )
+        )
     for name, axes in one.axes.items():
         if len(set(axes)) < len(axes) or not set(axes) <= NAMES:
-            raise UnknownNameError(f"{name}: expected different axes out of {listed(sorted(NAMES))}; got {axes}")
+            raise UnknownNameError(
+                Text(
+                    f"{name}: expected different axes out of {listed(sorted(NAMES))}; got {axes}",
+                    f"{name}：各轴应互不相同，且取自 {listed(sorted(NAMES))}；得到 {axes}",
+                )
+            )
         if BATCH in axes[1:]:
-            raise ShapeError(f"{name}: expected the axis 'batch' first; got [{', '.join(axes)}]")
+            raise ShapeError(
+                Text(
+                    f"{name}: expected the axis 'batch' first; got [{', '.join(axes)}]",
+                    f"{name}：首轴应为 'batch'；得到 [{', '.join(axes)}]",
+                )
+            )
     for name, axis in one.holds.items():
         if name not in one.values or axis not in NAMES:
-            raise UnknownNameError(f"{name!r} cannot hold places of {axis!r}: expected a value and a known axis")
+            raise UnknownNameError(
+                Text(
+                    f"{name!r} cannot hold places of {axis!r}: expected a value and a known axis",
+                    f"{name!r} 不能存放 {axis!r} 的位置：应为一个值和一个已知的轴",
+                )
+            )
         if one.values[name].is_floating_point() or one.values[name].dtype == torch.bool:
-            raise ShapeError(f"{name} holds places: expected an integer dtype, got {one.values[name].dtype}")
+            raise ShapeError(
+                Text(
+                    f"{name} holds places: expected an integer dtype, got {one.values[name].dtype}",
+                    f"{name} 存放位置：应为整数类型，得到 {one.values[name].dtype}",
+                )
+            )
 
 
 def _moved(places: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

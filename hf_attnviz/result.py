@@ -38,10 +38,18 @@ class Axis:
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
-            raise UnknownNameError(f"unknown axis {self.name!r}; known: {listed(sorted(NAMES))}")
+            raise UnknownNameError(
+                Text(
+                    f"unknown axis {self.name!r}; known: {listed(sorted(NAMES))}",
+                    f"未知的轴 {self.name!r}；可用：{listed(sorted(NAMES))}",
+                )
+            )
         if self.order is not None and sorted(self.order) != list(range(len(self.labels))):
             raise ArgumentError(
-                f"the order of axis {self.name!r} must be a permutation of its {len(self.labels)} places"
+                Text(
+                    f"the order of axis {self.name!r} must be a permutation of its {len(self.labels)} places",
+                    f"轴 {self.name!r} 的次序必须是其 {len(self.labels)} 个位置的一个排列",
+                )
             )
 
 
@@ -79,7 +87,12 @@ class Result:
         expected = tuple(len(axis.labels) for axis in self.axes)
         for name, tensor in {"values": self.values, **self.beside}.items():
             if tuple(tensor.shape) != expected:
-                raise ShapeError(f"{self.method}: {name} of shape {tuple(tensor.shape)}, axes of lengths {expected}")
+                raise ShapeError(
+                    Text(
+                        f"{self.method}: {name} of shape {tuple(tensor.shape)}, axes of lengths {expected}",
+                        f"{self.method}：{name} 的形状为 {tuple(tensor.shape)}，各轴长度为 {expected}",
+                    )
+                )
         object.__setattr__(self, "parameters", MappingProxyType(dict(self.parameters)))
 
     def __repr__(self) -> str:
@@ -128,8 +141,13 @@ class Result:
     def _known_baseline(self) -> torch.Tensor:
         if self.baseline is None:
             raise ArgumentError(
-                f"{self.method} has no baseline of uniform attention; rollout, alti (rolled out), flow, "
-                "head_statistics, head_roles, sinks and image_distance have one"
+                Text(
+                    f"{self.method} has no baseline of uniform attention; rollout, alti (rolled out), flow, "
+                    "head_statistics, head_roles, sinks and image_distance have one",
+                    f"{self.method} 没有均匀注意力的基线；有基线的是 rollout、alti（逐层追溯）、flow、"
+                    "head_statistics、head_roles、"
+                    "sinks 和 image_distance",
+                )
             )
         return self.baseline
 
@@ -138,7 +156,12 @@ class Result:
         for axis in self.axes:
             if axis.name == name:
                 return axis
-        raise UnknownNameError(f"{self.method} has no axis {name!r}; it has: {listed(a.name for a in self.axes)}")
+        raise UnknownNameError(
+            Text(
+                f"{self.method} has no axis {name!r}; it has: {listed(a.name for a in self.axes)}",
+                f"{self.method} 没有轴 {name!r}；它有：{listed((a.name for a in self.axes), '无')}",
+            )
+        )
 
     def select(self, **labels: str) -> "Result":
         """The part at one label of each named axis: ``statistics.select(statistic="entropy")``."""
@@ -146,7 +169,12 @@ class Result:
         for name, label in labels.items():
             axis = found.axis(name)
             if label not in axis.labels:
-                raise UnknownNameError(f"axis {name!r} has no {label!r}; it has: {listed(axis.labels)}")
+                raise UnknownNameError(
+                    Text(
+                        f"axis {name!r} has no {label!r}; it has: {listed(axis.labels)}",
+                        f"轴 {name!r} 没有 {label!r}；它有：{listed(axis.labels, '无')}",
+                    )
+                )
             place, number = found.axes.index(axis), axis.labels.index(label)
             rest = found.axes[:place] + found.axes[place + 1 :]
             found = found.reshaped(partial(torch.select, dim=place, index=number), rest)

@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 
 from hf_attnviz.errors import SaveError, TraceFileError
+from hf_attnviz.language import Text, told
 
 _METADATA_KEY = "hf_attnviz"
 _CHECKSUM_KEY = "sha256"
@@ -37,10 +38,14 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> Path:
         os.chmod(part, _mode(target))  # noqa: PTH101 - mkstemp makes files that only the owner reads
         os.replace(part, target)  # noqa: PTH105 - the atomic rename, by its own name
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        free, why = _free(asked.parent), getattr(error, "strerror", None) or error
         raise SaveError(
-            f"could not write {str(asked)!r} ({len(data):,} bytes; {_free(asked.parent)}): "
-            f"{getattr(error, 'strerror', None) or error}; nothing was changed there. Choose a folder that exists, "
-            "is writable and has room, and a name that a file can have"
+            Text(
+                f"could not write {str(asked)!r} ({len(data):,} bytes; {free.en}): {why}; nothing was changed there. "
+                "Choose a folder that exists, is writable and has room, and a name that a file can have",
+                f"无法写入 {str(asked)!r}（{len(data):,} 字节；{free.zh}）：{why}；那里原有的内容没有改动。"
+                "请选择存在、可写且有空间的文件夹，以及合法的文件名",
+            )
         ) from error
     finally:
         if part is not None:
@@ -77,15 +82,23 @@ def read_archive(
     """
     source = Path(path)
     if not source.is_file():
-        raise TraceFileError(f"expected a file of hf_attnviz at {str(source)!r}; there is none")
+        raise TraceFileError(
+            Text(
+                f"expected a file of hf_attnviz at {str(source)!r}; there is none",
+                f"{str(source)!r} 处应为 hf_attnviz 的文件；那里没有文件",
+            )
+        )
     try:
         with safetensors.safe_open(source, framework="pt") as file:
             header = file.metadata() or {}
             text = header.get(_METADATA_KEY)
             if text is None:
                 raise TraceFileError(
-                    f"{str(source)!r} is a safetensors file, but not one that hf_attnviz wrote; "
-                    "expected a file from Trace.save"
+                    Text(
+                        f"{str(source)!r} is a safetensors file, but not one that hf_attnviz wrote; "
+                        "expected a file from Trace.save",
+                        f"{str(source)!r} 是 safetensors 文件，但不是 hf_attnviz 写的；应为 Trace.save 保存的文件",
+                    )
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         meta = json.loads(text)
@@ -93,21 +106,50 @@ def read_archive(
         raise
     except (safetensors.SafetensorError, OSError, ValueError, RecursionError) as error:
         raise TraceFileError(
-            f"{str(source)!r} is damaged or no safetensors file ({error}); expected a file from Trace.save"
+            Text(
+                f"{str(source)!r} is damaged or no safetensors file ({error}); expected a file from Trace.save",
+                f"{str(source)!r} 已损坏，或不是 safetensors 文件（{error}）；应为 Trace.save 保存的文件",
+            )
         ) from error
     if not isinstance(meta, dict) or meta.get("format") != expected_format:
         came = meta.get("format") if isinstance(meta, dict) else type(meta).__name__
-        raise TraceFileError(f"{str(source)!r} holds {came!r}; expected {expected_format!r}")
+        raise TraceFileError(
+            Text(
+                f"{str(source)!r} holds {came!r}; expected {expected_format!r}",
+                f"{str(source)!r} 存放的是 {came!r}；应为 {expected_format!r}",
+            )
+        )
     version = meta.get("version")
     if type(version) is not int or not 1 <= version <= newest_version:
         raise TraceFileError(
-            f"{str(source)!r} has format version {version!r}; this release reads 1 to {newest_version}: "
-            "upgrade hf-attnviz to read newer files"
+            Text(
+                f"{str(source)!r} has format version {version!r}; this release reads 1 to {newest_version}: "
+                "upgrade hf-attnviz to read newer files",
+                f"{str(source)!r} 的格式版本为 {version!r}；本版可读 1 到 {newest_version}：读更新的文件请升级 "
+                "hf-attnviz",
+            )
         )
     # Only now: a newer version may reckon its checksum in another way, and should be called newer, not damaged.
     if header.get(_CHECKSUM_KEY) != _checksum(tensors, text):
-        raise TraceFileError(f"{str(source)!r} is damaged: its checksum does not fit; copy or capture it again")
+        raise TraceFileError(
+            Text(
+                f"{str(source)!r} is damaged: its checksum does not fit; copy or capture it again",
+                f"{str(source)!r} 已损坏：校验和不符；请重新复制或重新捕获",
+            )
+        )
     return tensors, meta
+
+
+def described_text(name: str, text: Text | str) -> dict[str, str]:
+    """A sentence as a file says it, in both languages under two names; see :func:`restored_text`."""
+    return {name: told(text).en, f"{name}_zh": told(text).zh}
+
+
+def restored_text(about: Mapping[str, Any], name: str) -> Text | str:
+    """What :func:`described_text` told; older files say it in English only, or not at all."""
+    en = typed(about.get(name, ""), str)
+    zh = typed(about.get(f"{name}_zh", en), str)
+    return en if en == zh else Text(en, zh)
 
 
 def typed(value: Any, *types: type, each: bool = False) -> Any:
@@ -119,7 +161,8 @@ def typed(value: Any, *types: type, each: bool = False) -> Any:
     if each:
         return tuple(typed(one, *types) for one in typed(value, list))
     if type(value) not in types:  # to the letter: true is no number here
-        raise TypeError(f"expected {' or '.join(t.__name__ for t in types)}, got {type(value).__name__}")
+        names, came = [t.__name__ for t in types], type(value).__name__
+        raise TypeError(Text(f"expected {' or '.join(names)}, got {came}", f"应为 {'、'.join(names)}，得到 {came}"))
     return value
 
 
@@ -142,8 +185,9 @@ def _mode(target: Path) -> int:
     return 0o666 & ~mask
 
 
-def _free(folder: Path) -> str:
+def _free(folder: Path) -> Text:
     try:
-        return f"{shutil.disk_usage(folder).free:,} bytes free"
+        free = shutil.disk_usage(folder).free
+        return Text(f"{free:,} bytes free", f"剩余 {free:,} 字节")
     except (OSError, ValueError):
-        return "no such folder"
+        return Text("no such folder", "没有这个文件夹")

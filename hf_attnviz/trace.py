@@ -17,8 +17,9 @@ from hf_attnviz.attention_map import AttentionMap
 from hf_attnviz.decomposition import description_of, tensors_of
 from hf_attnviz.errors import NotKeptError, ShapeError, UnknownNameError, UnknownStackError, listed
 from hf_attnviz.labels import Labels
+from hf_attnviz.language import Text
 from hf_attnviz.packed import PackedRows
-from hf_attnviz.storage import write_archive
+from hf_attnviz.storage import described_text, write_archive
 
 FORMAT: Final = "hf_attnviz.trace"
 # 2: parts and cells of labels, where in a pipeline's inputs a trace belongs; 3: decompositions; 4: packed rows, what is
@@ -26,7 +27,7 @@ FORMAT: Final = "hf_attnviz.trace"
 VERSION: Final = 4
 _TENSORS: Final = ("query_vectors", "key_vectors", "gradient")
 _PLACE: Final = ("stack", "layer", "index", "kind", "module", "steps", "layout", "positions", "produced")
-_TOLD: Final = (*_PLACE, "undecomposed", "looks_back", "head_count")
+_TOLD: Final = (*_PLACE, "looks_back", "head_count")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +73,12 @@ class AttentionStack:
         for candidate in self.maps:
             if candidate.layer == layer:
                 return candidate
-        raise UnknownNameError(f"stack {self.name!r} has no layer {layer}; it has: {listed(self.layers)}")
+        raise UnknownNameError(
+            Text(
+                f"stack {self.name!r} has no layer {layer}; it has: {listed(self.layers)}",
+                f"堆栈 {self.name!r} 没有第 {layer} 层；它有：{listed(self.layers, '无')}",
+            )
+        )
 
     def head(self, layer: int, head: int) -> torch.Tensor:
         """The weights ``[query, key]`` of one head.
@@ -82,7 +88,12 @@ class AttentionStack:
         """
         found = self.layer(layer)
         if not 0 <= head < found.heads:
-            raise UnknownNameError(f"layer {layer} of stack {self.name!r} has heads 0 to {found.heads - 1}, not {head}")
+            raise UnknownNameError(
+                Text(
+                    f"layer {layer} of stack {self.name!r} has heads 0 to {found.heads - 1}, not {head}",
+                    f"堆栈 {self.name!r} 第 {layer} 层的头为 0 到 {found.heads - 1}，没有 {head}",
+                )
+            )
         return found.weights[head]
 
     def stacked(self) -> torch.Tensor:
@@ -105,7 +116,10 @@ class AttentionStack:
         if len({m.shape for m in self.maps}) > 1:
             differ = "; ".join(f"layer {m.layer} ({m.module}): {tuple(m.shape)}" for m in self.maps)
             raise ShapeError(
-                f"the layers of stack {self.name!r} cannot be stacked, [head, query, key] differ: {differ}"
+                Text(
+                    f"the layers of stack {self.name!r} cannot be stacked, [head, query, key] differ: {differ}",
+                    f"堆栈 {self.name!r} 的各层无法堆叠，[head, query, key] 不同：{differ}",
+                )
             )
         return self
 
@@ -117,7 +131,13 @@ class AttentionStack:
         """
         for m in self.maps:
             if not m.whole:
-                raise NotKeptError(f"this needs self-attention maps with every row; {_lacking(m, self.name)}")
+                lacking = _lacking(m, self.name)
+                raise NotKeptError(
+                    Text(
+                        f"this needs self-attention maps with every row; {lacking.en}",
+                        f"这需要含有每一行的自注意力图；{lacking.zh}",
+                    )
+                )
             m.plain()
         return self
 
@@ -188,13 +208,23 @@ class Trace:
             return self._find(name)
         if len(self.stacks) == 1:
             return next(iter(self.stacks.values()))
-        raise UnknownStackError(f"this trace has several stacks; choose one with stack=…: {listed(self.stacks)}")
+        raise UnknownStackError(
+            Text(
+                f"this trace has several stacks; choose one with stack=…: {listed(self.stacks)}",
+                f"这个 trace 有多个堆栈；请用 stack=… 选定一个：{listed(self.stacks)}",
+            )
+        )
 
     def _find(self, name: str) -> AttentionStack:
         try:
             return self.stacks[name]
         except KeyError:
-            raise UnknownStackError(f"this trace has no stack {name!r}; it has: {listed(self.stacks)}") from None
+            raise UnknownStackError(
+                Text(
+                    f"this trace has no stack {name!r}; it has: {listed(self.stacks)}",
+                    f"这个 trace 没有堆栈 {name!r}；它有：{listed(self.stacks, '无')}",
+                )
+            ) from None
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the trace as one safetensors file with a JSON header, in one atomic step.
@@ -218,6 +248,7 @@ def _described(m: AttentionMap, tables: list[dict[str, Any]]) -> dict[str, Any]:
     kept = m.kept_weights
     return {
         **{name: getattr(m, name) for name in _TOLD},
+        **described_text("undecomposed", m.undecomposed),
         "packed": kept.described() if isinstance(kept, PackedRows) else None,
         "reduced": {name: one.described() for name, one in m.reduced.items()},
         "decomposition": None if m.decomposition is None else description_of(m.decomposition),
@@ -242,14 +273,24 @@ def _tensors(m: AttentionMap, prefix: str) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
-def _lacking(found: AttentionMap, stack: str) -> str:
+def _lacking(found: AttentionMap, stack: str) -> Text:
     name = found.module or repr(stack)
     if found.kind == "cross":
-        return f"{name} is cross-attention, whose rows and keys are different tokens: choose a self-attention stack"
+        return Text(
+            f"{name} is cross-attention, whose rows and keys are different tokens: choose a self-attention stack",
+            f"{name} 是交叉注意力，其行与键是不同的词元：请选择自注意力的堆栈",
+        )
     if found.positions is None:
-        return f"it is not known on which keys the rows of {name} stand: choose another stack"
-    held = f"{len(found.queries)} of {len(found.keys)} rows"
-    return f'{name} holds {held}: capture the whole run from its first token, with keep="maps" and without queries='
+        return Text(
+            f"it is not known on which keys the rows of {name} stand: choose another stack",
+            f"不知道 {name} 的各行对应哪些键：请选择另一个堆栈",
+        )
+    rows, keys = len(found.queries), len(found.keys)
+    return Text(
+        f'{name} holds {rows} of {keys} rows: capture the whole run from its first token, with keep="maps" and '
+        "without queries=",
+        f'{name} 有 {keys} 行，只保留了 {rows} 行：请从第一个词元起捕获整个运行，用 keep="maps"，不要用 queries=',
+    )
 
 
 def _entered(labels: Labels, tables: list[dict[str, Any]]) -> int:

@@ -11,9 +11,10 @@ from hf_attnviz.attention_map import AttentionMap
 from hf_attnviz.decomposition import restored
 from hf_attnviz.errors import TraceFileError
 from hf_attnviz.labels import Labels, Segment
+from hf_attnviz.language import Text, told
 from hf_attnviz.packed import PackedRows
 from hf_attnviz.reduced import Reduced
-from hf_attnviz.storage import read_archive, typed
+from hf_attnviz.storage import read_archive, restored_text, typed
 from hf_attnviz.trace import FORMAT, VERSION, Origin, Trace
 
 
@@ -30,8 +31,12 @@ def load(path: str | os.PathLike[str]) -> Trace:
         run, item, candidate = (typed(meta[name], int) for name in ("run", "item", "candidate"))
         return Trace(maps, run, item, candidate, typed(meta["model"], str), _origin(meta.get("origin")))
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        why = told(error)
         raise TraceFileError(
-            f"{str(path)!r} is damaged: its description and its tensors do not fit ({error})"
+            Text(
+                f"{str(path)!r} is damaged: its description and its tensors do not fit ({why.en})",
+                f"{str(path)!r} 已损坏：其中的说明与张量不符（{why.zh}）",
+            )
         ) from error
 
 
@@ -73,7 +78,7 @@ def _map(
 ) -> AttentionMap:
     positions, produced, kind = about["positions"], about["produced"], about["kind"]
     if kind not in ("self", "cross"):
-        raise ValueError("a kind of attention that is neither self nor cross")
+        raise ValueError(Text("a kind of attention that is neither self nor cross", "注意力的种类既非 self 也非 cross"))
     return AttentionMap(
         _kept(number, about, tensors),
         labels[typed(about["queries"], int)],
@@ -92,7 +97,7 @@ def _map(
         key_vectors=tensors.get(f"{number}.key_vectors"),
         gradient=tensors.get(f"{number}.gradient"),
         decomposition=restored(about.get("decomposition"), tensors, f"{number}.decomposition"),
-        undecomposed=typed(about.get("undecomposed", ""), str),
+        undecomposed=restored_text(about, "undecomposed"),
         reduced={
             name: Reduced.restored(one, tensors, f"{number}.reduced.{name}")
             for name, one in typed(about.get("reduced", {}), dict).items()

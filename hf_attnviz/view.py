@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hf_attnviz.errors import ArgumentError, listed
+from hf_attnviz.language import Text
 from hf_attnviz.storage import write_atomically
 
 
@@ -53,6 +54,9 @@ class View:
         if suffix in self.figures:
             return write_atomically(path, self.figures[suffix]())
         raise ArgumentError(
-            f"this view cannot be saved as {suffix or 'a file without ending'!r}; "
-            f"formats it has: {listed(['html', *self.figures])}"
+            Text(
+                f"this view cannot be saved as {suffix or 'a file without ending'!r}; "
+                f"formats it has: {listed(['html', *self.figures])}",
+                f"这个视图不能保存为 {suffix or '没有扩展名的文件'!r}；可用格式：{listed(['html', *self.figures])}",
+            )
         )

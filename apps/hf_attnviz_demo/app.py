@@ -170,8 +170,14 @@ def _refuse_taken(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise av.errors.ArgumentError(
-                f"port {port} of this machine is taken, by an earlier demo perhaps ({error.strerror}); choose another "
-                "with --port or GRADIO_SERVER_PORT, or leave both out for the next free one"
+                av.language.Text(
+                    f"port {port} of this machine is taken, by an earlier demo perhaps ({error.strerror}); choose "
+                    "another "
+                    "with --port or GRADIO_SERVER_PORT, or leave both out for the next free one",
+                    f"本机的端口 {port} 已被占用，也许是先前启动的演示（{error.strerror}）；请用 --port 或 "
+                    "GRADIO_SERVER_PORT 另选一个，"
+                    "或都不指定，自动使用下一个空闲端口",
+                )
             ) from error
 
 

@@ -131,10 +131,18 @@ class Service:
         words = CHINESE if language == "zh" else ENGLISH
         known = av.analyses()
         if analysis not in known:
-            raise av.errors.UnknownNameError(f"unknown analysis {analysis!r}; known: {', '.join(known)}")
+            names = ", ".join(known)
+            raise av.errors.UnknownNameError(
+                av.language.Text(
+                    f"unknown analysis {analysis!r}; known: {names}", f"未知分析 {analysis!r}；可用：{names}"
+                )
+            )
         drawn = {one.function: one for one in av.pictures().values()}
         if picture not in drawn:
-            raise av.errors.UnknownNameError(f"unknown picture {picture!r}; known: {', '.join(drawn)}")
+            names = ", ".join(drawn)
+            raise av.errors.UnknownNameError(
+                av.language.Text(f"unknown picture {picture!r}; known: {names}", f"未知图 {picture!r}；可用：{names}")
+            )
 
         def kept(keep: tuple[str, ...] | None = known[analysis].keep, plain: bool = known[analysis].plain) -> av.Trace:
             with self._lock:
@@ -188,8 +196,12 @@ class Service:
     def _model(self, name: str) -> av.Loaded:
         if name not in self.models:
             raise av.errors.UnknownNameError(
-                f"the model {name!r} is not offered here; offered: {', '.join(self.models)}. "
-                "Whoever runs this demo can add one with: attnviz demo --allow NAME"
+                av.language.Text(
+                    f"the model {name!r} is not offered here; offered: {', '.join(self.models)}. "
+                    "Whoever runs this demo can add one with: attnviz demo --allow NAME",
+                    f"这里不提供模型 {name!r}；可选：{', '.join(self.models)}。演示的运行者可以这样添加：attnviz demo "
+                    "--allow NAME",
+                )
             )
         if name not in self._loaded:
             self._loaded[name] = av.load_model(name)
@@ -213,8 +225,12 @@ class Service:
     def _check_length(self, text: str, most: int) -> None:
         if len(text) > most:
             raise av.errors.ArgumentError(
-                f"the text has {len(text):,} characters, the demo takes {most:,} here; for longer ones use the "
-                "command line: attnviz report --text-file FILE"
+                av.language.Text(
+                    f"the text has {len(text):,} characters, the demo takes {most:,} here; for longer ones use the "
+                    "command line: attnviz report --text-file FILE",
+                    f"文本有 {len(text):,} 个字符，此处演示最多处理 {most:,} 个；更长的请用命令行：attnviz report "
+                    "--text-file FILE",
+                )
             )
 
     def _status(self, trace: av.Trace, words: dict[str, str]) -> str:

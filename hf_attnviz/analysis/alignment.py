@@ -19,6 +19,9 @@ from hf_attnviz.storage import write_atomically
 from hf_attnviz.trace import Trace
 
 _METHOD: Final = "alignment"
+_TARGET: Final = Text("target", "目标")
+_SOURCE: Final = Text("source", "源")
+_PLACES: Final = {HEAD: "头", LAYER: "层"}
 _SOURCES: Final = {
     "argmax": "Och & Ney 2003 (error rate); Kobayashi et al. 2020 (rows)",
     "dtw": "Sakoe & Chiba 1978, ties as in Whisper (Radford et al. 2022)",
@@ -131,8 +134,14 @@ def links(result: Result) -> tuple[Link, ...]:
     """
     if result.method != _METHOD or [axis.name for axis in result.axes] != [STATISTIC, QUERY, KEY]:
         raise ArgumentError(
-            "expected the alignment of one head, av.alignment(trace, layer=1, head=1) or "
-            f'result.select(layer="1", head="1"); got {result.method!r} with axes {listed(a.name for a in result.axes)}'
+            Text(
+                "expected the alignment of one head, av.alignment(trace, layer=1, head=1) or "
+                f'result.select(layer="1", head="1"); got {result.method!r} with axes '
+                f"{listed(a.name for a in result.axes)}",
+                "应为一个头的对齐，如 av.alignment(trace, layer=1, head=1) 或 "
+                f'result.select(layer="1", head="1")；得到 {result.method!r}，轴为 '
+                f"{listed((a.name for a in result.axes), '无')}",
+            )
         )
     place = result.axis(STATISTIC).labels.index("link")
     return tuple(sorted((s, t) for t, s in result.values[place].nonzero().tolist()))
@@ -151,7 +160,12 @@ def pharaoh(results: Result | Iterable[Result], *, path: str | os.PathLike[str] 
     """
     several = [results] if isinstance(results, Result) else list(results)
     if not several:
-        raise ArgumentError("expected an alignment or several, got none; nothing was written")
+        raise ArgumentError(
+            Text(
+                "expected an alignment or several, got none; nothing was written",
+                "应给出一个或多个对齐，得到零个；没有写入任何内容",
+            )
+        )
     text = "".join(f"{functional.to_pharaoh(links(one))}\n" for one in several)
     if path is not None:
         write_atomically(path, text.encode("ascii"))
@@ -168,7 +182,7 @@ def between(
     chosen = stack_of(trace, stack)
     one = chosen.maps[0].plain()
     sides = target_side(trace, one, read), source_side(one)
-    rows, columns = sides if special else (_text(sides[0], "target"), _text(sides[1], "source"))
+    rows, columns = sides if special else (_text(sides[0], _TARGET), _text(sides[1], _SOURCE))
     whole = upcast(chosen.stacked())[:, :, list(rows.places)]
     weights, notes = whole[..., list(columns.places)], []
     if len(columns.places) < len(one.keys):
@@ -177,17 +191,27 @@ def between(
         notes.append(Text(told.en.format(share=share), told.zh.format(share=share)))
     if not words:
         return rows.texts, columns.texts, weights, notes
-    for side, what in ((rows, "targets"), (columns, "sources")):
+    for side, what in ((rows, _TARGET), (columns, _SOURCE)):
         if all(word is None for word in side.words) and len(side.words) > 1:
-            raise ArgumentError(f"expected words, got {what} without any (frames, patches, bare ids); use words=False")
+            raise ArgumentError(
+                Text(
+                    f"expected words, got {what.en}s without any (frames, patches, bare ids); use words=False",
+                    f"应有词，而{what.zh}中没有（帧、图块或仅有编号）；请用 words=False",
+                )
+            )
     pooled = functional.joined(weights, rows.word_numbers, columns.word_numbers)
     return rows.word_texts, columns.word_texts, pooled, notes
 
 
-def _text(side: Side, what: str) -> Side:
+def _text(side: Side, what: Text) -> Side:
     found = side.text_only()
     if not found.places:
-        raise ArgumentError(f"expected at least one {what} that is text, got special tokens only; pass special=True")
+        raise ArgumentError(
+            Text(
+                f"expected at least one {what.en} that is text, got special tokens only; pass special=True",
+                f"应至少有一个{what.zh}是文本，得到的全是特殊词元；请用 special=True",
+            )
+        )
     return found
 
 
@@ -198,5 +222,10 @@ def _narrowed(
     if chosen is None:
         return weights, [Axis(name, known), *axes]
     if str(chosen) not in known:
-        raise UnknownNameError(f"there is no {name} {chosen!r}; there are: {listed(known)}")
+        raise UnknownNameError(
+            Text(
+                f"there is no {name} {chosen!r}; there are: {listed(known)}",
+                f"没有{_PLACES[name]} {chosen!r}；可用：{listed(known, '无')}",
+            )
+        )
     return weights.select(place, known.index(str(chosen))), axes

@@ -64,13 +64,23 @@ def alignment_scores(
     certain = _each(sure, len(several), alone)
     allowed = _each(sure if possible is None else possible, len(several), alone)
     if certain is None and allowed is not None:
-        raise ArgumentError("got possible links without sure ones; pass sure too (an empty collection for none)")
+        raise ArgumentError(
+            Text(
+                "got possible links without sure ones; pass sure too (an empty collection for none)",
+                "给了 possible 链接，却没有 sure 链接；请同时给出 sure（没有就给空集合）",
+            )
+        )
     numbers: dict[str, torch.Tensor] = {}
     chances = []
     for read in READS:
         found = [functional.linked(between(one, stack, read, words, special)[2], method=method) for one in several]
         if len({one.shape[1] for one in found}) > 1:
-            raise ShapeError("these traces differ in heads; analyse traces of one model together")
+            raise ShapeError(
+                Text(
+                    "these traces differ in heads; analyse traces of one model together",
+                    "这些 trace 的头数不同；请一起分析同一模型的 trace",
+                )
+            )
         if certain is not None and allowed is not None:
             if read == "output":  # the last token of a generation was put out and never read
                 _check_places([right | fine for right, fine in zip(certain, allowed, strict=True)], found)
@@ -109,7 +119,12 @@ def _about_chance(chances: Sequence[float]) -> list[Text]:
 def _same_layers(traces: Sequence[Trace], stack: str) -> tuple[int, ...]:
     layers = {trace.stack(stack).layers for trace in traces}
     if len(layers) > 1:
-        raise ShapeError("these traces differ in layers; analyse traces of one model together")
+        raise ShapeError(
+            Text(
+                "these traces differ in layers; analyse traces of one model together",
+                "这些 trace 的层不同；请一起分析同一模型的 trace",
+            )
+        )
     return next(iter(layers))
 
 
@@ -119,7 +134,12 @@ def _each(given: Any, count: int, alone: bool) -> list[set[Link]] | None:
         return None
     each = [given] if alone else list(given)
     if len(each) != count:
-        raise ArgumentError(f"expected one collection of links for each of {count} traces, got {len(each)}")
+        raise ArgumentError(
+            Text(
+                f"expected one collection of links for each of {count} traces, got {len(each)}",
+                f"应为 {count} 个 trace 各给一组链接，得到 {len(each)} 组",
+            )
+        )
     return [{(int(source), int(target)) for source, target in one} for one in each]
 
 
@@ -130,8 +150,13 @@ def _check_places(references: Sequence[set[Link]], found: Sequence[torch.Tensor]
         outside = [(s, t) for s, t in pairs if not (0 <= s < sources and 0 <= t < targets)]
         if outside:
             raise ArgumentError(
-                f"expected links within {sources} sources and {targets} targets of trace {number}, got {min(outside)}; "
-                "places are counted without special tokens (special=False), in words with words=True"
+                Text(
+                    f"expected links within {sources} sources and {targets} targets of trace {number}, got "
+                    f"{min(outside)}; "
+                    "places are counted without special tokens (special=False), in words with words=True",
+                    f"trace {number} 的链接应在 {sources} 个源与 {targets} 个目标之内，得到 {min(outside)}；"
+                    "位置的计数不含特殊词元（special=False），words=True 时按词计",
+                )
             )
 
 

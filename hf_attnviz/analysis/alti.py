@@ -46,7 +46,12 @@ def alti(trace: Trace, *, stack: str | None = None, rolled: bool = True) -> Resu
     """
     chosen = stack_of(trace, stack)
     if rolled and chosen.maps[0].kind == "cross":
-        raise NotKeptError("cross-attention has no layers to follow down to its keys; ask for each: rolled=False")
+        raise NotKeptError(
+            Text(
+                "cross-attention has no layers to follow down to its keys; ask for each: rolled=False",
+                "交叉注意力没有可逐层追溯至键的层；请各层单独求：rolled=False",
+            )
+        )
     values = torch.stack([_of_layer(m) for m in (chosen.whole() if rolled else chosen)])
     notes = [_apart(values)] if chosen.maps[0].kind == "cross" else []
     notes += [_UNDEFINED] if bool(values.isnan().any()) else []

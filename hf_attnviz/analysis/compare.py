@@ -79,13 +79,26 @@ def compare(
     check_name(direction, "direction", ("from", "to"))
     check_name(others, "others", ("pooled", "apart"))
     if others == "apart" and (by != "word" or word is None):
-        raise ArgumentError('expected others="apart" with by="word" and word=…: only there words have a column each')
+        raise ArgumentError(
+            Text(
+                'expected others="apart" with by="word" and word=…: only there words have a column each',
+                'others="apart" 须与 by="word" 和 word=… 同用：只有那时每个词才各占一列',
+            )
+        )
     if word is None and (occurrence is not None or direction == "to"):
-        raise ArgumentError("expected word=… with occurrence and direction; name the word that they are about")
+        raise ArgumentError(
+            Text(
+                "expected word=… with occurrence and direction; name the word that they are about",
+                "occurrence 和 direction 须与 word=… 同用；请给出它们所指的词",
+            )
+        )
     options = {"average": average, "without_special": without_special}
     sides = [
         Side.of(name, trace, stack, **options)
-        for name, trace in (("the first text", first), ("the second text", second))
+        for name, trace in (
+            (Text("the first text", "第一段文本"), first),
+            (Text("the second text", "第二段文本"), second),
+        )
     ]
     refuse_other_heads(*sides)
     if word is None:
@@ -167,8 +180,13 @@ def _maps(first: Side, second: Side) -> Found:
     if (one.rows.texts, one.keys.texts) != (other.rows.texts, other.keys.texts):
         shared = dict.fromkeys(text for text in one.keys.texts if text in other.keys.texts)
         raise ArgumentError(
-            f"expected the same words in both texts to compare whole maps, got {len(one.keys)} and {len(other.keys)} "
-            f"that differ; compare around a word that both have, with word=…: {listed(shared)}"
+            Text(
+                f"expected the same words in both texts to compare whole maps, got {len(one.keys)} and "
+                f"{len(other.keys)} "
+                f"that differ; compare around a word that both have, with word=…: {listed(shared)}",
+                f"比较整张图时，两段文本的词应相同，得到的是 {len(one.keys)} 个与 {len(other.keys)} 个不同的词；"
+                f"请用 word=… 围绕两者共有的词来比较：{listed(shared, '无')}",
+            )
         )
     values = _three(one.weights, other.weights)
     axes = (_SIDES, Axis(QUERY, one.rows.texts), Axis(KEY, one.keys.texts))

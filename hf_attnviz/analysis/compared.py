@@ -10,7 +10,7 @@ from hf_attnviz.errors import ArgumentError, NotKeptError, ShapeError
 from hf_attnviz.functional import pool_words, renormalised
 from hf_attnviz.functional.checks import upcast
 from hf_attnviz.labels import Labels
-from hf_attnviz.language import counted
+from hf_attnviz.language import Text, counted
 from hf_attnviz.trace import Trace
 
 MEAN = "mean"  # the label of the only layer and head of an average
@@ -31,7 +31,7 @@ class Side:
         stack: the stack's name.
     """
 
-    name: str
+    name: Text
     weights: torch.Tensor
     queries: Labels
     keys: Labels
@@ -42,17 +42,25 @@ class Side:
     stack: str
     left_out: float = 0.0
 
+    @property
+    def name_of_rows(self) -> Text:
+        """What its rows are called, where they are of another text than its keys."""
+        return Text(f"{self.name.en} (its rows)", f"{self.name.zh}（其各行）")
+
     @classmethod
-    def of(cls, name: str, trace: Any, stack: str | None, *, average: bool, without_special: bool) -> "Side":
+    def of(cls, name: Text, trace: Any, stack: str | None, *, average: bool, without_special: bool) -> "Side":
         """The side of one trace.
 
         Raises:
             ArgumentError: no trace.
         """
         if not isinstance(trace, Trace):
+            came = type(trace).__name__
             raise ArgumentError(
-                f"expected two traces, got {type(trace).__name__} for {name}; compare(recording.traces[0], "
-                "recording.traces[1])"
+                Text(
+                    f"expected two traces, got {came} for {name.en}; compare(recording.traces[0], recording.traces[1])",
+                    f"应为两个 trace，{name.zh} 处得到的是 {came}；compare(recording.traces[0], recording.traces[1])",
+                )
             )
         chosen = trace.stack(stack)
         weights = upcast(chosen.stacked().detach().cpu())
@@ -94,7 +102,12 @@ class Side:
         kept_keys = [n for n, special in enumerate(self.keys.special) if not special]
         kept_rows = [n for n, special in enumerate(self.queries.special) if not special]
         if not kept_keys or not kept_rows:
-            raise ArgumentError(f"{self.name} has special tokens only; compare with without_special=False")
+            raise ArgumentError(
+                Text(
+                    f"{self.name.en} has special tokens only; compare with without_special=False",
+                    f"{self.name.zh} 只有特殊词元；请用 without_special=False 比较",
+                )
+            )
         special = torch.tensor(self.keys.special)
         weights, share = renormalised(self.weights[..., kept_rows, :], special)
         place = {key: n for n, key in enumerate(kept_keys)}
@@ -131,7 +144,7 @@ class Worded:
         """
         cross = self.side.positions is None
         if cross and direction == "from":
-            start, stop = self.rows.find(word, occurrence, f"{self.side.name} (its rows)")
+            start, stop = self.rows.find(word, occurrence, self.side.name_of_rows)
             return Worded(self.side, self.rows.merged(start, stop), self.keys), start, None
         start, stop = self.keys.find(word, occurrence, self.side.name)
         keys = self.keys.merged(start, stop)
@@ -140,8 +153,12 @@ class Worded:
         rows = self.side._rows(keys)
         own = next((n for n, group in enumerate(rows.groups) if self._stands(group[0]) in keys.groups[start]), None)
         if own is None and direction == "from":
+            name = self.side.name
             raise NotKeptError(
-                f'no row of {word!r} was kept of {self.side.name}: capture with keep="maps" and every query'
+                Text(
+                    f'no row of {word!r} was kept of {name.en}: capture with keep="maps" and every query',
+                    f'{name.zh} 没有保留 {word!r} 的行：请以 keep="maps" 捕获，保留每个查询',
+                )
             )
         return Worded(self.side, rows, keys), own, start
 
@@ -160,12 +177,22 @@ def refuse_other_heads(first: Side, second: Side) -> None:
     """Raise where the heads of one have no counterpart in the other."""
     if (first.layers, first.heads) == (second.layers, second.heads):
         return
+    one, other = _sizes(first), _sizes(second)
     raise ShapeError(
-        f"the first trace has {_sizes(first)}, the second {_sizes(second)}: their heads have no counterparts. Compare "
-        "traces of one architecture, captured with the same layers=…, or the means over all heads with average=True"
+        Text(
+            f"the first trace has {one.en}, the second {other.en}: their heads have no counterparts. Compare "
+            "traces of one architecture, captured with the same layers=…, or the means over all heads with "
+            "average=True",
+            f"第一个 trace 有 {one.zh}，第二个有 {other.zh}：两者的头无法对应。请比较同一结构、以相同 layers=… 捕获的 "
+            "trace，"
+            "或用 average=True 比较所有头的平均",
+        )
     )
 
 
-def _sizes(side: Side) -> str:
-    layers = f"{counted(len(side.layers), 'layer')} ({side.layers[0]} to {side.layers[-1]})"
-    return f"{layers} of {counted(len(side.heads), 'head')}"
+def _sizes(side: Side) -> Text:
+    layers, heads, first, last = len(side.layers), len(side.heads), side.layers[0], side.layers[-1]
+    return Text(
+        f"{counted(layers, 'layer')} ({first} to {last}) of {counted(heads, 'head')}",
+        f"{layers:,} 层（{first} 到 {last}），每层 {heads:,} 个头",
+    )

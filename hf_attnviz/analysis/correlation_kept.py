@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hf_attnviz import functional
-from hf_attnviz.analysis.pooling import Labelled, causal
+from hf_attnviz.analysis.pooling import UNLIKE, Labelled, causal
 from hf_attnviz.errors import NotKeptError, ShapeError
 from hf_attnviz.language import Text
 from hf_attnviz.reduced import Reduced
@@ -137,12 +137,21 @@ def sums_of(stacks: Sequence[AttentionStack], *, method: str, centred: bool) -> 
         return None
     if method not in METHODS:
         raise NotKeptError(
-            f'only pearson and cosine can be told without the weights; capture with keep="maps" for method={method!r}'
+            Text(
+                'only pearson and cosine can be told without the weights; capture with keep="maps" for '
+                f"method={method!r}",
+                f'没有权重时只能得知 pearson 与 cosine；method={method!r} 请以 keep="maps" 捕获',
+            )
         )
     if len({tuple((m.layer, m.heads) for m in stack) for stack in stacks}) > 1:
-        raise ShapeError("these traces differ in layers or heads; analyse traces of one model together")
+        raise ShapeError(UNLIKE)
     if _have(stacks, "sketch") and len({m.reduced["sketch"]["ones"].shape for stack in stacks for m in stack}) > 1:
-        raise ShapeError("these traces keep sketches of different sizes; capture them with the same keep")
+        raise ShapeError(
+            Text(
+                "these traces keep sketches of different sizes; capture them with the same keep",
+                "这些 trace 所留 sketch 的大小不同；请以相同的 keep 捕获",
+            )
+        )
     return Sums(tuple(stacks), causal(stacks), centred)
 
 

@@ -88,7 +88,11 @@ def evolution(traces: Trace | Sequence[Trace], *, stack: str | None = None) -> R
     first = several[0]
     if len({(one.stack.name, one.stack.layers, one.heads, tuple(one.numbers)) for one in several}) > 1:
         raise ShapeError(
-            "these traces differ in layers, heads, stack or what was kept; put generations of one model side by side"
+            Text(
+                "these traces differ in layers, heads, stack or what was kept; put generations of one model side by "
+                "side",
+                "这些 trace 的层、头、堆栈或所保留的内容不同；请把同一模型的多次生成放在一起",
+            )
         )
     longest = max(len(one.produced) for one in several)
     values = torch.stack([_filled(one.values, longest) for one in several])
@@ -152,7 +156,7 @@ class _Generation:
 
     @cached_property
     def rows(self) -> list[int]:
-        return producing_rows(self.stack.maps[0], "evolution")
+        return producing_rows(self.stack.maps[0], Text("evolution", "解码过程"))
 
     @cached_property
     def steps(self) -> list[torch.Tensor]:

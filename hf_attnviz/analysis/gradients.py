@@ -137,11 +137,16 @@ def gradients_of(stack: AttentionStack) -> torch.Tensor:
     found = [m.gradient for m in stack if m.gradient is not None]
     if len(found) < len(stack):
         lacking = listed(m.module or str(m.layer) for m in stack if m.gradient is None)
-        why = "has no attention gradients" if not found else f"has no gradient of {lacking}"
+        why = Text("has no attention gradients", "没有注意力的梯度")
+        why = Text(f"has no gradient of {lacking}", f"没有 {lacking} 的梯度") if found else why
         raise NotKeptError(
-            f"the stack {stack.name!r} of this trace {why}: capture with av.capture(model, gradients=True), call "
-            "backward() inside the block on one scalar that depends on every layer, and read recording.trace after "
-            "that. Or let av.explain(model, inputs) do it"
+            Text(
+                f"the stack {stack.name!r} of this trace {why.en}: capture with av.capture(model, gradients=True), "
+                "call backward() inside the block on one scalar that depends on every layer, and read recording.trace "
+                "after that. Or let av.explain(model, inputs) do it",
+                f"这个 trace 的堆栈 {stack.name!r} {why.zh}：请以 av.capture(model, gradients=True) 捕获，在块内对一个"
+                "依赖每一层的标量调用 backward()，之后再读 recording.trace；或交给 av.explain(model, inputs)",
+            )
         )
     return torch.stack(found)
 

@@ -75,9 +75,15 @@ def _check(kept: Reduced, options: Mapping[str, Any]) -> None:
         wrong.append(f"normalise={options['normalise']!r}")
     if wrong:
         raise NotKeptError(
-            f"no weights were kept, and rollout was followed with residual={kept.about['residual']}, the mean of heads "
-            f"and nothing discarded; got {', '.join(wrong)}: ask for those, or capture with keep=av.Rollout(residual=…)"
-            ' or keep="maps"'
+            Text(
+                f"no weights were kept, and rollout was followed with residual={kept.about['residual']}, the mean of "
+                "heads "
+                f"and nothing discarded; got {', '.join(wrong)}: ask for those, or capture with "
+                "keep=av.Rollout(residual=…)"
+                ' or keep="maps"',
+                f"没有保留权重，而 rollout 是以 residual={kept.about['residual']}、各头取平均、不丢弃任何权重追溯的；"
+                f'得到 {", ".join(wrong)}：请按那样求，或以 keep=av.Rollout(residual=…) 或 keep="maps" 捕获',
+            )
         )
 
 

@@ -74,7 +74,12 @@ def head_roles(
     kept = scored_rows([trace.stack(stack) for trace in traces])
     if kept is not None:
         if delimiters is not None or period is not None:
-            raise NotKeptError('delimiters and periods ask for the weights themselves; capture with keep="maps"')
+            raise NotKeptError(
+                Text(
+                    'delimiters and periods ask for the weights themselves; capture with keep="maps"',
+                    'delimiters 与 periods 需要权重本身；请以 keep="maps" 捕获',
+                )
+            )
         return _from_scores(kept, limits)
     data = pooled(traces, stack)
     keys = [one.keys for one in data.stacks]

@@ -39,7 +39,12 @@ def image_distance(
     data = pooled(traces, stack)
     layouts = {_patches(one.whole().keys) for one in data.stacks}
     if len(layouts) > 1:
-        raise ArgumentError(f"expected pictures of one grid, got {len(layouts)} kinds; analyse those alike together")
+        raise ArgumentError(
+            Text(
+                f"expected pictures of one grid, got {len(layouts)} kinds; analyse those alike together",
+                f"各图片的网格应相同，得到 {len(layouts)} 种；请把相同的一起分析",
+            )
+        )
     places, grid = layouts.pop()
     side = 1.0 if patch_size is None else patch_size
     found, uniform = (
@@ -78,7 +83,11 @@ def _patches(keys: Labels) -> tuple[tuple[int, ...], tuple[int, int]]:
     grid = (max((row for row, _ in cells), default=-1) + 1, max((column for _, column in cells), default=-1) + 1)
     if not cells or cells != [(row, column) for row in range(grid[0]) for column in range(grid[1])]:
         raise ArgumentError(
-            f"expected the patches of one picture, row by row, got {len(cells)} patches among {len(keys)} keys; "
-            "choose the stack of a vision tower (stack=…)"
+            Text(
+                f"expected the patches of one picture, row by row, got {len(cells)} patches among {len(keys)} keys; "
+                "choose the stack of a vision tower (stack=…)",
+                f"应为一张图片逐行排列的图块，得到 {len(keys)} 个键中的 {len(cells)} 个图块；请用 stack=… "
+                "选择视觉塔的堆栈",
+            )
         )
     return tuple(places), grid

@@ -2,15 +2,21 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch.nn.functional import pad
 
 from hf_attnviz.axes import HEAD, LAYER, head_name
 from hf_attnviz.errors import ArgumentError, ShapeError
+from hf_attnviz.language import Text
 from hf_attnviz.result import Axis
 from hf_attnviz.trace import AttentionStack, Trace
+
+UNLIKE: Final = Text(
+    "these traces differ in layers or heads; analyse traces of one model together",
+    "这些 trace 的层或头不同；请一起分析同一模型的 trace",
+)
 
 
 class Labelled:
@@ -115,7 +121,10 @@ def stack_of(trace: Trace, stack: str | None) -> AttentionStack:
     """
     if not isinstance(trace, Trace):
         raise ArgumentError(
-            f"expected one trace, got {type(trace).__name__}; take recording.trace, or one of recording.traces"
+            Text(
+                f"expected one trace, got {type(trace).__name__}; take recording.trace, or one of recording.traces",
+                f"应为一个 trace，得到的是 {type(trace).__name__}；请用 recording.trace，或 recording.traces 之一",
+            )
         )
     return trace.stack(stack)
 
@@ -128,15 +137,24 @@ def listed_traces(traces: Trace | Sequence[Trace]) -> list[Trace]:
     """
     if isinstance(traces, str) or not isinstance(traces, Trace | Iterable):
         raise ArgumentError(
-            f"expected a trace or several, got {type(traces).__name__}; take recording.traces, or make one with "
-            "av.trace_text(model, text)"
+            Text(
+                f"expected a trace or several, got {type(traces).__name__}; take recording.traces, or make one with "
+                "av.trace_text(model, text)",
+                f"应为一个或多个 trace，得到的是 {type(traces).__name__}；请用 recording.traces，或用 "
+                "av.trace_text(model, text) 得到一个",
+            )
         )
     several = [traces] if isinstance(traces, Trace) else list(traces)
     if not several:
-        raise ArgumentError("expected a trace or several, got none")
+        raise ArgumentError(Text("expected a trace or several, got none", "应为一个或多个 trace，得到零个"))
     for one in several:
         if not isinstance(one, Trace):
-            raise ArgumentError(f"expected traces, got {type(one).__name__} among them; take recording.traces")
+            raise ArgumentError(
+                Text(
+                    f"expected traces, got {type(one).__name__} among them; take recording.traces",
+                    f"应全为 trace，其中有 {type(one).__name__}；请用 recording.traces",
+                )
+            )
     return several
 
 
@@ -196,11 +214,16 @@ def _side_by_side(stacks: Sequence[AttentionStack]) -> dict[str, Any]:
         ShapeError: traces that differ in layers, heads or the places of their rows.
     """
     if len({(one.layers, one.maps[0].heads) for one in stacks}) > 1:
-        raise ShapeError("these traces differ in layers or heads; analyse traces of one model together")
+        raise ShapeError(UNLIKE)
     rows = [one.maps[0].positions for one in stacks]
     longest = max(rows, key=lambda places: len(places or ()))
     if any(places is not None and places != (longest or ())[: len(places)] for places in rows):
-        raise ShapeError("these traces hold rows at different positions; capture them with the same keep")
+        raise ShapeError(
+            Text(
+                "these traces hold rows at different positions; capture them with the same keep",
+                "这些 trace 所留的行位置不同；请以相同的 keep 捕获",
+            )
+        )
     sizes = torch.tensor([one.maps[0].shape[-2:] for one in stacks])
     queries, keys = (int(most) for most in sizes.amax(0))
     return {

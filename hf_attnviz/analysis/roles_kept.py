@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_attnviz.analysis.pooling import Labelled, causal
+from hf_attnviz.analysis.pooling import UNLIKE, Labelled, causal
 from hf_attnviz.errors import ShapeError
 from hf_attnviz.functional import Tally
 from hf_attnviz.labels import Labels
@@ -57,7 +57,7 @@ def scored(stacks: Sequence[AttentionStack]) -> Scored | None:
     if all(m.has_weights for m in maps) or not all("scores" in m.reduced for m in maps):
         return None
     if len({(stack.layers, m.shape[0]) for stack in stacks for m in stack}) > 1:
-        raise ShapeError("these traces differ in layers or heads; analyse traces of one model together")
+        raise ShapeError(UNLIKE)
     return Scored(tuple(stacks), causal(stacks))
 
 

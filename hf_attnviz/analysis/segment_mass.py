@@ -58,7 +58,11 @@ def segment_mass(
         return _of_kept(stacks)
     if segments is None and not all(m.has_weights for one in stacks for m in one):
         raise NotKeptError(
-            'no mass by segment was kept: capture with keep=av.Segments({name: (start, stop)}), or with keep="maps"'
+            Text(
+                "no mass by segment was kept: capture with keep=av.Segments({name: (start, stop)}), or with "
+                'keep="maps"',
+                '没有保留各片段的权重：请以 keep=av.Segments({name: (start, stop)}) 或 keep="maps" 捕获',
+            )
         )
     data = pooled(several, stack)
     names, members = _members(data, segments)
@@ -73,7 +77,12 @@ def _of_kept(stacks: Sequence[AttentionStack]) -> Result:
     first = stacks[0].maps[0].reduced[_KEPT]
     alike = {(tuple(m.reduced[_KEPT].about[SEGMENT]), m.heads, n) for one in stacks for n, m in enumerate(one)}
     if len(alike) != len(stacks[0]) or len({one.layers for one in stacks}) > 1:
-        raise ShapeError("these traces differ in layers, heads or segments; capture them with the same keep")
+        raise ShapeError(
+            Text(
+                "these traces differ in layers, heads or segments; capture them with the same keep",
+                "这些 trace 的层、头或片段不同；请以相同的 keep 捕获",
+            )
+        )
     causal = all(m.causal for one in stacks for m in one)
     longest = max(m.shape[1] for one in stacks for m in one)
 
@@ -97,7 +106,12 @@ def _members(data: Pooled, segments: Mapping[str, tuple[int, int]] | None) -> tu
         names = (*segments, REST)
         for name, (start, stop) in segments.items():
             if name == REST or not 0 <= start < stop:
-                raise ArgumentError(f"expected places 0 <= start < stop and no {REST!r}, got {name}: {(start, stop)}")
+                raise ArgumentError(
+                    Text(
+                        f"expected places 0 <= start < stop and no {REST!r}, got {name}: {(start, stop)}",
+                        f"位置应满足 0 <= start < stop，且名字不能为 {REST!r}，得到 {name}：{(start, stop)}",
+                    )
+                )
         marks = [[_which(place, segments) for place in range(len(labels))] for labels in keys]
     found = torch.zeros(*data.valid.shape, len(names), dtype=torch.bool)
     for row, mark in zip(found, marks, strict=True):

@@ -9,8 +9,10 @@ from hf_attnviz.analysis.steps import producing_rows
 from hf_attnviz.analysis.words import goes_on, piece
 from hf_attnviz.attention_map import AttentionMap
 from hf_attnviz.errors import ArgumentError, NotKeptError, UnknownNameError, listed
+from hf_attnviz.language import Text
 from hf_attnviz.trace import Trace
 
+_ALIGNMENT: Final = Text("alignment", "对齐")
 READS: Final = ("output", "reading")
 _END_MARKS: Final = frozenset(
     {"</s>", "<s>", "<pad>", "<eos>", "[SEP]", "[EOS]", "[PAD]", "<|endoftext|>", "<|im_end|>", "<|eot_id|>"}
@@ -87,16 +89,25 @@ def target_side(trace: Trace, one: AttentionMap, read: str) -> Side:
         ArgumentError: no token at all.
     """
     if read not in READS:
-        raise UnknownNameError(f"expected read to be one of {listed(READS)}; got {read!r}; pick one of the list")
-    rows = _plain_rows(trace, one) if one.produced is None else producing_rows(one, "alignment")
+        raise UnknownNameError(
+            Text(
+                f"expected read to be one of {listed(READS)}; got {read!r}; pick one of the list",
+                f"read 应为 {listed(READS)} 之一；得到 {read!r}；请从中选择",
+            )
+        )
+    rows = _plain_rows(trace, one) if one.produced is None else producing_rows(one, _ALIGNMENT)
     if one.produced is None:
         rows = rows[:-1]  # nothing after the last row says what it would put out
     pairs = [(n, n + 1) for n in rows] if read == "output" else [(n + 1, n + 1) for n in rows]
     pairs = [(row, token) for row, token in pairs if row < len(one.queries)]
     if not pairs:
         raise ArgumentError(
-            f"expected at least one token to align by its {read} row, got none; generate more, or "
-            f"read={'output' if read == 'reading' else 'reading'!r}"
+            Text(
+                f"expected at least one token to align by its {read} row, got none; generate more, or "
+                f"read={'output' if read == 'reading' else 'reading'!r}",
+                f"应至少有一个词元可由其 {read} 行对齐，得到零个；请多生成一些，或用 "
+                f"read={'output' if read == 'reading' else 'reading'!r}",
+            )
         )
     return _tokens(trace, one, pairs)
 
@@ -107,10 +118,15 @@ def source_side(one: AttentionMap) -> Side:
     if one.kind != "cross":
         if one.produced is None or one.positions is None:
             raise ArgumentError(
-                "an alignment joins two texts: expected cross-attention, or a generation, whose prompt is the source; "
-                f"got self-attention of the stack {one.stack!r} in a plain pass"
+                Text(
+                    "an alignment joins two texts: expected cross-attention, or a generation, whose prompt is the "
+                    "source; "
+                    f"got self-attention of the stack {one.stack!r} in a plain pass",
+                    "对齐连接两段文本：应为交叉注意力，或一次生成（以提示为源）；"
+                    f"得到的是堆栈 {one.stack!r} 在普通前向中的自注意力",
+                )
             )
-        end = one.positions[producing_rows(one, "alignment")[0]] + 1
+        end = one.positions[producing_rows(one, _ALIGNMENT)[0]] + 1
     keys, places = one.keys[:end], tuple(range(end))
     return Side(places, keys.texts, keys.words, tuple(map(_special, keys.texts, keys.special)))
 
@@ -119,8 +135,13 @@ def _plain_rows(trace: Trace, one: AttentionMap) -> list[int]:
     own = trace.stacks.get(one.stack)
     if own is not None and len(own.keys) != len(one.queries):
         raise NotKeptError(
-            f"alignment needs the row of every token; {one.module or one.stack} holds {len(one.queries)} of "
-            f'{len(own.keys)}: capture with keep="maps"'
+            Text(
+                f"alignment needs the row of every token; {one.module or one.stack} holds {len(one.queries)} of "
+                f'{len(own.keys)}: capture with keep="maps"',
+                f"对齐需要每个词元的行；{one.module or one.stack} 有 {len(own.keys)} 行，只保留了 {len(one.queries)} "
+                "行："
+                '请以 keep="maps" 捕获',
+            )
         )
     return list(range(len(one.queries)))
 

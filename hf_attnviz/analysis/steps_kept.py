@@ -32,7 +32,12 @@ def kept_numbers(stack: AttentionStack, rows: Sequence[int], name: str) -> dict[
         ShapeError: layers that differ in heads.
     """
     if len({m.heads for m in stack.maps}) > 1:
-        raise ShapeError(f"the layers of stack {stack.name!r} cannot be stacked, they differ in heads")
+        raise ShapeError(
+            Text(
+                f"the layers of stack {stack.name!r} cannot be stacked, they differ in heads",
+                f"堆栈 {stack.name!r} 的各层头数不同，无法堆叠",
+            )
+        )
     keys = _keys(stack, rows)
 
     def of(value: str) -> Tensor:
@@ -57,8 +62,12 @@ def argmax_of(numbers: dict[str, Tensor]) -> Tensor:
     """
     if "argmax" not in numbers:
         raise NotKeptError(
-            'argmax paths need rows of weights, of which only statistics were kept: capture with keep="evolution" or '
-            'keep="maps"'
+            Text(
+                'argmax paths need rows of weights, of which only statistics were kept: capture with keep="evolution" '
+                "or "
+                'keep="maps"',
+                'argmax_paths 需要各行的权重，而这里只保留了统计量：请以 keep="evolution" 或 keep="maps" 捕获',
+            )
         )
     return numbers["argmax"]
 

@@ -55,14 +55,24 @@ def word_times(
     one = chosen.maps[0].plain()
     if one.kind != "cross" or not set(one.keys.kinds) <= {"frame", "latent"}:
         raise ArgumentError(
-            f"expected cross-attention from text to frames of sound, got stack {stack!r} whose keys are "
-            f"{listed(sorted(set(one.keys.kinds)))}; for two texts use alignment(trace)"
+            Text(
+                f"expected cross-attention from text to frames of sound, got stack {stack!r} whose keys are "
+                f"{listed(sorted(set(one.keys.kinds)))}; for two texts use alignment(trace)",
+                f"应为从文本到声音帧的交叉注意力，得到的是堆栈 {stack!r}，其键为 "
+                f"{listed(sorted(set(one.keys.kinds)), '无')}；"
+                "两段文本请用 alignment(trace)",
+            )
         )
     side = target_side(trace, one, read)
     if one.produced is None:
         side = side.from_text_on()  # of a generation these rows were the prompt's
     if all(side.special):
-        raise ArgumentError("expected at least one token that is text, got special tokens only")
+        raise ArgumentError(
+            Text(
+                "expected at least one token that is text, got special tokens only",
+                "应至少有一个词元是文本，得到的全是特殊词元",
+            )
+        )
     begins, ends = _frame_times(one.keys, seconds)
     picked = _picked(chosen, heads)
     weights = torch.stack([chosen.head(layer, head)[list(side.places), : len(begins)] for layer, head in picked])
@@ -128,10 +138,20 @@ def _picked(stack: AttentionStack, heads: Sequence[tuple[int, int]] | None) -> l
         return [(layer, head) for layer in upper for head in range(stack.layer(layer).heads)]
     picked = [(int(layer), int(head)) for layer, head in heads]
     if not picked:
-        raise ArgumentError("expected at least one head (layer, head), got none; leave heads out for a guess")
+        raise ArgumentError(
+            Text(
+                "expected at least one head (layer, head), got none; leave heads out for a guess",
+                "应至少给出一个头 (layer, head)，得到零个；不给 heads 则自动猜测",
+            )
+        )
     for layer, head in picked:
         if not 0 <= head < stack.layer(layer).heads:
-            raise UnknownNameError(f"layer {layer} has heads 0 to {stack.layer(layer).heads - 1}, not {head}")
+            raise UnknownNameError(
+                Text(
+                    f"layer {layer} has heads 0 to {stack.layer(layer).heads - 1}, not {head}",
+                    f"第 {layer} 层的头为 0 到 {stack.layer(layer).heads - 1}，没有 {head}",
+                )
+            )
     return picked
 
 
@@ -145,5 +165,10 @@ def _frame_times(keys: Labels, seconds: float | None) -> tuple[list[float], list
     origin = times[0][0]
     kept = [time for time in times if seconds is None or time[0] - origin < seconds - 1e-6]
     if not kept:
-        raise ArgumentError(f"expected some seconds of sound, got {seconds}; give its length")
+        raise ArgumentError(
+            Text(
+                f"expected some seconds of sound, got {seconds}; give its length",
+                f"声音的秒数应大于零，得到 {seconds}；请给出它的长度",
+            )
+        )
     return [begin for begin, _ in kept], [end for _, end in kept]

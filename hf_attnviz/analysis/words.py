@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hf_attnviz.errors import UnknownNameError, listed
 from hf_attnviz.functional import word_groups
 from hf_attnviz.labels import Labels
+from hf_attnviz.language import Text, counted
 
 _TAIL = re.compile(r"^.{1,32}?⟨(?:[2-9]|\d\d+)/\d+⟩", re.DOTALL)  # a character that began in the piece before
 _HEAD = re.compile(r"⟨1/\d+⟩$")
@@ -51,7 +52,7 @@ class Words:
             seen[names[-1][0]] += 1
         return names
 
-    def find(self, wanted: str, occurrence: int | None, where: str) -> tuple[int, int]:
+    def find(self, wanted: str, occurrence: int | None, where: Text) -> tuple[int, int]:
         """Where a word begins and ends among the words; it may span several (each Han character is its own word).
 
         Case counts, unless the word stands nowhere in the case given.
@@ -67,16 +68,25 @@ class Words:
         joined = "".join(wanted.split())
         runs = self._runs(joined, self.texts) or self._runs(joined.casefold(), [t.casefold() for t in self.texts])
         if not runs:
-            raise UnknownNameError(f"{where} has no word {wanted!r}; it has: {listed(self.texts)}")
+            raise UnknownNameError(
+                Text(
+                    f"{where.en} has no word {wanted!r}; it has: {listed(self.texts)}",
+                    f"{where.zh} 没有词 {wanted!r}；它有：{listed(self.texts, '无')}",
+                )
+            )
         if occurrence is None and len(runs) == 1:
             return runs[0]
         if occurrence is not None and 0 <= occurrence < len(runs):
             return runs[occurrence]
         places = listed(f"{n}: {self._around(*run)}" for n, run in enumerate(runs))
-        asked = "" if occurrence is None else f", no occurrence {occurrence}"
+        asked = None if occurrence is None else Text(f", no occurrence {occurrence}", f"，没有第 {occurrence} 次")
         raise UnknownNameError(
-            f"{where} has {wanted!r} {len(runs)} {'time' if len(runs) == 1 else 'times'}{asked}; choose with "
-            f"occurrence=… (a pair for the first and the second text): {places}"
+            Text(
+                f"{where.en} has {wanted!r} {counted(len(runs), 'time')}{asked.en if asked else ''}; choose with "
+                f"occurrence=… (a pair for the first and the second text): {places}",
+                f"{where.zh} 有 {len(runs)} 处 {wanted!r}{asked.zh if asked else ''}；"
+                f"请用 occurrence=… 选定（两段文本各一个时给一对）：{places}",
+            )
         )
 
     def merged(self, start: int, stop: int) -> "Words":

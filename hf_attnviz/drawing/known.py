@@ -51,7 +51,12 @@ class Picture:
             ArgumentError: the trace has not what this picture draws.
         """
         if self.needs is not None and not self.suits(trace):
-            raise ArgumentError(f"{self.function} draws {self.needs.en}, and this trace has none; it has: {trace!r}")
+            raise ArgumentError(
+                Text(
+                    f"{self.function} draws {self.needs.en}, and this trace has none; it has: {trace!r}",
+                    f"{self.function} 绘制的是{self.needs.zh}，这个 trace 没有；它有：{trace!r}",
+                )
+            )
         known = self.arguments
         given = {name: value for name, value in options.items() if value is not None}
         return self.draw(trace, **{name: value for name, value in given.items() if name in known})

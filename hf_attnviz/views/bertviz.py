@@ -126,8 +126,12 @@ def neuron_view(trace: Trace, *, stack: str | None = None, layer: int | None = N
     found = [group for group in groups(trace, stack) if _has_vectors(group)]
     if not found:
         raise NotKeptError(
-            "the neuron view needs query and key vectors, and this trace holds none"
-            f'{f" for stack {stack!r}" if stack else ""}: capture with keep=["maps", av.Vectors()]'
+            Text(
+                "the neuron view needs query and key vectors, and this trace holds none"
+                f'{f" for stack {stack!r}" if stack else ""}: capture with keep=["maps", av.Vectors()]',
+                f"neuron 视图需要查询与键的向量，而这个 trace{f' 的堆栈 {stack!r}' if stack else ''}没有："
+                '请以 keep=["maps", av.Vectors()] 捕获',
+            )
         )
     start, place = starting_place(found, layer)
     checked_heads(head, found[start])
@@ -161,8 +165,11 @@ def to_bertviz(trace: Trace, *, stack: str | None = None) -> dict[str, Any]:
     for name, found in chosen.items():
         if len(groups(trace, name)) > 1:
             raise ArgumentError(
-                f"the layers of stack {name!r} differ in heads or lengths, which BertViz cannot draw together; "
-                "use head_view(trace), which can"
+                Text(
+                    f"the layers of stack {name!r} differ in heads or lengths, which BertViz cannot draw together; "
+                    "use head_view(trace), which can",
+                    f"堆栈 {name!r} 各层的头数或长度不同，BertViz 无法一起绘制；请用 head_view(trace)，它可以",
+                )
             )
         found.stacked()
     arguments: dict[str, Any] = {"prettify_tokens": False}
@@ -173,12 +180,21 @@ def to_bertviz(trace: Trace, *, stack: str | None = None) -> dict[str, Any]:
         cross = {"cross_attention": _four_axes(only.maps)}
         return arguments | cross | {"decoder_tokens": list(only.queries), "encoder_tokens": list(only.keys)}
     if not set(chosen) <= {"encoder", "decoder", "cross"}:
-        raise ArgumentError(f"BertViz draws one stack, or encoder, decoder and cross; choose with stack=…: {names}")
+        raise ArgumentError(
+            Text(
+                f"BertViz draws one stack, or encoder, decoder and cross; choose with stack=…: {names}",
+                f"BertViz 可绘制一个堆栈，或 encoder、decoder 与 cross 一起；请用 stack=… 选定：{names}",
+            )
+        )
     sizes = {name: (len(found.maps), found.maps[0].heads) for name, found in chosen.items()}
     if len(set(sizes.values())) > 1:
         raise ArgumentError(
-            f"BertViz cannot draw stacks of unequal depth or heads together; (layers, heads) are {sizes}. "
-            "Choose one with stack=…, or use head_view(trace), which can"
+            Text(
+                f"BertViz cannot draw stacks of unequal depth or heads together; (layers, heads) are {sizes}. "
+                "Choose one with stack=…, or use head_view(trace), which can",
+                f"BertViz 无法一起绘制深度或头数不等的堆栈；（层数, 头数）为 {sizes}。"
+                "请用 stack=… 选定一个，或用 head_view(trace)，它可以",
+            )
         )
     sides: dict[str, set[tuple[str, ...]]] = {}
     for name, found in chosen.items():
@@ -189,7 +205,10 @@ def to_bertviz(trace: Trace, *, stack: str | None = None) -> dict[str, Any]:
     for side, texts in sides.items():
         if len(texts) > 1:
             raise ArgumentError(
-                f"the stacks name the tokens of the {side} differently; choose one with stack=…: {names}"
+                Text(
+                    f"the stacks name the tokens of the {side} differently; choose one with stack=…: {names}",
+                    f"各堆栈对 {side} 词元的命名不同；请用 stack=… 选定一个：{names}",
+                )
             )
         arguments[f"{side}_tokens"] = list(next(iter(texts)))
     return arguments
@@ -229,7 +248,12 @@ def _javascript(view: str) -> str:
     spec = importlib.util.find_spec("bertviz")
     if spec is None or not spec.submodule_search_locations:
         require("bertviz", "bertviz")
-        raise UnknownNameError("the installed 'bertviz' is not the package of that name from PyPI")
+        raise UnknownNameError(
+            Text(
+                "the installed 'bertviz' is not the package of that name from PyPI",
+                "已安装的 'bertviz' 不是 PyPI 上的那个包",
+            )
+        )
     return (Path(spec.submodule_search_locations[0]) / f"{view}.js").read_text(encoding="utf-8")
 
 

@@ -25,8 +25,12 @@ def picture(result: Result, *, title: Text | str | None = None) -> View:
     """
     if not isinstance(result, Result):
         raise ArgumentError(
-            "expected a Result of an analysis (head_statistics(trace), rollout(trace) …), got "
-            f"{type(result).__name__}: draw a trace with head_view(trace) or report(trace), a Trust with its .view"
+            Text(
+                "expected a Result of an analysis (head_statistics(trace), rollout(trace) …), got "
+                f"{type(result).__name__}: draw a trace with head_view(trace) or report(trace), a Trust with its .view",
+                "应为某种分析的 Result（head_statistics(trace)、rollout(trace) 等），得到的是 "
+                f"{type(result).__name__}：trace 请用 head_view(trace) 或 report(trace) 绘制，Trust 请用它的 .view",
+            )
         )
     names = [axis.name for axis in result.axes]
     if result.method.startswith("comparison"):

@@ -44,8 +44,12 @@ def compare_view(result: Result, *, title: Text | str | None = None) -> View:
     names = [axis.name for axis in result.axes]
     if not result.method.startswith("comparison") or names[:3] != [STATISTIC, LAYER, HEAD]:
         raise ArgumentError(
-            f"expected the result of compare(first, second), got {result.method!r} with axes {listed(names)}: use "
-            "heatmap(result)"
+            Text(
+                f"expected the result of compare(first, second), got {result.method!r} with axes {listed(names)}: use "
+                "heatmap(result)",
+                f"应为 compare(first, second) 的结果，得到的是 {result.method!r}，轴为 {listed(names, '无')}：请用 "
+                "heatmap(result)",
+            )
         )
     if len(names) != 4:
         return heatmap(result, title=title)

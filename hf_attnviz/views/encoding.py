@@ -33,8 +33,11 @@ def weight_codes(weights: torch.Tensor) -> npt.NDArray[np.uint8]:
     low, high = (float(values.min()), float(values.max())) if values.numel() else (0.0, 0.0)
     if low < -1e-3 or high > 1.01:
         raise ArgumentError(
-            f"expected attention weights from 0 to 1, got {low:.3g} to {high:.3g}; "
-            "draw such numbers with heatmap(result)"
+            Text(
+                f"expected attention weights from 0 to 1, got {low:.3g} to {high:.3g}; "
+                "draw such numbers with heatmap(result)",
+                f"应为 0 到 1 的注意力权重，得到 {low:.3g} 到 {high:.3g}；这样的数请用 heatmap(result) 绘制",
+            )
         )
     codes: npt.NDArray[np.uint8] = values.clamp(0, 1).sqrt().mul(255).round().to(torch.uint8).numpy()
     return codes

@@ -59,8 +59,14 @@ def evolution_view(result: Result, *, title: Text | str | None = None) -> View:
     """
     if not isinstance(result, Result):
         raise ArgumentError(
-            f"expected a Result with an axis step, got {type(result).__name__}; of a generation's trace it is made by "
-            "av.evolution_view(av.evolution(trace)), or av.argmax_paths(trace) in its place"
+            Text(
+                f"expected a Result with an axis step, got {type(result).__name__}; of a generation's trace it is "
+                "made by "
+                "av.evolution_view(av.evolution(trace)), or av.argmax_paths(trace) in its place",
+                f"应为带 step 轴的 Result，得到的是 {type(result).__name__}；由生成的 trace 可得："
+                "av.evolution_view(av.evolution(trace))，"
+                "也可用 av.argmax_paths(trace) 代替其中的 av.evolution(trace)",
+            )
         )
     values, found = _five_axes(result)
     batch, statistics, steps, layers, heads = found
@@ -103,8 +109,12 @@ def _five_axes(result: Result) -> tuple[npt.NDArray[Any], list[Axis]]:
     present = [axis.name for axis in result.axes]
     if STEP not in present or not set(present) <= set(_ORDER) or not result.values.numel():
         raise ArgumentError(
-            f"expected axes batch, statistic, step, layer, head, none empty; got "
-            f"{listed(f'{a.name} ({len(a.labels)})' for a in result.axes)}"
+            Text(
+                f"expected axes batch, statistic, step, layer, head, none empty; got "
+                f"{listed(f'{a.name} ({len(a.labels)})' for a in result.axes)}",
+                "应有轴 batch, statistic, step, layer, head，且都不为空；得到 "
+                f"{listed((f'{a.name} ({len(a.labels)})' for a in result.axes), '无')}",
+            )
         )
     values = result.values.detach().to("cpu", torch.float32)
     values = values.permute([present.index(name) for name in _ORDER if name in present])
@@ -126,7 +136,10 @@ def _figure(values: npt.NDArray[Any], found: list[Axis], title: str, keys: Seque
     batch, statistics, steps, layers, heads = found
     if len(batch.labels) > 1:
         raise ArgumentError(
-            f"{len(batch.labels)} candidates are too many for one figure; pick one with result.select(batch=…)"
+            Text(
+                f"{len(batch.labels)} candidates are too many for one figure; pick one with result.select(batch=…)",
+                f"{len(batch.labels)} 个候选放不进一张图；请用 result.select(batch=…) 选定一个",
+            )
         )
     if keys is None:
         names = [str(statistic_words(name)[0]) for name in statistics.labels]

@@ -83,7 +83,9 @@ def groups(trace: Trace, stack: str | None) -> list[Group]:
         for maps in alike:
             found.append(Group(_group_name(name, maps, alone=len(alike) == 1), maps))
     if not found:
-        raise ArgumentError("expected a trace with attention maps; this one is empty")
+        raise ArgumentError(
+            Text("expected a trace with attention maps; this one is empty", "应为含有注意力图的 trace；这个是空的")
+        )
     return found
 
 
@@ -94,7 +96,12 @@ def starting_place(found: Sequence[Group], layer: int | None) -> tuple[int, int]
         if layer is None or layer in group.layers:
             return number, 0 if layer is None else group.layers.index(layer)
     known = sorted({known for group in found for known in group.layers})
-    raise UnknownNameError(f"no layer {layer} to show; there are: {listed(known)}")
+    raise UnknownNameError(
+        Text(
+            f"no layer {layer} to show; there are: {listed(known)}",
+            f"没有第 {layer} 层可显示；可用：{listed(known, '无')}",
+        )
+    )
 
 
 def checked_heads(heads: Iterable[int] | int | None, group: Group) -> list[int] | None:
@@ -104,7 +111,12 @@ def checked_heads(heads: Iterable[int] | int | None, group: Group) -> list[int] 
     chosen = [heads] if isinstance(heads, int) else list(heads)
     wrong = [head for head in chosen if not 0 <= head < group.heads]
     if wrong or not chosen:
-        raise UnknownNameError(f"expected heads from 0 to {group.heads - 1}, got {listed(wrong or chosen)}")
+        raise UnknownNameError(
+            Text(
+                f"expected heads from 0 to {group.heads - 1}, got {listed(wrong or chosen)}",
+                f"头应为 0 到 {group.heads - 1}，得到 {listed(wrong or chosen, '无')}",
+            )
+        )
     return chosen
 
 

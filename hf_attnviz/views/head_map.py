@@ -40,11 +40,21 @@ def head_map_view(result: Result, *, title: Text | str | None = None) -> View:
     """
     if [axis.name for axis in result.axes] != [HEAD, STATISTIC] or len(result.axes[1].labels) < 2:
         came = listed(f"{axis.name} ({len(axis.labels)})" for axis in result.axes)
-        raise ArgumentError(f"expected axes head, statistic with two dimensions, as head_map gives; got {came}")
+        raise ArgumentError(
+            Text(
+                f"expected axes head, statistic with two dimensions, as head_map gives; got {came}",
+                f"应有轴 head, statistic，且为二维，如 head_map 所给；得到 {came}",
+            )
+        )
     places = result.to_numpy()[:, :2].astype(np.float64)
     known = np.flatnonzero(np.isfinite(places).all(1))
     if not known.size:
-        raise ArgumentError("expected at least one head with a place, got NaN alone; every head's rows are undefined")
+        raise ArgumentError(
+            Text(
+                "expected at least one head with a place, got NaN alone; every head's rows are undefined",
+                "应至少有一个头有位置，得到的全是 NaN；所有头的行都未定义",
+            )
+        )
     names = [result.axes[0].labels[n] for n in known]
     heading = title or method_word(result.method)
     missing = [result.axes[0].labels[n] for n in range(len(places)) if n not in set(known)]

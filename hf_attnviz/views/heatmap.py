@@ -99,7 +99,12 @@ def heatmap(data: Result | AttentionMap, *, title: Text | str | None = None) -> 
     if isinstance(data, Trace | AttentionStack):
         raise ArgumentError(_of_which(data))
     if not isinstance(data, Result | AttentionMap):
-        raise ArgumentError(f"expected a Result or an AttentionMap (trace.encoder.layer(0)), got {type(data).__name__}")
+        raise ArgumentError(
+            Text(
+                f"expected a Result or an AttentionMap (trace.encoder.layer(0)), got {type(data).__name__}",
+                f"应为 Result 或 AttentionMap（trace.encoder.layer(0)），得到的是 {type(data).__name__}",
+            )
+        )
     result = _of_map(data) if isinstance(data, AttentionMap) else data
     return _draw(result, title or method_word(result.method), _reading(result))
 
@@ -112,7 +117,12 @@ def correlation_view(result: Result, *, title: Text | str | None = None) -> View
     """
     if [axis.name for axis in result.axes[-2:]] != [HEAD, OTHER_HEAD]:
         raise ArgumentError(
-            f"expected axes ending in head, other_head; got {listed(a.name for a in result.axes)}: use heatmap(result)"
+            Text(
+                f"expected axes ending in head, other_head; got {listed(a.name for a in result.axes)}: use "
+                "heatmap(result)",
+                f"末尾的轴应为 head, other_head；得到 {listed((a.name for a in result.axes), '无')}：请用 "
+                "heatmap(result)",
+            )
         )
     ordered = result.axes[-2].order is not None
     reading = [
@@ -131,14 +141,17 @@ def correlation_view(result: Result, *, title: Text | str | None = None) -> View
     return _draw(result, title or method_word(result.method), reading)
 
 
-def _of_which(data: Trace | AttentionStack) -> str:
+def _of_which(data: Trace | AttentionStack) -> Text:
     """What to draw of a trace or of a stack, since it holds more than one picture."""
     stacks = data.stacks.values() if isinstance(data, Trace) else [data]
     maps = listed(f"trace.{one.name}.layer({one.layers[0]})" for one in stacks)
-    whole = "trace" if isinstance(data, Trace) else "stack"
-    return (
-        f"expected one layer's map or a Result, got a whole {whole}: pass one of its layers ({maps}) or an analysis "
-        "(head_statistics(trace)), or draw all with model_view(trace)"
+    whole = Text("trace", "trace") if isinstance(data, Trace) else Text("stack", "堆栈")
+    return Text(
+        f"expected one layer's map or a Result, got a whole {whole.en}: pass one of its layers ({maps}) or an analysis "
+        "(head_statistics(trace)), or draw all with model_view(trace)",
+        f"应为一层的图或 Result，得到的是整个 {whole.zh}：请给出其中一层（{maps}）或一种分析（head_statistics(trace)）"
+        "，"
+        "或用 model_view(trace) 全部绘制",
     )
 
 
@@ -153,7 +166,12 @@ def _draw(result: Result, title: Text | str, reading: Sequence[Text]) -> View:
     result = _arranged(result)
     if len(result.axes) < 2 or not result.values.numel():
         came = listed(f"{a.name} ({len(a.labels)})" for a in result.axes)
-        raise ArgumentError(f"a heat map needs two axes or more, none empty; got {came}")
+        raise ArgumentError(
+            Text(
+                f"a heat map needs two axes or more, none empty; got {came}",
+                f"热图需要两个或更多的轴，且都不为空；得到 {came}",
+            )
+        )
     values = result.values.numpy()
     data = {
         "axes": [
@@ -304,8 +322,12 @@ def _figure(values: npt.NDArray[Any], result: Result, title: str) -> Any:
     picks = list(product(*(range(len(axis.labels)) for axis in leading)))
     if len(picks) > _MOST_PANELS:
         raise ArgumentError(
-            f"{len(picks)} pictures in one file are too many (at most {_MOST_PANELS}); pick with "
-            f"result.select({', '.join(f'{axis.name}=…' for axis in leading)})"
+            Text(
+                f"{len(picks)} pictures in one file are too many (at most {_MOST_PANELS}); pick with "
+                f"result.select({', '.join(f'{axis.name}=…' for axis in leading)})",
+                f"一个文件放不下 {len(picks)} 张图（最多 {_MOST_PANELS} 张）；请用 "
+                f"result.select({', '.join(f'{axis.name}=…' for axis in leading)}) 选定",
+            )
         )
     scales, unit = _scales(result), str(unit_word(result.unit)) if _brief(result.unit) else ""
     across = math.ceil(math.sqrt(len(picks)))

@@ -49,7 +49,12 @@ class Along:
         for name, axes in _WANTED.items():
             result = getattr(self, name)
             if result is not None and tuple(axis.name for axis in result.axes) != axes:
-                raise ArgumentError(f"{name}: expected axes {listed(axes)}; got {listed(a.name for a in result.axes)}")
+                raise ArgumentError(
+                    Text(
+                        f"{name}: expected axes {listed(axes)}; got {listed(a.name for a in result.axes)}",
+                        f"{name}：应有轴 {listed(axes)}；得到 {listed((a.name for a in result.axes), '无')}",
+                    )
+                )
 
 
 def along_view(along: Along, *, title: Text | str | None = None, layer: int | None = None) -> View:

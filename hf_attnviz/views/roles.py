@@ -20,8 +20,12 @@ def roles_view(result: Result, *, title: Text | str | None = None) -> View:
     """
     if [axis.name for axis in result.axes] != _AXES:
         raise ArgumentError(
-            f"expected axes {listed(_AXES)}, as head_roles gives; got {listed(a.name for a in result.axes)}: use "
-            "heatmap(result)"
+            Text(
+                f"expected axes {listed(_AXES)}, as head_roles gives; got {listed(a.name for a in result.axes)}: use "
+                "heatmap(result)",
+                f"应有轴 {listed(_AXES)}，如 head_roles 所给；得到 {listed((a.name for a in result.axes), '无')}："
+                "请用 heatmap(result)",
+            )
         )
     statistics, layers, heads = result.axes
     names = tuple(head_name(int(layer), int(head)) for layer in layers.labels for head in heads.labels)
