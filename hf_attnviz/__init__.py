@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from hf_attnviz.capturing import knock_out as knock_out
     from hf_attnviz.capturing import patch as patch
     from hf_attnviz.capturing import register_attention as register_attention
+    from hf_attnviz.capturing import trace_input as trace_input
     from hf_attnviz.capturing import trace_text as trace_text
     from hf_attnviz.drawing.known import pictures as pictures
     from hf_attnviz.drawing.long import long_view as long_view
@@ -168,6 +169,7 @@ _HOME = {
         "knock_out",
         "patch",
         "register_attention",
+        "trace_input",
         "trace_text",
     ),
     "hf_attnviz.drawing.known": ("pictures",),

@@ -12,13 +12,22 @@ import hf_attnviz as av
 _FILE: Final = re.compile(r"\S+\.(png|jpe?g|wav|json|safetensors|txt)", re.IGNORECASE)
 
 
+def reading(given: str | None, file: Path | None, inputs: list[str] | None) -> str | list[Path | str]:
+    """What is to be read: a text, or a picture, a sound or tensors, and perhaps a text beside them."""
+    if not inputs:
+        return text(given, file)
+    beside = [] if given is None and file is None else [text(given, file)]
+    return [*map(file_or_text, inputs), *beside]
+
+
 def text(given: str | None, file: Path | None) -> str:
     """The text that was typed, or that a file holds."""
     if (given is None) == (file is None):
         raise av.errors.ArgumentError(
             av.language.Text(
-                "expected a text, or --text-file FILE; got " + ("neither" if given is None else "both"),
-                "应给出一段文本，或 --text-file FILE；" + ("两者都没有给" if given is None else "两者都给了"),
+                "expected a text, --text-file FILE or --input FILE; got " + ("neither" if given is None else "both"),
+                "应给出一段文本、--text-file FILE 或 --input FILE；"
+                + ("两者都没有给" if given is None else "两者都给了"),
             )
         )
     if file is None:
@@ -34,9 +43,18 @@ def text(given: str | None, file: Path | None) -> str:
         ) from error
 
 
-def trace(loaded: av.Loaded, read: str, keep: list[str] | None, **reading: Any) -> av.Trace:
-    """What is kept of a text; where nothing says what, and maps would be too much, that is told."""
-    found = av.trace_text(loaded, read, keep=keep, **reading)
+def trace(loaded: av.Loaded, read: str | list[Path | str], keep: list[str] | None, **options: Any) -> av.Trace:
+    """What is kept of what was read; where nothing says what, and a text's maps would be too much, that is told."""
+    if not isinstance(read, str):
+        if options.pop("pair", None) is not None:
+            raise av.errors.ArgumentError(
+                av.language.Text(
+                    "--pair is for two texts; give words beside a picture as TEXT",
+                    "--pair 用于两段文本；图片旁的文字请作为 TEXT 给出",
+                )
+            )
+        return av.trace_input(loaded, read, keep=keep or "maps", **options)
+    found = av.trace_text(loaded, read, keep=keep, **options)
     if keep is None and not all(m.has_weights for m in found.maps):
         sys.stderr.write(f"{_told(found)}\n")
     return found
@@ -52,11 +70,20 @@ def _told(found: av.Trace) -> av.language.Text:
     )
 
 
-def drawn(found: av.Trace, kind: str | None, stack: str | None, layer: int | None) -> av.View:
-    """The picture of a kind; without one, that which suits what was kept."""
+def drawn(
+    found: av.Trace, kind: str | None, stack: str | None, layer: int | None, inputs: list[str] | None = None
+) -> av.View:
+    """The picture of a kind; without one, that which suits what was kept. A picture of what was read gets its file."""
     if kind is None:
         kind = "head" if all(m.has_weights for m in found.maps) else "long"
-    return av.pictures()[kind](found, stack=stack, layer=layer)
+    return av.pictures()[kind](found, stack=stack, layer=layer, **_files(inputs))
+
+
+def _files(inputs: list[str] | None) -> dict[str, Path]:
+    """The picture and the sound among what was read, by the names of the arguments that take them."""
+    found = [one for one in map(file_or_text, inputs or ()) if isinstance(one, Path)]
+    named = {"wav": "audio", "png": "image", "jpg": "image", "jpeg": "image"}
+    return {named[kind]: one for one in found if (kind := one.suffix.lower().removeprefix(".")) in named}
 
 
 def check_ending(output: Path | None, formats: tuple[str, ...]) -> None:

@@ -54,6 +54,18 @@ Keep = Annotated[
         )
     ),
 ]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="INPUT",
+        help=_said(
+            "a text, a picture (png, jpg), a sound (wav), or named tensors (json, safetensors); may be given "
+            "again, for words beside a picture",
+            "文本、图片（png、jpg）、声音（wav）或具名张量（json、safetensors）；可重复，如图片配文字",
+        ),
+    ),
+]
 Pair = Annotated[str | None, typer.Option(help=_said("the second sentence of a pair", "句对中的第二句"))]
 New = Annotated[int, typer.Option(min=1, help=_said("tokens to generate at most", "最多生成多少词元"))]
 Generate = Annotated[
@@ -106,6 +118,7 @@ def view(
     generate: Generate = None,
     max_new_tokens: New = 24,
     text_file: TextFile = None,
+    inputs: Inputs = None,
     keep: Keep = None,
     save_trace: Annotated[Path | None, typer.Option(help=_said("save the trace too", "同时保存 trace"))] = None,
 ) -> None:
@@ -125,7 +138,7 @@ def view(
                 f"{save_trace.name!r}",
             )
         )
-    read = asked.text(text, text_file)
+    read = asked.reading(text, text_file, inputs)
     loaded = av.load_model(model)
     wanted = None if kind is None else list(known[kind].keep)
     reading: dict[str, Any] = {"pair": pair, "layers": layer, "generate": generate, "max_new_tokens": max_new_tokens}
@@ -133,7 +146,7 @@ def view(
     if save_trace is not None:
         wrote(trace.save(save_trace))
     first = None if layer or stack else loaded.telling_layer
-    wrote(asked.drawn(trace, kind, stack, first).save(output))
+    wrote(asked.drawn(trace, kind, stack, first, inputs).save(output))
 
 
 @app.command(help=_said("Everything about MODEL on TEXT on one page.", "MODEL 读 TEXT 的一切，汇成一页。"))
@@ -146,10 +159,11 @@ def report(
     generate: Generate = None,
     max_new_tokens: New = 24,
     text_file: TextFile = None,
+    inputs: Inputs = None,
     keep: Keep = None,
 ) -> None:
     asked.check_ending(output, _PAGE)
-    read = asked.text(text, text_file)
+    read = asked.reading(text, text_file, inputs)
     loaded = av.load_model(model)
     reading: dict[str, Any] = {"pair": pair, "layers": layer, "generate": generate, "max_new_tokens": max_new_tokens}
     trace = asked.trace(loaded, read, keep, **reading)
@@ -180,6 +194,7 @@ def analyse(
     generate: Generate = None,
     max_new_tokens: New = 24,
     text_file: TextFile = None,
+    inputs: Inputs = None,
     keep: Keep = None,
 ) -> None:
     known = av.analyses()
@@ -193,7 +208,7 @@ def analyse(
     chosen = known[analysis]
     given = asked.settings(chosen, analysis, settings or [], stack)
     asked.check_ending(output, _TABLES)
-    read = asked.text(text, text_file)
+    read = asked.reading(text, text_file, inputs)
     wanted = None if "maps" in chosen.keep and chosen.sparing else list(chosen.keep)
     plain = False if chosen.plain and generate is None else generate
     reading: dict[str, Any] = {"pair": pair, "layers": layer, "generate": plain, "max_new_tokens": max_new_tokens}
@@ -296,22 +311,15 @@ def trust(
         wrote(av.trust_view(found).save(output))
 
 
-@app.command(help=_said("Prove every attention map of MODEL against its kernel.", "逐一核验 MODEL 的每张注意力图。"))
+@app.command(
+    help=_said(
+        "Prove every attention map of MODEL against its kernel, on a harmless input unless --input gives one.",
+        "逐一核验 MODEL 的每张注意力图；未给 --input 时用一份无害的输入。",
+    )
+)
 def doctor(
     model: Model,
-    given: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            metavar="INPUT",
-            help=_said(
-                "a text, a picture (png, jpg), a sound (wav), or named tensors (json, safetensors); may be given "
-                "again, for words beside a picture; default: a harmless input for the kind of model",
-                "文本、图片（png、jpg）、声音（wav）或具名张量（json、safetensors）；可重复，如图片配文字；"
-                "默认：按模型种类准备一份无害的输入",
-            ),
-        ),
-    ] = None,
+    given: Inputs = None,
     text: Annotated[str | None, typer.Option(help=_said("the text to read", "要读的文本"))] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON")] = False,
 ) -> None:

@@ -237,8 +237,8 @@ def test_what_is_kept_may_be_chosen(attnviz, capsys: pytest.CaptureFixture[str])
 
 
 BAD = {
-    "no text": (["view", "induction"], "a text, or --text-file FILE; got neither"),
-    "two texts": (["report", "induction", "sun", "--text-file", "x.txt"], "--text-file FILE; got both"),
+    "no text": (["view", "induction"], "a text, --text-file FILE or --input FILE; got neither"),
+    "two texts": (["report", "induction", "sun", "--text-file", "x.txt"], "--input FILE; got both"),
     "no such file": (["analyse", "rollout", "induction", "--text-file", "x.txt"], "cannot read 'x.txt'"),
     "unknown keep": (
         ["report", "induction", "sun", "--keep", "all"],

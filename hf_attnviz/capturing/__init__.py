@@ -6,6 +6,7 @@ map is proved against the kernel's own output (:mod:`~hf_attnviz.capturing.proof
 """
 
 from hf_attnviz.capturing.doctor import Diagnosis, Finding, doctor
+from hf_attnviz.capturing.feeding import trace_input
 from hf_attnviz.capturing.intervening import Intervention, ablate, patch
 from hf_attnviz.capturing.knocking_out import knock_out
 from hf_attnviz.capturing.opening import attach, capture
@@ -52,5 +53,6 @@ __all__ = [
     "knock_out",
     "patch",
     "register_attention",
+    "trace_input",
     "trace_text",
 ]

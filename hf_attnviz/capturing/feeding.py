@@ -10,9 +10,12 @@ import numpy as np
 import torch
 
 from hf_attnviz.capturing.harmless import RATE, SENTENCE, harmless, main_input, plain
+from hf_attnviz.capturing.recording import Recording
+from hf_attnviz.capturing.reducers import Keep
 from hf_attnviz.capturing.text import encode, on_device, read, tokenizer_of
 from hf_attnviz.errors import ArgumentError, AttnvizError, ModelError, listed
 from hf_attnviz.language import Text
+from hf_attnviz.trace import Trace
 
 Given = Mapping[str, Any] | str | Path | Sequence[str | Path] | None
 
@@ -23,7 +26,41 @@ NEW_TOKENS: Final = 8
 _KINDS: Final = {"text": "文本", "picture": "图片", "sound": "声音"}
 
 
-def run_of(model: Any, given: Given, processor: Any) -> tuple[Callable[[], Any], dict[str, Any]]:
+def trace_input(
+    target: Any,
+    given: Given,
+    *,
+    processor: Any = None,
+    generate: bool | None = None,
+    max_new_tokens: int = 24,
+    keep: Keep = "maps",
+    layers: Sequence[int] | None = None,
+    max_memory: int | str | None = None,
+) -> Trace:
+    """Read a picture, a sound, a text, or several of them together with a model and give the trace of it.
+
+    Args:
+        target: a model, a pipeline, or what :func:`hf_attnviz.load_model` gives.
+        given: a text, the path of a picture (png, jpg), of a sound (wav) or of named tensors (json, safetensors: the
+            arguments of one forward), a list of such, or a mapping of named tensors.
+        processor: what makes the model's inputs of it; default: the one that ``target`` brings.
+        generate, max_new_tokens, keep, layers, max_memory: as in :func:`hf_attnviz.trace_text`.
+
+    Raises:
+        ArgumentError: nothing that this model reads can be made of it, or it gives several traces, as a batch does.
+        ModelError: its processor fails on it.
+        CaptureError: attention could not be captured and proved.
+    """
+    recording = Recording(target, processor, keep=keep, layers=layers, max_memory=max_memory)
+    run, _ = run_of(recording.model, given, recording.processor, generate=generate, max_new_tokens=max_new_tokens)
+    with recording, torch.no_grad():
+        run()
+    return recording.trace
+
+
+def run_of(
+    model: Any, given: Given, processor: Any, *, generate: bool | None = None, max_new_tokens: int = NEW_TOKENS
+) -> tuple[Callable[[], Any], dict[str, Any]]:
     """The run of a model on what a user gave, and the inputs that it reads.
 
     Tensors are the arguments of one forward; all else is read as the model is used, with ``generate()`` where it can.
@@ -53,7 +90,7 @@ def run_of(model: Any, given: Given, processor: Any) -> tuple[Callable[[], Any],
                 f"（{type(error).__name__}: {error}）",
             )
         ) from error
-    return (lambda: read(model, inputs, max_new_tokens=NEW_TOKENS)), inputs
+    return (lambda: read(model, inputs, generate=generate, max_new_tokens=max_new_tokens)), inputs
 
 
 # ---- files
