@@ -8,20 +8,16 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.text import Text as RichText
 
 import hf_attnviz as av
-from hf_attnviz import asked
+from hf_attnviz import asked, cli_words
 from hf_attnviz.cli_bench import bench
+from hf_attnviz.cli_words import said as _said
+from hf_attnviz.cli_zoo import zoo_app
 from hf_attnviz.printing import print_diagnosis, print_trust, show, wrote
 
 Text = av.language.Text
-
-
-def _said(en: str, zh: str) -> str:
-    return str(Text(en, zh))
-
 
 app = typer.Typer(
     help=_said("See what attention does inside any Hugging Face model.", "看清 Hugging Face 模型内部的注意力。"),
@@ -30,7 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-zoo_app = typer.Typer(help=_said("The embedded models.", "内置模型。"), no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(zoo_app, name="zoo")
 
 Model = Annotated[
@@ -97,7 +92,15 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _language(
-    lang: Annotated[str | None, typer.Option(help=_said("language: en or zh", "语言：en 或 zh"))] = None,
+    lang: Annotated[
+        str | None,
+        typer.Option(
+            help=_said(
+                "language: en or zh, before or behind the command (default: the locale's)",
+                "语言：en 或 zh，可写在命令之前或之后（默认依系统区域设置）",
+            )
+        ),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help=_said("the version", "版本"))
     ] = False,
@@ -368,37 +371,13 @@ def demo(
 app.command(name="bench", help=bench.__doc__)(bench)
 
 
-@zoo_app.command("list", help=_said("The embedded models and their examples.", "内置模型及示例。"))
-def zoo_list() -> None:
-    for name in av.zoo.names():
-        typer.echo(name)
-        for example in av.zoo.load(name).examples:
-            typer.echo(f"    {example}")
-
-
-@zoo_app.command("train", help=_said("Train an embedded model again.", "重新训练内置模型。"))
-def zoo_train(
-    name: Annotated[str, typer.Argument(metavar="NAME")],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help=_said("a new folder (default: NAME)", "新文件夹（默认：NAME）")),
-    ] = None,
-    seed: Annotated[int | None, typer.Option()] = None,
-) -> None:
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task(name, total=None)
-
-        def show(step: int, steps: int, loss: float) -> None:
-            progress.update(bar, completed=step, total=steps, description=f"{name}  loss {loss:.4f}")
-
-        folder = av.zoo.train(name, name if output is None else output, seed=seed, progress=show)
-    wrote(folder)
-
-
 def main() -> None:
     """The entry point: our own errors are one message and exit status 1, anything else is a bug and shows where."""
     try:
-        app()
+        lang, words = cli_words.asked_language(sys.argv[1:])
+        if lang is not None:
+            av.set_language(lang)
+        sys.exit(cli_words.run(typer.main.get_command(app), words, chinese=av.language.language() == "zh"))
     except av.errors.AttnvizError as error:
         Console(stderr=True, soft_wrap=True).print(RichText(f"attnviz: {av.visible(str(error))}"))
         sys.exit(1)
