@@ -107,6 +107,11 @@ if TYPE_CHECKING:
     from hf_attnviz.views import to_bertviz as to_bertviz
     from hf_attnviz.views import trust_view as trust_view
     from hf_attnviz.views.heatmap import heatmap as heatmap
+    from hf_attnviz.views.words import axis_word as axis_word
+    from hf_attnviz.views.words import method_word as method_word
+    from hf_attnviz.views.words import statistic_words as statistic_words
+    from hf_attnviz.views.words import unit_word as unit_word
+    from hf_attnviz.views.words import verdict_word as verdict_word
     from hf_attnviz.zoo import Loaded as Loaded
     from hf_attnviz.zoo import load_model as load_model
 
@@ -206,6 +211,7 @@ _HOME = {
         "to_bertviz",
         "trust_view",
     ),
+    "hf_attnviz.views.words": ("axis_word", "method_word", "statistic_words", "unit_word", "verdict_word"),
     "hf_attnviz.zoo": ("Loaded", "load_model"),
 }
 _MODULES = ("errors", "functional", "language", "zoo")
