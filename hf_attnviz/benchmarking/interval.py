@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hf_attnviz.errors import ArgumentError
+from hf_attnviz.language import Text
 
 LEVEL = 0.95
 
@@ -31,7 +32,12 @@ def median(samples: Sequence[float], level: float = LEVEL) -> Median:
     Median(value=3.5, low=1.0, high=9.0)
     """
     if not samples or not 0 < level < 1:
-        raise ArgumentError(f"expected one sample or more and a level between 0 and 1, got {len(samples)} and {level}")
+        raise ArgumentError(
+            Text(
+                f"expected one sample or more and a level between 0 and 1, got {len(samples)} and {level}",
+                f"应至少有一个样本，level 应在 0 与 1 之间，得到 {len(samples)} 与 {level}",
+            )
+        )
     ordered, k = sorted(samples), rank(len(samples), level)
     ends = (ordered[k - 1], ordered[-k]) if k else (math.nan, math.nan)
     return Median(statistics.median(ordered), *ends)

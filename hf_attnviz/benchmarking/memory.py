@@ -90,7 +90,7 @@ def _status(name: str) -> float:
     for line in _STATUS.read_text().splitlines():
         if line.startswith(f"{name}:"):
             return 1024.0 * int(line.split()[1])
-    raise ArgumentError(f"{_STATUS} has no {name}")
+    raise ArgumentError(Text(f"{_STATUS} has no {name}", f"{_STATUS} 中没有 {name}"))
 
 
 def available(device: str) -> float:

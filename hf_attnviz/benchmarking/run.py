@@ -113,16 +113,38 @@ def _few(wanted: dict[str, Variant]) -> dict[str, Variant]:
 
 def _check(rounds: int, tokens: Sequence[int] | None, parts: Sequence[str], device: str) -> None:
     if not rank(max(rounds, 1)):
-        raise ArgumentError(f"rounds={rounds}: fewer than 6 rounds have no 95 % interval; 15 or more make a result")
+        raise ArgumentError(
+            Text(
+                f"rounds={rounds}: fewer than 6 rounds have no 95 % interval; 15 or more make a result",
+                f"rounds={rounds}：少于 6 轮没有 95% 区间；15 轮以上才算结果",
+            )
+        )
     if any(count < 1 for count in tokens or ()):
-        raise ArgumentError(f"tokens={list(tokens or ())}: expected lengths of 1 or more, such as [1024, 4096]")
+        raise ArgumentError(
+            Text(
+                f"tokens={list(tokens or ())}: expected lengths of 1 or more, such as [1024, 4096]",
+                f"tokens={list(tokens or ())}：长度应为 1 或更大，例如 [1024, 4096]",
+            )
+        )
     for part in parts:
         if part not in PARTS:
-            raise UnknownNameError(f"unknown part {part!r}; known: {listed(PARTS)}")
+            raise UnknownNameError(
+                Text(f"unknown part {part!r}; known: {listed(PARTS)}", f"未知项目 {part!r}；可用：{listed(PARTS)}")
+            )
     if device not in _DEVICES:
-        raise UnknownNameError(f"unknown device {device!r}; known: {listed(_DEVICES)}")
+        raise UnknownNameError(
+            Text(
+                f"unknown device {device!r}; known: {listed(_DEVICES)}",
+                f"未知设备 {device!r}；可用：{listed(_DEVICES)}",
+            )
+        )
     if device == "cuda" and not torch.cuda.is_available():
-        raise ArgumentError("device='cuda': torch sees no GPU here; leave it out to measure the processor")
+        raise ArgumentError(
+            Text(
+                "device='cuda': torch sees no GPU here; leave it out to measure the processor",
+                "device='cuda'：torch 在这里看不到 GPU；不给它即测量处理器",
+            )
+        )
 
 
 def machine(device: str) -> dict[str, str]:

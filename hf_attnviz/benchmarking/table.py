@@ -147,5 +147,10 @@ class Bench:
         """
         kind = Path(path).suffix.lower().removeprefix(".") if kind is None else kind
         if kind not in told.FORMATS:
-            raise ArgumentError(f"a benchmark is saved as md or json, not as {kind or 'a file without ending'!r}")
+            raise ArgumentError(
+                Text(
+                    f"a benchmark is saved as md or json, not as {kind or 'a file without ending'!r}",
+                    f"基准测试可保存为 md 或 json，不能保存为 {kind or '没有扩展名的文件'!r}",
+                )
+            )
         return write_atomically(path, told.FORMATS[kind](self).encode())

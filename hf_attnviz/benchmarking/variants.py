@@ -245,7 +245,9 @@ def chosen(keys: Sequence[str] | None) -> dict[str, Variant]:
     known = variants()
     for key in keys or ():
         if key not in known:
-            raise UnknownNameError(f"unknown variant {key!r}; known: {listed(known)}")
+            raise UnknownNameError(
+                Text(f"unknown variant {key!r}; known: {listed(known)}", f"未知变体 {key!r}；可用：{listed(known)}")
+            )
     return {key: one for key, one in known.items() if keys is None or key in (PLAIN, AGAIN, *keys)}
 
 

@@ -23,6 +23,7 @@ from hf_attnviz.capturing.families import (
     STACK_OF_SEGMENT,
 )
 from hf_attnviz.errors import ArgumentError, UnknownNameError
+from hf_attnviz.language import Text
 
 
 @dataclass(frozen=True)
@@ -104,12 +105,18 @@ def checked_layers(
     if layers is None:
         return None, shared
     if isinstance(layers, (str, int)) or not all(isinstance(layer, int) for layer in layers):
-        raise ArgumentError(f"layers={layers!r}: expected a list of block indices such as [0, 3]")
+        raise ArgumentError(
+            Text(
+                f"layers={layers!r}: expected a list of block indices such as [0, 3]",
+                f"layers={layers!r}：应为层号的列表，例如 [0, 3]",
+            )
+        )
     count = max(blocks, called) if shared else blocks
     wrong = [layer for layer in layers if not 0 <= layer < count]
     if wrong or not layers:
-        known = f"this model has layers 0 to {count - 1}" if count else "this model has no list of layers"
-        raise UnknownNameError(f"layers={list(layers)}: {known}")
+        known = Text("this model has no list of layers", "此模型没有层的列表")
+        known = Text(f"this model has layers 0 to {count - 1}", f"此模型的层为 0 到 {count - 1}") if count else known
+        raise UnknownNameError(Text(f"layers={list(layers)}: {known.en}", f"layers={list(layers)}：{known.zh}"))
     return frozenset(layers), shared
 
 

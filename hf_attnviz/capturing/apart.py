@@ -13,6 +13,7 @@ from torch import nn
 from hf_attnviz.capturing import scope, steering
 from hf_attnviz.capturing.doors import replayed
 from hf_attnviz.errors import CaptureError
+from hf_attnviz.language import Text
 
 if TYPE_CHECKING:
     from hf_attnviz.capturing.recording import Recording
@@ -73,4 +74,9 @@ def _compare(replayed: Any, output: Any) -> None:
     deviation = (one - other)[rows].abs().max() if rows.any() else torch.zeros(())
     bound = 1e-4 * max(1.0, float(other.abs().max()))
     if not float(deviation) <= bound:
-        raise CaptureError(f"the fast and the slow way of this layer differ by {float(deviation):.2g}")
+        raise CaptureError(
+            Text(
+                f"the fast and the slow way of this layer differ by {float(deviation):.2g}",
+                f"这一层的快路径与慢路径相差 {float(deviation):.2g}",
+            )
+        )

@@ -16,6 +16,7 @@ from hf_attnviz.capturing import scope, steering
 from hf_attnviz.capturing.doors import Ours, replayed
 from hf_attnviz.capturing.scope import Session
 from hf_attnviz.errors import CaptureError, ProofError
+from hf_attnviz.language import Text, told
 
 END: Final = -1
 Instead = Callable[[torch.Tensor], "torch.Tensor | None"]
@@ -99,9 +100,15 @@ class Block:
         last = events[-1].tensor if events else None
         if first is None or last is None or not torch.equal(last.flatten(), first.flatten()):
             raise ProofError(
-                f"{type(self.module).__name__} is to run again, and does not repeat itself (a cache, hooks of your "
-                "own, an intervention, gradients=True, chance); run the model plainly, and capture gradients in a run "
-                "of their own"
+                Text(
+                    f"{type(self.module).__name__} is to run again, and does not repeat itself (a cache, hooks of your "
+                    "own, an intervention, gradients=True, chance); run the model plainly, and capture gradients in a "
+                    "run "
+                    "of their own",
+                    f"{type(self.module).__name__} 需要再运行一次，而它两次运行的结果不同（缓存、你自己的钩子、干预、"
+                    "gradients=True、随机性）；"
+                    "请原样运行模型，梯度请另外单独捕获",
+                )
             )
 
 
@@ -178,10 +185,13 @@ class Kernel:
         return self.real[self.event].tensor
 
 
+NO_BLOCK: Final = Text("it stands in no list of blocks", "它不在任何块列表中")
+
+
 class ReadAtTheEnd(Protocol):
     """What is kept of an attention call, and completed when the block ends in which the call ran."""
 
-    refusal: str
+    refusal: Text | None
 
     def read(self, kernel: Kernel, known: dict[Any, Any]) -> None:
         """Complete it; ``known`` holds what was found in earlier calls. An error becomes the refusal."""
@@ -191,9 +201,10 @@ class ReadAtTheEnd(Protocol):
 def until_its_block_ends(session: Session, module: nn.Module, kept: ReadAtTheEnd, cached: bool) -> None:
     """Let the block in which an attention call runs complete, when it ends, what is kept of the call."""
     if cached or (session.current is not None and session.current.prefix is not None):
-        kept.refusal = (
+        kept.refusal = Text(
             "layers are run again in plain passes, and this was a step of a generation; run the model once over the "
-            "whole sequence: model(input_ids=generated)"
+            "whole sequence: model(input_ids=generated)",
+            "各层会在普通前向中再次运行，而这是生成的一步；请对整条序列运行模型一次：model(input_ids=generated)",
         )
         return
     for context in reversed(session.contexts):
@@ -216,7 +227,12 @@ def at_the_end(
     try:
         if block.module.training:
             name = type(block.module).__name__
-            raise CaptureError(f"{name} is to run again, and dropout would change it; call model.eval() first")
+            raise CaptureError(
+                Text(
+                    f"{name} is to run again, and dropout would change it; call model.eval() first",
+                    f"{name} 需要再运行一次，而 dropout 会改变它；请先调用 model.eval()",
+                )
+            )
         real = block.run({})
         block.same(real, output)
     except Exception as problem:  # ours, and never the model's
@@ -230,18 +246,24 @@ def at_the_end(
         own = [n for n, place in enumerate(places) if real[place].module is module]
         try:
             if turn >= len(own):
-                raise CaptureError("it mixes in a way in which nothing can be put in place of what it mixed")
+                raise CaptureError(
+                    Text(
+                        "it mixes in a way in which nothing can be put in place of what it mixed",
+                        "它混合的方式使得无法用别的东西替换所混合的内容",
+                    )
+                )
             kept.read(Kernel(block, real, places[own[turn]], own[turn]), known)
-            kept.refusal = ""
+            kept.refusal = None
         except Exception as problem:
             kept.refusal = _told(problem)
 
 
-def _told(problem: Exception) -> str:
+def _told(problem: Exception) -> Text:
     """The reason in words; of what is none of ours, its kind too."""
     if isinstance(problem, CaptureError):
-        return str(problem)
-    return f"it cannot be run again on something else ({type(problem).__name__}: {problem})"
+        return told(problem)
+    what = f"{type(problem).__name__}: {problem}"
+    return Text(f"it cannot be run again on something else ({what})", f"它无法用别的内容再次运行（{what}）")
 
 
 def _first(value: Any) -> torch.Tensor | None:

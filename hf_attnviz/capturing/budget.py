@@ -12,6 +12,7 @@ from hf_attnviz.capturing.foreseeing import Calls, foreseen
 from hf_attnviz.capturing.runs import AttentionCall, Pass, Run
 from hf_attnviz.capturing.scope import Session
 from hf_attnviz.errors import MemoryBudgetError
+from hf_attnviz.language import Text
 from hf_attnviz.reducing.outline import Outline, held, need_of
 from hf_attnviz.reducing.reducer import Reducer
 from hf_attnviz.reducing.rows import Maps, Rows
@@ -155,30 +156,37 @@ class Budget:
             account.later = sum(calls.total(self._need) for calls in later)
         account.plan |= {(calls.group, False): calls for calls in now} | {(calls.group, True): calls for calls in later}
 
-    def _words(self, account: Account, coming: int, work: int, outline: Outline) -> str:
-        free = memory.free(outline.device)
+    def _words(self, account: Account, coming: int, work: int, outline: Outline) -> Text:
+        size, asked, kept = memory.told, ", ".join(one.name for one in self.reducers), account.kept
+        room, free = size(max(0, account.room or 0)), memory.free(outline.device)
         plan = list(account.plan.values()) or [Calls("this call", 1, [outline])]
-        room = memory.told(max(0, account.room or 0))
-        parts = {
-            f" beside {memory.told(account.kept)} kept so far": account.kept,
-            f" and {memory.told(work)} while a matrix is worked out": work,
-        }
         less = ((name, _total(plan, reducer)) for name, reducer in _CHEAPER)
-        cheaper = ", ".join(f"{name} {memory.told(size)}" for name, size in less if size < coming)
-        return (
-            f"to keep {', '.join(one.name for one in self.reducers)} would take {memory.told(coming)}"
-            + "".join(words for words, size in parts.items() if size)
-            + (
-                f"; half of what was free is {room}"
-                if self.limit is None
-                else f"; max_memory={memory.told(self.limit)}"
-            )
-            + (f", of which {room} are left" if self.limit not in (None, account.room) else "")
-            + ("" if free is None else f"; {memory.told(free)} are free now")
-            + f". All weights: {'; '.join(map(str, plan))}. Nothing of this run was kept; the model ran as ever. "
-            + (f"Less would do for: {cheaper}. " if cheaper else "")
-            + 'Choose layers=[…], read less, or give more: max_memory="…GiB"'
+        cheaper = ", ".join(f"{name} {size(number)}" for name, number in less if number < coming)
+        mine = Text(f"; half of what was free is {room}", f"；空闲内存的一半为 {room}")
+        if self.limit is not None:
+            mine = Text(*(f"{mark}max_memory={size(self.limit)}" for mark in ("; ", "；")))
+        every = [calls.words for calls in plan]
+        parts: tuple[tuple[object, str, str], ...] = (
+            (True, f"to keep {asked} would take {size(coming)}", f"保留 {asked} 需要 {size(coming)}"),
+            (kept, f" beside {size(kept)} kept so far", f"，另已保留 {size(kept)}"),
+            (work, f" and {size(work)} while a matrix is worked out", f"，算出一个矩阵时还需 {size(work)}"),
+            (True, mine.en, mine.zh),
+            (self.limit not in (None, account.room), f", of which {room} are left", f"，其中尚余 {room}"),
+            (free is not None, f"; {size(free or 0)} are free now", f"；现在空闲 {size(free or 0)}"),
+            (
+                True,
+                f". All weights: {'; '.join(one.en for one in every)}. Nothing of this run was kept; the model "
+                "ran as ever. ",
+                f"。全部权重：{'；'.join(one.zh for one in every)}。这次运行没有保留任何内容；模型照常运行。",
+            ),
+            (cheaper, f"Less would do for: {cheaper}. ", f"更省的选择：{cheaper}。"),
+            (
+                True,
+                'Choose layers=[…], read less, or give more: max_memory="…GiB"',
+                '请选择 layers=[…]，少读一些，或给更多内存：max_memory="…GiB"',
+            ),
         )
+        return Text("".join(en for said, en, _ in parts if said), "".join(zh for said, _, zh in parts if said))
 
 
 def _total(plan: Sequence[Calls], reducer: Reducer[Any]) -> int:

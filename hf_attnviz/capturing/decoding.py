@@ -22,6 +22,7 @@ from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Pass, Run, Side
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.capturing.streams import Station
 from hf_attnviz.errors import CaptureError
+from hf_attnviz.language import Text
 from hf_attnviz.reducing.ran import Ran
 from hf_attnviz.reducing.reducer import Reducer
 
@@ -87,8 +88,14 @@ def _call(run: Run, steps: Sequence[Pass], lane: Lane, reducers: Sequence[Reduce
     count, given = len(lane.queries), lane.last
     if count != len(steps) or any(query.shape[2] != 1 for query in lane.queries):
         raise CaptureError(
-            f"{lane.call.module} attended in the first pass, and in {count} of {len(steps)} steps since, where only "
-            "transformers' interface was watched; keep maps, which are kept at once"
+            Text(
+                f"{lane.call.module} attended in the first pass, and in {count} of {len(steps)} steps since, where "
+                "only "
+                "transformers' interface was watched; keep maps, which are kept at once",
+                f"{lane.call.module} 在首次前向中做了注意力，此后 {len(steps)} 步中只有 {count} 步做了，"
+                "而这些步里只观察 transformers 的接口；"
+                "请改为保留注意力图，它会立即保留",
+            )
         )
     with unobserved(lane.queries[0]):
         query = torch.cat(lane.queries, 2)
@@ -108,7 +115,12 @@ def _call(run: Run, steps: Sequence[Pass], lane: Lane, reducers: Sequence[Reduce
             places = with_tokens(places, run, steps[-1], steps[-1].side, lane.call.kind, steps=len(steps))
 
         def refuse() -> Proved:
-            raise CaptureError("the cache was changed while decoding: rows of earlier steps cannot be proved any more")
+            raise CaptureError(
+                Text(
+                    "the cache was changed while decoding: rows of earlier steps cannot be proved any more",
+                    "解码过程中缓存被改动：先前各步的行无法再核验",
+                )
+            )
 
         seen = Seen(refuse, lane.call.implementation, lambda: _vectors(ran), ran=ran)
         address = Address(lane.call.module, lane.call.stack, lane.call.layer)

@@ -137,8 +137,11 @@ def _plain(model: nn.Module, run: Callable[[], Any]) -> Any:
         raise
     except Exception as error:
         raise ModelError(
-            f"{model_name(model)} itself cannot run on this input; give one that it reads "
-            f"({type(error).__name__}: {error})"
+            Text(
+                f"{model_name(model)} itself cannot run on this input; give one that it reads "
+                f"({type(error).__name__}: {error})",
+                f"{model_name(model)} 自身无法在此输入上运行；请给出它能读的输入（{type(error).__name__}: {error}）",
+            )
         ) from error
 
 

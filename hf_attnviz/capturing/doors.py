@@ -20,6 +20,7 @@ from torch import nn
 
 from hf_attnviz.capturing import scope
 from hf_attnviz.errors import CaptureError
+from hf_attnviz.language import Text
 
 Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 """Runs a call: gets the next in line, the arguments by place and by name; gives the result."""
@@ -42,8 +43,14 @@ class Ours:
 
     def __reduce__(self) -> NoReturn:
         raise CaptureError(
-            "a recording of hf_attnviz is open on this model, and a model is not pickled with our hooks on it. Close "
-            "the block or call recording.detach() first; save_pretrained() and state_dict() work at any time"
+            Text(
+                "a recording of hf_attnviz is open on this model, and a model is not pickled with our hooks on it. "
+                "Close "
+                "the block or call recording.detach() first; save_pretrained() and state_dict() work at any time",
+                "此模型上有打开的 hf_attnviz 录制，带着我们钩子的模型不能 pickle。请先结束代码块或调用 "
+                "recording.detach()；"
+                "save_pretrained() 与 state_dict() 随时可用",
+            )
         )
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from hf_attnviz.capturing import scope
 from hf_attnviz.errors import CaptureError
+from hf_attnviz.language import Text
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 
@@ -60,8 +61,12 @@ def embedded(module: nn.Module, given: torch.Tensor, change: Change) -> Iterator
         handle.remove()
     if not changed:
         raise CaptureError(
-            f"{type(module).__name__} turned this model's inputs into vectors once and now does not; nothing can be "
-            "explained by their gradients"
+            Text(
+                f"{type(module).__name__} turned this model's inputs into vectors once and now does not; nothing can "
+                "be "
+                "explained by their gradients",
+                f"{type(module).__name__} 曾把模型的输入变为向量，现在却没有；无法用其梯度作解释",
+            )
         )
 
 

@@ -14,6 +14,7 @@ from hf_attnviz.capturing.recording import Recording
 from hf_attnviz.capturing.reducers import Keep
 from hf_attnviz.capturing.text import encode, on_device, read, tokenizer_of
 from hf_attnviz.errors import ArgumentError, AttnvizError, ModelError, listed
+from hf_attnviz.language import Text
 from hf_attnviz.trace import Trace
 
 Given = Mapping[str, Any] | str | Path | Sequence[str | Path] | None
@@ -22,6 +23,7 @@ PICTURES: Final = (".png", ".jpg", ".jpeg")
 SOUNDS: Final = (".wav",)
 TENSORS: Final = (".json", ".safetensors")
 NEW_TOKENS: Final = 8
+_KINDS: Final = {"text": "文本", "picture": "图片", "sound": "声音"}
 
 
 def trace_input(
@@ -80,8 +82,13 @@ def run_of(
         raise
     except Exception as error:
         raise ModelError(
-            f"the {type(processor).__name__} of this model could not prepare its input; give the tensors of one "
-            f"forward, in a file that ends in {listed(TENSORS)} ({type(error).__name__}: {error})"
+            Text(
+                f"the {type(processor).__name__} of this model could not prepare its input; give the tensors of one "
+                f"forward, in a file that ends in {listed(TENSORS)} ({type(error).__name__}: {error})",
+                f"此模型的 {type(processor).__name__} 无法准备它的输入；请给出一次前向的张量，文件以 "
+                f"{listed(TENSORS)} 结尾"
+                f"（{type(error).__name__}: {error}）",
+            )
         ) from error
     return (lambda: read(model, inputs, generate=generate, max_new_tokens=max_new_tokens)), inputs
 
@@ -99,7 +106,12 @@ def _parts(several: Sequence[str | Path], processor: Any) -> dict[str, Any]:
     for one in several:
         kind, value = ("text", one) if isinstance(one, str) else _file(one, _rate(processor))
         if kind in found:
-            raise ArgumentError(f"expected one {kind}, got two; give one text, one picture and one sound at most")
+            raise ArgumentError(
+                Text(
+                    f"expected one {kind}, got two; give one text, one picture and one sound at most",
+                    f"应为一份{_KINDS[kind]}，得到两份；文本、图片、声音请各给至多一份",
+                )
+            )
         found[kind] = value
     return found
 
@@ -107,7 +119,12 @@ def _parts(several: Sequence[str | Path], processor: Any) -> dict[str, Any]:
 def _file(path: Path, rate: int) -> tuple[str, Any]:
     suffix, known = _suffix(path), (*PICTURES, *SOUNDS, *TENSORS, ".txt")
     if not path.is_file():
-        raise ArgumentError(f"there is no file {str(path)!r}; give one that ends in {listed(known)}, or a text")
+        raise ArgumentError(
+            Text(
+                f"there is no file {str(path)!r}; give one that ends in {listed(known)}, or a text",
+                f"没有文件 {str(path)!r}；请给出以 {listed(known)} 结尾的文件，或一段文本",
+            )
+        )
     try:
         if suffix in PICTURES:
             return "picture", _picture(path)
@@ -116,10 +133,22 @@ def _file(path: Path, rate: int) -> tuple[str, Any]:
         if suffix == ".txt":
             return "text", path.read_text(encoding="utf-8")
     except Exception as error:  # a damaged file, or one made to do harm, raises whatever its reader thinks of
-        raise ArgumentError(f"{str(path)!r} could not be read: {error}") from error
+        raise ArgumentError(
+            Text(f"{str(path)!r} could not be read: {error}", f"{str(path)!r} 无法读取：{error}")
+        ) from error
     if suffix in TENSORS:
-        raise ArgumentError(f"{str(path)!r} holds every input of the model; give it alone")
-    raise ArgumentError(f"{str(path)!r} is none of the files that can be read; they end in {listed(known)}")
+        raise ArgumentError(
+            Text(
+                f"{str(path)!r} holds every input of the model; give it alone",
+                f"{str(path)!r} 含有模型的全部输入；请单独给它",
+            )
+        )
+    raise ArgumentError(
+        Text(
+            f"{str(path)!r} is none of the files that can be read; they end in {listed(known)}",
+            f"{str(path)!r} 不是可读的文件；可读文件以 {listed(known)} 结尾",
+        )
+    )
 
 
 def _picture(path: Path) -> Any:
@@ -154,7 +183,11 @@ def _tensors(path: Path, model: Any) -> dict[str, Any]:
         tensors = {name: torch.tensor(one) if isinstance(one, list) else one for name, one in named.items()}
     except Exception as error:  # safetensors has an error of its own
         raise ArgumentError(
-            f"{str(path)!r} holds no named tensors; expected a list of numbers for each input of the model: {error}"
+            Text(
+                f"{str(path)!r} holds no named tensors; expected a list of numbers for each input of the model: "
+                f"{error}",
+                f"{str(path)!r} 中没有具名张量；应为模型的每个输入各有一个数字列表：{error}",
+            )
         ) from error
     return on_device(tensors, model)
 
@@ -173,7 +206,12 @@ def _prepared(model: Any, processor: Any, parts: dict[str, Any]) -> dict[str, An
     image, sound = parts.get("picture"), parts.get("sound")
     missing = [kind for kind, reader in zip(("picture", "sound"), readers, strict=True) if kind in parts and not reader]
     if missing:
-        raise ArgumentError(f"this model came with nothing that reads a {missing[0]}; give it what it reads")
+        raise ArgumentError(
+            Text(
+                f"this model came with nothing that reads a {missing[0]}; give it what it reads",
+                f"此模型没有附带能读{_KINDS[missing[0]]}的东西；请给它能读的输入",
+            )
+        )
     if "text" in parts or main_input(model) == "input_ids":
         made = _together(processor, parts.get("text", SENTENCE), image, sound)
     elif image is not None:
@@ -186,7 +224,12 @@ def _prepared(model: Any, processor: Any, parts: dict[str, Any]) -> dict[str, An
 def _together(processor: Any, text: str, image: Any, sound: Any) -> Any:
     """Words beside a picture or a sound, by the model's own chat template where it has one."""
     if tokenizer_of(processor) is None:
-        raise ArgumentError("this model came without a tokenizer; give a picture or a sound without words")
+        raise ArgumentError(
+            Text(
+                "this model came without a tokenizer; give a picture or a sound without words",
+                "此模型没有附带分词器；请给出图片或声音，不要文字",
+            )
+        )
     media = {name: value for name, value in (("image", image), ("audio", sound)) if value is not None}
     if getattr(processor, "chat_template", None):
         content = [*({"type": name, name: value} for name, value in media.items()), {"type": "text", "text": text}]

@@ -18,9 +18,10 @@ from hf_attnviz.capturing.families import ATTENTION_CLASS, CROSS_NAMES, TOWERS
 from hf_attnviz.capturing.generated import Planned
 from hf_attnviz.capturing.runs import Pass
 from hf_attnviz.capturing.scope import Session
-from hf_attnviz.language import counted
+from hf_attnviz.language import Text, counted
 from hf_attnviz.reducing.outline import Outline
 
+_ALONE: Final = {"this call": "这次调用"}  # where nothing is foreseen
 _NEW_TOKENS: Final = 20  # what generate() makes where nothing says how many
 _READ: Final = ("decoder_input_ids", "decoder_inputs_embeds", "labels")
 
@@ -37,24 +38,30 @@ class Calls:
         """Bytes that they will take, when each takes so much."""
         return self.layers * sum(map(need, self.outlines))
 
-    def __str__(self) -> str:
+    @property
+    def words(self) -> Text:
+        """Which weights these are, and the bytes of all of them."""
         first, last = self.outlines[0], self.outlines[-1]
-        steps = [f"{len(self.outlines):,} steps"] if len(self.outlines) > 1 else []
-        batch = [counted(first.batch, "sequence")] if first.batch > 1 else []
+        steps, heads, whole = len(self.outlines), first.heads // first.batch, self.total(lambda outline: outline.whole)
+        queries, keys = _span(first.queries, last.queries), _span(first.keys, last.keys)
         sizes = [
-            counted(self.layers, "layer"),
-            *batch,
-            counted(first.heads // first.batch, "head"),
-            f"{_span(first.queries, last.queries)} queries",
-            f"{_span(first.keys, last.keys)} keys",
-            counted(first.itemsize, "byte"),
+            *([Text(f"{steps:,} steps", f"{steps:,} 步")] if steps > 1 else []),
+            Text(counted(self.layers, "layer"), f"{self.layers:,} 层"),
+            *([Text(counted(first.batch, "sequence"), f"{first.batch:,} 条序列")] if first.batch > 1 else []),
+            Text(counted(heads, "head"), f"{heads:,} 个头"),
+            Text(f"{queries.en} queries", f"{queries.zh} 个查询"),
+            Text(f"{keys.en} keys", f"{keys.zh} 个键"),
+            Text(counted(first.itemsize, "byte"), f"{first.itemsize:,} 字节"),
         ]
-        whole = memory.told(self.total(lambda outline: outline.whole))
-        return f"{self.group}: {' × '.join(steps + sizes)} = {whole}"
+        return Text(
+            f"{self.group}: {' × '.join(one.en for one in sizes)} = {memory.told(whole)}",
+            f"{_ALONE.get(self.group, self.group)}：{' × '.join(one.zh for one in sizes)} = {memory.told(whole)}",
+        )
 
 
-def _span(first: int, last: int) -> str:
-    return f"{first:,}" if first == last else f"{first:,} to {last:,}"
+def _span(first: int, last: int) -> Text:
+    one = f"{first:,}"
+    return Text(one, one) if first == last else Text(f"{one} to {last:,}", f"{one} 到 {last:,}")
 
 
 def layers_of(

@@ -36,6 +36,7 @@ from hf_attnviz.capturing.products import Product, batch_of, checked, gradient_o
 from hf_attnviz.capturing.proof import Proved
 from hf_attnviz.capturing.sdpa import SDPA, differentiated, named, sdpa_seen
 from hf_attnviz.capturing.seen import Seen
+from hf_attnviz.language import Text
 from hf_attnviz.reducing.ran import Ran
 
 _PRODUCT: Final = frozenset({"matmul", "__matmul__", "__rmatmul__", "linalg_matmul", "bmm", "baddbmm", "mm", "mv"})
@@ -322,7 +323,7 @@ class FunctionObserver(TorchFunctionMode):
             arrange = functools.partial(one_query, arrange, axis)
         elif axis != product.dim() - 2:
             return result
-        why = UNFINISHED if operand.shape[-1] > 1 else ""
+        why = UNFINISHED if operand.shape[-1] > 1 else None
         return self._receive(
             operand, arrange, origin, "softmax + multiply and sum", unwatched=why, product=Product(result)
         )
@@ -335,7 +336,7 @@ class FunctionObserver(TorchFunctionMode):
         implementation: str,
         *,
         product: Product,
-        unwatched: str = "",
+        unwatched: Text | None = None,
     ) -> torch.Tensor:
         """Weights, as ``arrange`` reads them from an operand; gives what the model goes on with.
 

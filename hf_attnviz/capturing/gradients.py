@@ -18,17 +18,30 @@ from hf_attnviz.capturing import scope
 from hf_attnviz.capturing.arranging import Arrange, four
 from hf_attnviz.capturing.proof import attending_rows, tolerance
 from hf_attnviz.errors import NotKeptError, ProofError
+from hf_attnviz.language import Text, told
 
-_NO_GRAD: Final = "the model ran without gradients; run it outside torch.no_grad() and torch.inference_mode()"
-_DROPOUT: Final = (
-    "dropout was on, and changes the weights after the softmax; call model.eval(), gradients flow there too"
+_NO_GRAD: Final = Text(
+    "the model ran without gradients; run it outside torch.no_grad() and torch.inference_mode()",
+    "模型运行时没有梯度；请在 torch.no_grad() 与 torch.inference_mode() 之外运行",
 )
-_CHECKPOINT: Final = (
+_DROPOUT: Final = Text(
+    "dropout was on, and changes the weights after the softmax; call model.eval(), gradients flow there too",
+    "dropout 是打开的，它在 softmax 之后改变权重；请调用 model.eval()，那时梯度照样传递",
+)
+_CHECKPOINT: Final = Text(
     "activation checkpointing runs blocks again in backward(), where another kernel would run; turn it off with "
-    "model.gradient_checkpointing_disable()"
+    "model.gradient_checkpointing_disable()",
+    "激活检查点会在 backward() 中再次运行各块，那时运行的是另一个内核；请用 model.gradient_checkpointing_disable() "
+    "关闭",
 )
-UNFINISHED: Final = "the weights never stand in the model as such: they are divided, or spread, in the product itself"
-FROZEN: Final = "nothing before these weights requires a gradient; let the model's input or weights require one"
+UNFINISHED: Final = Text(
+    "the weights never stand in the model as such: they are divided, or spread, in the product itself",
+    "权重本身从不出现在模型中：它们在乘积里才被除开或展开",
+)
+FROZEN: Final = Text(
+    "nothing before these weights requires a gradient; let the model's input or weights require one",
+    "这些权重之前没有任何东西需要梯度；请让模型的输入或权重需要梯度",
+)
 
 
 class NotReachedError(NotKeptError):
@@ -38,7 +51,7 @@ class NotReachedError(NotKeptError):
 class Gradient:
     """The gradient of one call's weights: empty until ``backward()`` has been there, or the reason why it stays so."""
 
-    def __init__(self, reason: str = "") -> None:
+    def __init__(self, reason: Text | None = None) -> None:
         self.reason = reason
         self._sum: torch.Tensor | None = None
 
@@ -63,10 +76,19 @@ class Gradient:
             NotKeptError: it is not there; the message says why.
         """
         if self.reason:
-            raise NotKeptError(f"the attention of {module} has no gradient: {self.reason}")
+            raise NotKeptError(
+                Text(
+                    f"the attention of {module} has no gradient: {self.reason.en}",
+                    f"{module} 的注意力没有梯度：{self.reason.zh}",
+                )
+            )
         if self._sum is None:
             raise NotReachedError(
-                f"no gradient has reached the attention of {module} yet: call backward() on a scalar that depends on it"
+                Text(
+                    f"no gradient has reached the attention of {module} yet: call backward() on a scalar that depends "
+                    "on it",
+                    f"梯度尚未到达 {module} 的注意力：请对依赖它的标量调用 backward()",
+                )
             )
         return self._sum
 
@@ -79,7 +101,7 @@ class Watched:
     weights: torch.Tensor | None = None
 
 
-def hindrance(*, dropout: bool, replaced: bool) -> str:
+def hindrance(*, dropout: bool, replaced: bool) -> Text | None:
     """Why a call's weights cannot be watched (``replaced``: by running another function), or nothing."""
     if not torch.is_grad_enabled():
         return _NO_GRAD
@@ -87,7 +109,7 @@ def hindrance(*, dropout: bool, replaced: bool) -> str:
         return _DROPOUT
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
     checkpointed = hooks is not None and "checkpoint" in getattr(hooks[0], "__module__", "")
-    return _CHECKPOINT if checkpointed and replaced else ""
+    return _CHECKPOINT if checkpointed and replaced else None
 
 
 def agreed(
@@ -114,7 +136,12 @@ def agreed(
         output = torch.where(attends.transpose(1, 2)[..., None], output, kernel())
     off = float((output.detach() - truth).abs().max()) if output.numel() else 0.0
     if not off <= 2 * tolerance(value.to(truth.dtype)):  # both outputs are rounded
-        raise ProofError(f"the eager function gives another output than the kernel (off by {off:.2g})")
+        raise ProofError(
+            Text(
+                f"the eager function gives another output than the kernel (off by {off:.2g})",
+                f"eager 函数给出的输出与内核不同（相差 {off:.2g}）",
+            )
+        )
     return output
 
 
@@ -162,7 +189,7 @@ def in_the_graph(given: Mapping[str, Any], truth: torch.Tensor) -> tuple[torch.T
         try:
             output = agreed(output, shaped(truth), attends, lambda: shaped(truth), given["value"])
         except ProofError as problem:
-            gradient.reason = str(problem)
+            gradient.reason = told(problem)
             return truth, Watched(gradient)
     gradient.watch(weights, lambda flowing: four(flowing).to(truth.dtype))
     return output.transpose(1, 2).reshape(truth.shape), Watched(gradient, weights.detach().to(truth.dtype))

@@ -8,12 +8,16 @@ import torch
 
 from hf_attnviz.capturing.text import tokenizer_of
 from hf_attnviz.errors import ArgumentError
+from hf_attnviz.language import Text
 
 SENTENCE: Final = "The cat sat on the mat because it was tired."
 RATE: Final = 16_000  # samples a second, where no feature extractor says another rate
 
 _KINDS: Final = {"pixel_values": "picture", "input_features": "sound", "input_values": "sound"}
-_TENSORS: Final = "give the tensors of one forward, in a file that ends in .json or .safetensors"
+_TENSORS: Final = Text(
+    "give the tensors of one forward, in a file that ends in .json or .safetensors",
+    "请给出一次前向的张量，文件以 .json 或 .safetensors 结尾",
+)
 
 
 def main_input(model: Any) -> str:
@@ -66,7 +70,11 @@ def plain(model: Any) -> dict[str, torch.Tensor]:
     if main == "input_values" and not mels:
         return {main: torch.from_numpy(tone(RATE))[None]}
     raise ArgumentError(
-        f"this model reads {main!r}, for which nothing can be made up without a processor of its own; {_TENSORS}"
+        Text(
+            f"this model reads {main!r}, for which nothing can be made up without a processor of its own; "
+            f"{_TENSORS.en}",
+            f"此模型读取 {main!r}，没有它自己的 processor 就无法编造输入；{_TENSORS.zh}",
+        )
     )
 
 

@@ -16,6 +16,7 @@ from hf_attnviz.capturing.doors import replayed
 from hf_attnviz.capturing.proof import tolerance
 from hf_attnviz.decomposition import HeldNorm
 from hf_attnviz.errors import ProofError
+from hf_attnviz.language import Text
 
 _LARGE: Final = 1024.0  # beside its square, any epsilon is nothing
 _NORM: Final = re.compile(r"Norm|(^|_)LN", re.IGNORECASE)
@@ -47,8 +48,13 @@ def held(module: nn.Module, given: torch.Tensor, put: torch.Tensor, real: torch.
     off = (direction / scale[..., None] - made).abs().amax(-1)[real].max()
     if not float(off) <= tolerance(put):
         raise ProofError(
-            f"{type(module).__name__} is no norm whose statistics can be held fast: minus its mean, over one number a "
-            f"row, times a weight, plus a bias; its output is off by {float(off):.2g} from that"
+            Text(
+                f"{type(module).__name__} is no norm whose statistics can be held fast: minus its mean, over one "
+                "number a "
+                f"row, times a weight, plus a bias; its output is off by {float(off):.2g} from that",
+                f"{type(module).__name__} 不是可以固定其统计量的归一化：减去平均、每行除以一个数、乘以权重、加上偏置；"
+                f"它的输出与此相差 {float(off):.2g}",
+            )
         )
     return HeldNorm(weight, bias, scale, centred)
 

@@ -23,6 +23,7 @@ from hf_attnviz.capturing.gradients import Gradient, agreed, hindrance, led_by_g
 from hf_attnviz.capturing.proof import Candidate, Proved, attending_rows, prove
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.errors import CaptureError
+from hf_attnviz.language import Text, told
 from hf_attnviz.reducing.outline import Outline
 from hf_attnviz.reducing.ran import Ran
 
@@ -33,6 +34,7 @@ _EAGER: Final = "the model's own eager function"
 _RETURNED: Final = "returned by the kernel"
 _FORWARD: Final = "the model's own eager function, run as the forward"
 _NAMES: Final = ("query", "key", "value", "attention_mask")
+_NO_WEIGHTS: Final = Text("the eager function returned no weights", "eager 函数没有返回权重")
 _lock = threading.Lock()
 _original: Callable[..., Any] | None = None
 _users = 0
@@ -139,8 +141,9 @@ class _Call:
         self._gradient = Gradient(hindrance(dropout=dropout, replaced=replaced))
         readable = self.mask is None or (isinstance(self.mask, torch.Tensor) and self.mask.dim() == 4)
         if not self._gradient.reason and (eager is None or (replaced and not readable)):
-            self._gradient.reason = (
-                f'{self.implementation} has no eager function for this mask; load the model as "sdpa"'
+            self._gradient.reason = Text(
+                f'{self.implementation} has no eager function for this mask; load the model as "sdpa"',
+                f'{self.implementation} 没有适用于此掩码的 eager 函数；请以 "sdpa" 加载模型',
             )
         if self._gradient.reason or eager is None:
             result = self._as_it_is()
@@ -153,7 +156,7 @@ class _Call:
         try:
             return self._replaced(eager, query)
         except Exception as problem:  # a twin that cannot run here, or gives something else: the kernel goes on
-            self._gradient.reason = str(problem)
+            self._gradient.reason = told(problem)
             result = self._as_it_is()
             return result, result
 
@@ -198,7 +201,7 @@ class _Call:
         assert self._gradient is not None
         self._watched = weights
         if weights is None:
-            self._gradient.reason = "the eager function returned no weights"
+            self._gradient.reason = _NO_WEIGHTS
         else:
             self._gradient.watch(weights, lambda gradient: gradient.to(self.query.dtype))
 
@@ -232,7 +235,10 @@ class _Call:
         if exact not in self._cached:
             if self.kwargs.get("cache") is not None:
                 raise CaptureError(
-                    "continuous batching keeps many sequences in one paged cache; capture plain generate()"
+                    Text(
+                        "continuous batching keeps many sequences in one paged cache; capture plain generate()",
+                        "连续批处理把许多序列放在同一个分页缓存中；请捕获普通的 generate()",
+                    )
                 )
             prove, vectors = functools.partial(self._prove, result, exact), functools.partial(self._vectors, result[0])
             gradient = self._gradient
@@ -268,7 +274,10 @@ class _Call:
             exact=exact,
         )
         if self._gradient is not None and self._watched is not None and proved.way not in (_FORWARD, _RETURNED):
-            self._gradient.reason = "the weights that the eager function returns are not those that it uses"
+            self._gradient.reason = Text(
+                "the weights that the eager function returns are not those that it uses",
+                "eager 函数返回的权重不是它所用的权重",
+            )
         return proved
 
     def _vectors(self, result: torch.Tensor) -> Mapping[str, torch.Tensor]:
@@ -296,7 +305,7 @@ class _Call:
     def _eager_weights(self, eager: AttentionFunction) -> torch.Tensor:
         weights: torch.Tensor | None = self._run(eager, self.value, self._additive_mask())[1]
         if weights is None:
-            raise CaptureError("the eager function returned no weights")
+            raise CaptureError(_NO_WEIGHTS)
         return weights
 
     def _kernel(self, value: torch.Tensor) -> torch.Tensor:

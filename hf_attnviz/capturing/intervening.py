@@ -26,6 +26,7 @@ from hf_attnviz.capturing.recording import Recording
 from hf_attnviz.capturing.runs import AttentionCall, Run
 from hf_attnviz.capturing.steering import Mixed
 from hf_attnviz.errors import ArgumentError, AttnvizError, CaptureError, UnknownStackError, listed
+from hf_attnviz.language import Text, told
 
 Head = tuple[str, int, int] | tuple[int, int]
 _MODES: Final = ("zero", "mean")
@@ -80,8 +81,11 @@ class Intervention(Recording):
         """A new run; not where layers would run again, without us, when gradients flow back."""
         if any(part.training and getattr(part, "gradient_checkpointing", False) for part in self.model.modules()):
             self._problem = self._problem or CaptureError(
-                "gradient checkpointing runs layers again while gradients flow back, and then without the "
-                "intervention; turn it off, or call model.eval()"
+                Text(
+                    "gradient checkpointing runs layers again while gradients flow back, and then without the "
+                    "intervention; turn it off, or call model.eval()",
+                    "梯度检查点会在梯度回传时再次运行各层，那时干预不在；请关闭它，或调用 model.eval()",
+                )
             )
         return super().new_run(two_sided)
 
@@ -118,8 +122,12 @@ class Intervention(Recording):
         meant = ((stack in (None, "cross", address.stack), wanted) for stack, wanted, _ in self._wanted or ())
         if self._wanted is None or (True, layer) in meant:
             problem = CaptureError(
-                f"{address.module} ({type(module).__name__}) computes attention in a way in which nothing can be put "
-                "in its place; intervene in other layers"
+                Text(
+                    f"{address.module} ({type(module).__name__}) computes attention in a way in which nothing can be "
+                    "put "
+                    "in its place; intervene in other layers",
+                    f"{address.module}（{type(module).__name__}）计算注意力的方式使得无法替换任何内容；请在其他层干预",
+                )
             )
             self.blame(session, module, problem)
 
@@ -133,17 +141,28 @@ class Intervention(Recording):
             super().check()
         if self._problem is not None:
             kind = type(self._problem) if isinstance(self._problem, AttnvizError) else CaptureError
-            raise kind(f"the intervention did not happen as asked: {self._problem}") from self._problem
+            why = told(self._problem)
+            raise kind(
+                Text(f"the intervention did not happen as asked: {why.en}", f"干预没有按要求进行：{why.zh}")
+            ) from self._problem
         missed = [head for head in self._wanted or () if head not in self._reached]
         if self.runs and not self._ran:
             raise CaptureError(
-                f"{model_name(self.model)} ran and no attention was seen in it where something can be put in its place"
+                Text(
+                    f"{model_name(self.model)} ran and no attention was seen in it where something can be put in its "
+                    "place",
+                    f"{model_name(self.model)} 运行了，其中没有看到可以替换内容的注意力",
+                )
             )
         if self.runs and missed:
             ran = (f"{stack} {head_name(layer, 0)} to H{heads - 1}" for (stack, layer), heads in self._ran.items())
             asked = listed(f"{stack or ''} {head_name(layer, head)}".strip() for stack, layer, head in missed)
             raise CaptureError(
-                f"nothing was done to {asked}: no such head ran where it can be reached. Heads that ran: {listed(ran)}"
+                Text(
+                    f"nothing was done to {asked}: no such head ran where it can be reached. Heads that ran: "
+                    f"{listed(ran)}",
+                    f"对 {asked} 什么也没有做：可达之处没有运行过这样的头。运行过的头：{listed(ran, '无')}",
+                )
             )
 
     def _check(self, run: Run) -> None:
@@ -193,9 +212,16 @@ def ablate(
         CaptureError: when the block ends: a head that did not run, or cannot be reached.
     """
     if mode not in _MODES:
-        raise ArgumentError(f"mode={mode!r}: expected one of {listed(_MODES)}")
+        raise ArgumentError(
+            Text(f"mode={mode!r}: expected one of {listed(_MODES)}", f"mode={mode!r}：应为 {listed(_MODES)} 之一")
+        )
     if reference is not None and mode != "mean":
-        raise ArgumentError('a reference has no meaning with mode="zero"; expected mode="mean"')
+        raise ArgumentError(
+            Text(
+                'a reference has no meaning with mode="zero"; expected mode="mean"',
+                'mode="zero" 时 reference 没有意义；应为 mode="mean"',
+            )
+        )
 
     def change(site: Site, chosen: torch.Tensor, mixed: Mixed) -> Mixed:
         instead = torch.zeros_like(mixed.output)
@@ -217,23 +243,43 @@ def patch(model: Any, heads: Sequence[Head], *, source: Recording) -> Interventi
         CaptureError: when the block ends: the source has no such head, or its outputs are of another shape.
     """
     if len(source.runs) != 1:
-        raise ArgumentError(f"source holds {len(source.runs)} runs; expected one: capture the one run to take from")
+        raise ArgumentError(
+            Text(
+                f"source holds {len(source.runs)} runs; expected one: capture the one run to take from",
+                f"source 含有 {len(source.runs)} 次运行；应为一次：请只捕获要取用的那一次",
+            )
+        )
 
     def change(site: Site, chosen: torch.Tensor, mixed: Mixed) -> Mixed:
         found = _calls(source, site)
         if site.turn >= len(found):
-            raise CaptureError(f"{site.module} ran {len(found)} times in the source, and runs once more here")
+            raise CaptureError(
+                Text(
+                    f"{site.module} ran {len(found)} times in the source, and runs once more here",
+                    f"{site.module} 在 source 中运行了 {len(found)} 次，这里却又多运行一次",
+                )
+            )
         taken = found[site.turn]
         instead = taken.output.transpose(1, 2).to(mixed.output)
         if instead.shape != mixed.output.shape:
             raise CaptureError(
-                f"{site.stack} layer {site.layer}: the source's outputs [batch, query, head, size] are "
-                f"{tuple(instead.shape)}, here {tuple(mixed.output.shape)}; run it on inputs of the same length"
+                Text(
+                    f"{site.stack} layer {site.layer}: the source's outputs [batch, query, head, size] are "
+                    f"{tuple(instead.shape)}, here {tuple(mixed.output.shape)}; run it on inputs of the same length",
+                    f"{site.stack} 第 {site.layer} 层：source 的输出 [batch, query, head, size] 为 "
+                    f"{tuple(instead.shape)}，"
+                    f"这里为 {tuple(mixed.output.shape)}；请在长度相同的输入上运行",
+                )
             )
         if not torch.equal(taken.kept["vectors"]["positions"] >= 0, site.queries >= 0):
             raise CaptureError(
-                f"{site.stack} layer {site.layer}: padding stands elsewhere in the source, so its rows are of other "
-                "positions; run it on inputs padded alike"
+                Text(
+                    f"{site.stack} layer {site.layer}: padding stands elsewhere in the source, so its rows are of "
+                    "other "
+                    "positions; run it on inputs padded alike",
+                    f"{site.stack} 第 {site.layer} 层：source 中填充的位置不同，各行的位置因此对不上；"
+                    "请在填充相同的输入上运行",
+                )
             )
         return put(mixed, chosen[:, None], instead)
 
@@ -249,8 +295,13 @@ def _mean_of_rows(site: Site, output: torch.Tensor) -> torch.Tensor:
     real = (site.queries >= 0).to(output.device)
     if int(real.sum(-1).max()) < 2:
         raise CaptureError(
-            f"{site.stack} layer {site.layer} ran on one row, which is its own mean; give reference=, a recording with "
-            'keep="vectors"'
+            Text(
+                f"{site.stack} layer {site.layer} ran on one row, which is its own mean; give reference=, a recording "
+                "with "
+                'keep="vectors"',
+                f"{site.stack} 第 {site.layer} 层只运行了一行，其平均就是它自己；请给出 reference=，即以 "
+                'keep="vectors" 捕获的录制',
+            )
         )
     return output[real].mean(0)
 
@@ -269,14 +320,24 @@ def _calls(source: Recording, site: Site) -> list[AttentionCall]:
     found = [call for call in source.calls if call.module == site.module]
     if not found:
         known = dict.fromkeys(call.module for call in source.calls)
-        raise CaptureError(f"the recording given has no {site.module}; it has: {listed(known)}")
+        raise CaptureError(
+            Text(
+                f"the recording given has no {site.module}; it has: {listed(known)}",
+                f"给出的录制没有 {site.module}；它有：{listed(known, '无')}",
+            )
+        )
     return found
 
 
 def _checked_heads(recording: Recording, heads: Sequence[Head]) -> tuple[tuple[str | None, int, int], ...]:
     """Heads with their stack; None where the model has one only."""
     if isinstance(heads, (str, tuple)) or not isinstance(heads, Sequence) or not heads:
-        raise ArgumentError(f"heads={heads!r}: expected a list such as [('decoder', 1, 3)]")
+        raise ArgumentError(
+            Text(
+                f"heads={heads!r}: expected a list such as [('decoder', 1, 3)]",
+                f"heads={heads!r}：应为列表，例如 [('decoder', 1, 3)]",
+            )
+        )
     stacks = of_attention(recording.model, recording._addresses)
     known = dict.fromkeys((*stacks, *(address.stack for address in recording._addresses.values()), "cross"))
     found = []
@@ -285,10 +346,25 @@ def _checked_heads(recording: Recording, heads: Sequence[Head]) -> tuple[tuple[s
         named = len(head) == 3 and isinstance(head[0], str) if isinstance(head, (tuple, list)) else False
         whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in numbers)
         if len(numbers) != 2 or not whole or not (named or len(head) == 2):
-            raise ArgumentError(f"head {head!r}: expected (stack, layer, head) or (layer, head), numbers from 0 up")
+            raise ArgumentError(
+                Text(
+                    f"head {head!r}: expected (stack, layer, head) or (layer, head), numbers from 0 up",
+                    f"头 {head!r}：应为 (stack, layer, head) 或 (layer, head)，编号从 0 起",
+                )
+            )
         if not named and len(stacks) > 1:
-            raise UnknownStackError(f"head {head!r}: this model has several stacks, name one of them: {listed(stacks)}")
+            raise UnknownStackError(
+                Text(
+                    f"head {head!r}: this model has several stacks, name one of them: {listed(stacks)}",
+                    f"头 {head!r}：此模型有多个堆栈，请指明其一：{listed(stacks)}",
+                )
+            )
         if named and head[0] not in known:
-            raise UnknownStackError(f"head {head!r}: this model has no such stack; it has: {listed(stacks)}")
+            raise UnknownStackError(
+                Text(
+                    f"head {head!r}: this model has no such stack; it has: {listed(stacks)}",
+                    f"头 {head!r}：此模型没有这样的堆栈；它有：{listed(stacks, '无')}",
+                )
+            )
         found.append((str(head[0]) if named else None, int(numbers[0]), int(numbers[1])))
     return tuple(dict.fromkeys(found))

@@ -22,6 +22,7 @@ from hf_attnviz.capturing.reading import Reading
 from hf_attnviz.capturing.runs import LAYOUT, AttentionCall, Pass, Run, Side
 from hf_attnviz.errors import NotKeptError
 from hf_attnviz.labels import Labels
+from hf_attnviz.language import Text
 from hf_attnviz.packed import PackedRows
 from hf_attnviz.reduced import Reduced, joined
 from hf_attnviz.reducing.rows import KeptRows, PackedMaps
@@ -30,8 +31,11 @@ from hf_attnviz.trace import Trace
 Part = tuple[Pass, AttentionCall]
 Kept = KeptRows | PackedMaps
 Weights = torch.Tensor | PackedRows
-_DRAFTS: Final = (
-    "it is a sum over rows, and some were drafts that were rejected; generate without an assistant, or keep maps"
+_LAYOUT: Final = Text("its map is in a layout of its own", "它的图有自己的布局")
+_PASSES: Final = Text("it ran in several passes; run the model once", "它分多次前向运行；请运行模型一次")
+_DRAFTS: Final = Text(
+    "it is a sum over rows, and some were drafts that were rejected; generate without an assistant, or keep maps",
+    "它是对各行求和，其中有些行是被否决的草稿；请不用辅助模型生成，或保留注意力图",
 )
 
 
@@ -194,8 +198,12 @@ class _Sequence(Reading):
             width = max(width, weights.shape[-1])
         if not places:
             raise NotKeptError(
-                f"none of the rows asked for is in {parts[-1][1].module}: its keys are 0 to {width - 1}; "
-                "ask for rows that it has, or count from the end: queries=[-1]"
+                Text(
+                    f"none of the rows asked for is in {parts[-1][1].module}: its keys are 0 to {width - 1}; "
+                    "ask for rows that it has, or count from the end: queries=[-1]",
+                    f"所要的行都不在 {parts[-1][1].module} 中：它的键为 0 到 {width - 1}；请要它有的行，或从末尾数起："
+                    "queries=[-1]",
+                )
             )
         return _one_after_another(rows, width), places
 
@@ -243,8 +251,13 @@ class _Sequence(Reading):
         found = {name: one for name, one in call.kept.items() if isinstance(one, Reduced)}
         if not (found or call.has_rows) and call.layout != LAYOUT:
             raise NotKeptError(
-                f"{call.module} attends in a layout of its own, [{', '.join(call.layout)}], which is not reduced; keep "
-                'its weights: keep="maps"'
+                Text(
+                    f"{call.module} attends in a layout of its own, [{', '.join(call.layout)}], which is not reduced; "
+                    "keep "
+                    'its weights: keep="maps"',
+                    f"{call.module} 的注意力有自己的布局：[{', '.join(call.layout)}]，无法归约；请保留它的权重："
+                    'keep="maps"',
+                )
             )
         weights, gradient = call.weights[chosen] if call.has_rows else None, call.gradient_if_any(zeros=False)
         sizes = call.shape[-2:] if weights is None else weights.shape[-2:]
@@ -261,7 +274,7 @@ class _Sequence(Reading):
             reduced={name: one.at(BATCH, chosen).named(BATCH, PIECE) for name, one in found.items()},
             looks_back=call.looks_back,
             head_count=call.shape[1],
-            undecomposed="its map is in a layout of its own" if "contributions" in call.kept else "",
+            undecomposed=_LAYOUT if "contributions" in call.kept else "",
         )
 
     def _piece(self, one: Pass, call: AttentionCall, kept: Kept, row: int | None = None) -> tuple[Weights, list[int]]:
@@ -315,7 +328,7 @@ class _Sequence(Reading):
         one, call = parts[0]
         refusals = [part.refusal for part in kept if part.refusal]
         if len(parts) > 1 or refusals:
-            return {"undecomposed": refusals[-1] if refusals else "it ran in several passes; run the model once"}
+            return {"undecomposed": refusals[-1] if refusals else _PASSES}
         row = self.row(one, len(kept[0].positions), call.module) if of is None else of
         places = kept[0].positions[row].tolist()
         columns = self._columns(one, call, call.shape[-1])

@@ -16,6 +16,7 @@ import torch
 from hf_attnviz.capturing.blocks import Event
 from hf_attnviz.capturing.held import is_norm
 from hf_attnviz.errors import CaptureError
+from hf_attnviz.language import Text
 
 _ROUNDINGS: Final = 8  # a sum of a few numbers is rounded a few times
 _ROWS: Final = 16  # rows by which the joint is found; that it holds for all of them is for the proof
@@ -56,17 +57,30 @@ def joint_of(real: Sequence[Event], zero: Sequence[Event], kernel: int, rows: to
     some = torch.linspace(0, len(rows) - 1, min(_ROWS, len(rows))).round().long()
     look = _Look(real, zero, kernel, rows[some])
     if look.is_even():
-        raise CaptureError("all rows of what its block reads are alike, so no stream can be told from a constant")
+        raise CaptureError(
+            Text(
+                "all rows of what its block reads are alike, so no stream can be told from a constant",
+                "它所在的块读入的各行全都相同，无法区分残差流与常量",
+            )
+        )
     if not look.before:
         raise CaptureError(
-            "what it mixed has positions of its own (windows, another order), or there are fewer than two of them: it "
-            "cannot be told from the residual stream"
+            Text(
+                "what it mixed has positions of its own (windows, another order), or there are fewer than two of "
+                "them: it "
+                "cannot be told from the residual stream",
+                "它所混合的内容有自己的位置（窗口、另一种次序），或不足两个位置：无法与残差流区分",
+            )
         )
     found = look.sum_in_the_block() or look.side_by_side()
     if found is None:
         raise CaptureError(
-            "no place was found in its block where what it mixed, projected, is added to the residual stream and to "
-            "nothing else"
+            Text(
+                "no place was found in its block where what it mixed, projected, is added to the residual stream and "
+                "to "
+                "nothing else",
+                "在它所在的块中，找不到把它所混合并投影的内容仅加到残差流上的地方",
+            )
         )
     return found
 
@@ -130,8 +144,13 @@ class _Look:
         out = self._gives(norms[0])
         if len(norms) > 1 or out not in addends or norms[0] not in self.after or not _even(self._without(norms[0])):
             raise CaptureError(
-                f"{type(self.real[norms[0]].module).__name__} norms what it mixed before that is projected; parts go "
-                "through a norm only where it stands right at the residual stream"
+                Text(
+                    f"{type(self.real[norms[0]].module).__name__} norms what it mixed before that is projected; parts "
+                    "go "
+                    "through a norm only where it stands right at the residual stream",
+                    f"{type(self.real[norms[0]].module).__name__} 在投影之前就对它所混合的内容做归一化；"
+                    "只有归一化就在残差流上时，各部分才能穿过它",
+                )
             )
         return norms[0], out
 

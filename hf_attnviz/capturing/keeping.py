@@ -14,6 +14,7 @@ from hf_attnviz.capturing.runs import Side
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.capturing.streams import Station
 from hf_attnviz.errors import CaptureError, NotUnderstoodError
+from hf_attnviz.language import Text, told
 from hf_attnviz.reducing.carried import Carriage
 from hf_attnviz.reducing.keeping import over_tiles, over_weights, tileable
 from hf_attnviz.reducing.ran import Places
@@ -28,7 +29,7 @@ class Kept:
 
     kept: Mapping[str, Any]
     proved: Proved
-    slow: str = ""
+    slow: Text | None = None
 
 
 def kept_of(seen: Seen, asked: Sequence[Reducer[Any]], places: Places, side: Side, station: Station) -> Kept:
@@ -46,7 +47,7 @@ def kept_of(seen: Seen, asked: Sequence[Reducer[Any]], places: Places, side: Sid
 
 def _kept_of(seen: Seen, reducers: Sequence[Reducer[Any]], places: Places, side: Side, carriage: Carriage) -> Kept:
     vectors = seen.vectors() if any("vectors" in reducer.needs for reducer in reducers) else {}
-    why = f"{seen.implementation} does not show its log-sum-exp" if seen.fused and tileable(reducers) else ""
+    why = _hidden(seen.implementation) if seen.fused and tileable(reducers) else None
     if seen.ran is not None:
         try:
             with unobserved(seen.ran.query):
@@ -55,13 +56,18 @@ def _kept_of(seen: Seen, reducers: Sequence[Reducer[Any]], places: Places, side:
                     return Kept(over_weights(reducers, proved.weights, places, vectors, carriage, seen.ran), proved)
                 return Kept(over_tiles(reducers, seen.ran, places, vectors, carriage), proved)
         except NotUnderstoodError as problem:
-            why = str(problem)
+            why = told(problem)
     proved = seen.proved
     weights = proved.weights.detach()
     if seen.pads:
         weights = unpadded(weights, side.new)
     if torch._C._functorch.is_batchedtensor(weights):
-        raise CaptureError("torch.vmap hides the batch, and its tensors die with it; run the model on a plain batch")
+        raise CaptureError(
+            Text(
+                "torch.vmap hides the batch, and its tensors die with it; run the model on a plain batch",
+                "torch.vmap 隐藏了 batch，其张量也随之消失；请在普通的 batch 上运行模型",
+            )
+        )
     if tileable(reducers) and weights.dim() == 4:
         proved = replace(proved, looks_back=looks_back(weights, places))
     with unobserved(weights):
@@ -74,6 +80,10 @@ def unobserved(tensor: torch.Tensor) -> Iterator[None]:
     """Our own work: no observer is to look at each operation of it, and an autocast of the model's is not for it."""
     with torch.no_grad(), torch.autocast(tensor.device.type, enabled=False), torch._C.DisableTorchFunction():
         yield
+
+
+def _hidden(implementation: str) -> Text:
+    return Text(f"{implementation} does not show its log-sum-exp", f"{implementation} 不给出它的 log-sum-exp")
 
 
 def gradient_rows(seen: Seen, reducers: Sequence[Reducer[Any]], module: str, places: Places) -> Callable[[], KeptRows]:

@@ -6,13 +6,13 @@ from typing import Any, Final
 
 import torch
 
-from hf_attnviz.capturing.blocks import Event, Kernel, put_first
+from hf_attnviz.capturing.blocks import NO_BLOCK, Event, Kernel, put_first
 from hf_attnviz.capturing.held import held
 from hf_attnviz.capturing.joints import Joint, joint_of
 from hf_attnviz.capturing.proof import tolerance
 from hf_attnviz.decomposition import Decomposition, HeldNorm
 from hf_attnviz.errors import CaptureError, ProofError
-from hf_attnviz.language import Text
+from hf_attnviz.language import Text, told
 from hf_attnviz.progress import shown
 
 _RUNNING: Final = Text("reading an output projection", "正在读取输出投影")
@@ -42,14 +42,14 @@ class KeptParts:
         values: ``[batch, key_value_head, key, size]``, or None where the module does not show them.
         weights: ``[batch, head, query, key]``.
         positions: ``[batch, query]``: the place of each row; -1 for padding.
-        refusal: why it is not known of what the output is made; empty once it is.
+        refusal: why it is not known of what the output is made; None once it is.
         parts: what is known, one for each row of the batch, padding included.
     """
 
     values: torch.Tensor | None
     weights: torch.Tensor
     positions: torch.Tensor
-    refusal: str = "it stands in no list of blocks"
+    refusal: Text | None = NO_BLOCK
     parts: Sequence[Decomposition] = field(default=())
 
     def of(self, row: int, queries: Sequence[int], keys: Sequence[int] | None) -> Decomposition | None:
@@ -76,11 +76,18 @@ class _Reading:
         mixed = kernel.mixed
         values, weights = kept.values, kept.weights
         if values is None or weights.dim() != 4 or mixed.dim() != 4 or values.shape[-1] != mixed.shape[-1]:
-            raise CaptureError("it computes its attention in a way that does not show its values")
+            raise CaptureError(
+                Text("it computes its attention in a way that does not show its values", "它计算注意力的方式不显露其值")
+            )
         batch, heads, queries, keys = weights.shape
         fits = (batch, queries, heads) == tuple(mixed.shape[:3]) and heads % values.shape[1] == 0
         if not fits or (values.shape[0], values.shape[2]) != (batch, keys):
-            raise CaptureError("its weights and its values do not fit: another order of positions or heads")
+            raise CaptureError(
+                Text(
+                    "its weights and its values do not fit: another order of positions or heads",
+                    "它的权重与值不相配：位置或头的次序不同",
+                )
+            )
         self.values, self.weights = values, weights
         self.rows = (kept.positions >= 0).nonzero()
         self.mask = (kept.positions >= 0).to(mixed.device)
@@ -99,11 +106,12 @@ class _Reading:
         try:
             proved = self._proved(found)
         except ProofError as problem:
-            raise ProofError(f"{problem}{self._gated(found)}") from problem
+            why, gated = told(problem), self._gated(found)
+            raise ProofError(Text(f"{why.en}{gated.en}", f"{why.zh}{gated.zh}")) from problem
         known[key] = found
         return proved
 
-    def _gated(self, found: Projection) -> str:
+    def _gated(self, found: Projection) -> Text:
         """Why parts may not add up: one and the same vector, in every row, comes out otherwise here and there."""
         heads, size = self.real[self.event].tensor.shape[2:]
         alike = torch.ones(len(self.rows), heads, size)
@@ -111,8 +119,11 @@ class _Reading:
         rows = self.rows.T.unbind()
         made = there[rows].double() - still[rows].double()
         if float((made - made[:1]).abs().max()) <= 1e-3 * float(made.abs().max()):
-            return ""
-        return "; what is made of a vector differs from row to row, as by a gate, and no one projection says that"
+            return Text("", "")
+        return Text(
+            "; what is made of a vector differs from row to row, as by a gate, and no one projection says that",
+            "；同一向量在各行中得到不同的结果，如同经过门控，没有哪一个投影能这样表达",
+        )
 
     def _projection(self) -> Projection:
         zero = self._run(None)
@@ -137,7 +148,12 @@ class _Reading:
         """The block with zeros in place of what was mixed, and with ``vectors`` in the first rows of it."""
         events = self.block.run({self.number: lambda output: put_first(self.rows, vectors, output)}, until)
         if not events:
-            raise CaptureError("its block runs in another way when something else is mixed")
+            raise CaptureError(
+                Text(
+                    "its block runs in another way when something else is mixed",
+                    "混入别的内容时，它所在的块就以另一种方式运行",
+                )
+            )
         return events
 
     def _proved(self, found: Projection) -> list[Decomposition]:
@@ -160,7 +176,10 @@ class _Reading:
             parts.append(one)
         if not error <= bound:
             raise ProofError(
-                f"its parts do not add up to what its block goes on with: off by {error:.2g}, allowed {bound:.2g}"
+                Text(
+                    f"its parts do not add up to what its block goes on with: off by {error:.2g}, allowed {bound:.2g}",
+                    f"各部分之和不等于它所在的块继续使用的内容：相差 {error:.2g}，允许 {bound:.2g}",
+                )
             )
         kept = (one.to(torch.promote_types(residual.dtype, torch.float32)) for one in parts)
         return [

@@ -16,6 +16,7 @@ from hf_attnviz.capturing.intervening import Head, Intervention, Site, put
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.capturing.steering import Mixed
 from hf_attnviz.errors import ArgumentError, CaptureError, listed
+from hf_attnviz.language import Text
 
 _LOOSE: Final = 1e-5  # a row that misses one by more than rounding has a sink that is no key
 _SURE: Final = 10  # how many roundings must be left of a row beside such a sink
@@ -46,9 +47,19 @@ def knock_out(
     """
     for name, chosen in (("queries", queries), ("keys", keys)):
         if chosen is not None and (isinstance(chosen, (int, str)) or not chosen):
-            raise ArgumentError(f"{name}={chosen!r}: expected a list of positions such as [0, -1], or None for all")
+            raise ArgumentError(
+                Text(
+                    f"{name}={chosen!r}: expected a list of positions such as [0, -1], or None for all",
+                    f"{name}={chosen!r}：应为位置的列表，例如 [0, -1]；None 表示全部",
+                )
+            )
     if queries is None and keys is None:
-        raise ArgumentError("queries=None, keys=None would forbid everything; name positions of one of the two")
+        raise ArgumentError(
+            Text(
+                "queries=None, keys=None would forbid everything; name positions of one of the two",
+                "queries=None、keys=None 会禁止一切；请至少指明其一的位置",
+            )
+        )
     return _KnockOut(model, heads, stack, queries, keys)
 
 
@@ -72,8 +83,12 @@ class _KnockOut(Intervention):
         if self.runs and not self._forbidden:
             stacks = listed(dict.fromkeys(stack for stack, _ in self._ran))
             raise CaptureError(
-                f"nothing was knocked out: queries {self._queries} and keys {self._keys} never met"
-                f"{f' in stack {self._stack!r}' if self._stack else ''}; stacks that ran: {stacks}"
+                Text(
+                    f"nothing was knocked out: queries {self._queries} and keys {self._keys} never met"
+                    f"{f' in stack {self._stack!r}' if self._stack else ''}; stacks that ran: {stacks}",
+                    f"什么也没有切断：查询 {self._queries} 与键 {self._keys} "
+                    f"{f'在堆栈 {self._stack!r} 中' if self._stack else ''}从未相遇；运行过的堆栈：{stacks}",
+                )
             )
 
     def _forbid(self, site: Site, chosen: torch.Tensor, mixed: Mixed) -> Mixed:
@@ -85,9 +100,19 @@ class _KnockOut(Intervention):
             return mixed
         self._forbidden = True
         if _drops(self.model.get_submodule(site.module)):
-            raise CaptureError("knock_out mixes the values once more, without dropout; call model.eval() first")
+            raise CaptureError(
+                Text(
+                    "knock_out mixes the values once more, without dropout; call model.eval() first",
+                    "knock_out 会不带 dropout 再混合一次值；请先调用 model.eval()",
+                )
+            )
         if torch.is_grad_enabled() and mixed.output.requires_grad:
-            raise CaptureError("knock_out carries no gradients; run the model inside torch.no_grad()")
+            raise CaptureError(
+                Text(
+                    "knock_out carries no gradients; run the model inside torch.no_grad()",
+                    "knock_out 不传递梯度；请在 torch.no_grad() 内运行模型",
+                )
+            )
         every = forbidden[:, None] & chosen[:, None, None]
         every = every if mixed.forbidden is None else every | mixed.forbidden
         instead, weights = mixed.masked(every) or _again(site, mixed.see(), every)
@@ -109,7 +134,12 @@ def _again(site: Site, seen: Seen, forbidden: torch.Tensor) -> tuple[torch.Tenso
     """The output ``[batch, query, head, size]`` and the weights, mixed again of what was seen."""
     value, weights = seen.vectors().get("value"), seen.proved.weights
     if value is None or weights.dim() != 4:
-        raise CaptureError(f"{site.stack} layer {site.layer} does not show its values; ablate its heads instead")
+        raise CaptureError(
+            Text(
+                f"{site.stack} layer {site.layer} does not show its values; ablate its heads instead",
+                f"{site.stack} 第 {site.layer} 层不显露其值；请改为关闭它的头（ablate）",
+            )
+        )
     cut = _without(weights, forbidden, _visible(site, weights))
     values = value.repeat_interleave(weights.shape[1] // value.shape[1], dim=1)
     return (cut.to(values.dtype) @ values).transpose(1, 2), cut
@@ -142,8 +172,12 @@ def _without(weights: torch.Tensor, forbidden: torch.Tensor, visible: torch.Tens
     lost = (kept < torch.finfo(weights.dtype).tiny) & (visible & ~forbidden).any(-1, keepdim=True)
     if bool((hit & (lost | (sinks & (kept > 0) & (remaining < _SURE * loose)))).any()):
         raise CaptureError(
-            f"next to nothing is left of a row once its keys are forbidden, too little to be scaled up in "
-            f"{str(weights.dtype).removeprefix('torch.')}; run the model in a finer dtype, or forbid it fewer keys"
+            Text(
+                f"next to nothing is left of a row once its keys are forbidden, too little to be scaled up in "
+                f"{str(weights.dtype).removeprefix('torch.')}; run the model in a finer dtype, or forbid it fewer keys",
+                f"某行禁止其键之后几乎什么也不剩，以 {str(weights.dtype).removeprefix('torch.')} 的精度无法放大；"
+                "请以更高的精度运行模型，或少禁止一些键",
+            )
         )
     return torch.where(hit, torch.where(kept > 0, left / remaining, 0), exact).to(weights.dtype)
 

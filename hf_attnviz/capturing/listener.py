@@ -32,6 +32,7 @@ from hf_attnviz.capturing.registry import extract_of, stated
 from hf_attnviz.capturing.runs import Filled, Run, Side
 from hf_attnviz.capturing.wrappers import uncompiled, untraced
 from hf_attnviz.errors import CaptureError
+from hf_attnviz.language import Text
 
 if TYPE_CHECKING:
     from hf_attnviz.capturing.recording import Recording
@@ -113,7 +114,12 @@ class Listener:
             strides.reduce(session)
         observer = scope.close(session)
         if getattr(observer, "compiled", False):
-            problem = CaptureError("a part of the model is compiled, and compiled code passes by every observer")
+            problem = CaptureError(
+                Text(
+                    "a part of the model is compiled, and compiled code passes by every observer",
+                    "模型的一部分已编译，而编译后的代码绕过所有观察者",
+                )
+            )
             session.run.problems.setdefault("torch.compile", problem)
         session.run.done = True
 
@@ -220,14 +226,23 @@ class Listener:
 
         drafter.get_candidates = unheard  # of this one generate() alone: nobody else holds it
         if prompt is None:
-            problem = CaptureError("generate() drafts tokens, and where its prompt ends is not known")
+            problem = CaptureError(
+                Text(
+                    "generate() drafts tokens, and where its prompt ends is not known",
+                    "generate() 会起草词元，而提示在哪里结束不得而知",
+                )
+            )
             session.run.problems.setdefault("generate", problem)
         else:
             session.run.drafted_from = prompt.shape[1]
         if any(row < 0 for reducer in self.recording.reducers for row in getattr(reducer, "queries", ())):
             problem = CaptureError(
-                "rows that count from the end of each forward may be drafts that were rejected; keep the maps, or rows "
-                "that count from the start"
+                Text(
+                    "rows that count from the end of each forward may be drafts that were rejected; keep the maps, or "
+                    "rows "
+                    "that count from the start",
+                    "从每次前向末尾数起的行可能是被否决的草稿；请保留注意力图，或从开头数起的行",
+                )
             )
             session.run.problems.setdefault("generate", problem)
         return drafter
@@ -287,9 +302,15 @@ class Listener:
             self.recording.note_other(session, module, self._others[id(module)])
         elif mixed and id(module) in self._attending and self.recording.wants(module):
             problem = CaptureError(
-                f"this {name} ran and no attention was seen in it: it computes it in a way that the observers do not "
-                "know. Capture another part of the model, or say what its weights are with "
-                f"av.register_attention({name}, extract=…)"
+                Text(
+                    f"this {name} ran and no attention was seen in it: it computes it in a way that the observers do "
+                    "not "
+                    "know. Capture another part of the model, or say what its weights are with "
+                    f"av.register_attention({name}, extract=…)",
+                    f"这个 {name} 运行了，其中却没有看到注意力：它的计算方式是观察者不认识的。请捕获模型的另一部分，"
+                    "或用 "
+                    f"av.register_attention({name}, extract=…) 说明其权重",
+                )
             )
             self.recording.blame(session, module, problem)
 

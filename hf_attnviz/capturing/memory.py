@@ -10,6 +10,7 @@ from typing import Final
 import torch
 
 from hf_attnviz.errors import ArgumentError
+from hf_attnviz.language import Text
 
 _UNITS: Final = ("", "K", "M", "G", "T")
 _SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*", re.IGNORECASE)
@@ -29,7 +30,12 @@ def size_of(asked: int | str | None) -> int | None:
         number, unit, binary = found.groups()
         asked = int(float(number) * (1024 if binary else 1000) ** _UNITS.index(unit.upper()))
     if isinstance(asked, bool) or not isinstance(asked, int) or asked <= 0:
-        raise ArgumentError(f'max_memory={asked!r}: expected bytes, or a size such as "2GiB" or "500MB"')
+        raise ArgumentError(
+            Text(
+                f'max_memory={asked!r}: expected bytes, or a size such as "2GiB" or "500MB"',
+                f'max_memory={asked!r}：应为字节数，或如 "2GiB"、"500MB" 的大小',
+            )
+        )
     return asked
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from hf_attnviz.capturing.recording import Recording
 from hf_attnviz.capturing.reducers import Keep
 from hf_attnviz.errors import ArgumentError
+from hf_attnviz.language import Text
 
 
 def capture(
@@ -72,7 +73,12 @@ def attach(
     Problems never disturb the model; they are raised when the traces are read.
     """
     if last < 1:
-        raise ArgumentError(f"last={last}: expected how many of the latest runs to keep, 1 or more")
+        raise ArgumentError(
+            Text(
+                f"last={last}: expected how many of the latest runs to keep, 1 or more",
+                f"last={last}：应为保留最近几次运行，1 或更多",
+            )
+        )
     return Recording(
         target,
         processor,

@@ -15,6 +15,7 @@ from torch import nn
 from hf_attnviz.capturing.address import named_arguments
 from hf_attnviz.capturing.families import PAINTERS, READERS
 from hf_attnviz.errors import ArgumentError, listed
+from hf_attnviz.language import Text
 
 _REMEMBERED = 8  # calls of text encoders; one generation makes two or four
 
@@ -33,8 +34,16 @@ def model_of(target: Any) -> nn.Module:
             return part
     parts = [name for name, part in vars(target).items() if isinstance(part, nn.Module)] if _has_parts(target) else []
     raise ArgumentError(
-        f"expected a torch module, a transformers model or a pipeline with a model; got {type(target).__name__}"
-        + (f", which has the parts {listed(parts)}: capture one of them, av.capture(pipe.{parts[0]})" if parts else "")
+        Text(
+            f"expected a torch module, a transformers model or a pipeline with a model; got {type(target).__name__}"
+            + (
+                f", which has the parts {listed(parts)}: capture one of them, av.capture(pipe.{parts[0]})"
+                if parts
+                else ""
+            ),
+            f"应为 torch 模块、transformers 模型或带有模型的 pipeline；得到的是 {type(target).__name__}"
+            + (f"，它有这些部分：{listed(parts)}：请捕获其一，如 av.capture(pipe.{parts[0]})" if parts else ""),
+        )
     )
 
 

@@ -7,6 +7,7 @@ import torch
 
 from hf_attnviz.capturing.runs import Pass, Run, Side
 from hf_attnviz.errors import CaptureError
+from hf_attnviz.language import Text
 from hf_attnviz.reducing.ran import Places
 
 
@@ -132,6 +133,10 @@ def _rows_of(mask: torch.Tensor | None, one: Pass, batch: int) -> torch.Tensor |
     if one.prefix is not None and len(one.prefix) == batch and batch % len(mask) == 0:
         return mask.repeat_interleave(batch // len(mask), dim=0)
     raise CaptureError(
-        f"a batch of {batch} looks at {len(mask)} sequences with padding, and it cannot be told which looks at which; "
-        "run one input at a time"
+        Text(
+            f"a batch of {batch} looks at {len(mask)} sequences with padding, and it cannot be told which looks at "
+            "which; "
+            "run one input at a time",
+            f"大小为 {batch} 的 batch 在看 {len(mask)} 条带填充的序列，无法得知谁看谁；请每次运行一个输入",
+        )
     )

@@ -21,6 +21,7 @@ from hf_attnviz.capturing.families import Probe
 from hf_attnviz.capturing.proof import prove
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.errors import CaptureError, ProofError
+from hf_attnviz.language import Text
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +68,19 @@ def probed(module: nn.Module, row: Probe, again: Again, output: Any) -> Seen:
     """
     name = type(module).__name__
     if module.training:
-        raise CaptureError(f"{name} is read by a second run, and dropout would change it; call model.eval() first")
+        raise CaptureError(
+            Text(
+                f"{name} is read by a second run, and dropout would change it; call model.eval() first",
+                f"{name} 要靠第二次运行来读取，而 dropout 会改变它；请先调用 model.eval()",
+            )
+        )
     if again.continues(module):
-        raise CaptureError(f"{name} is read by a second run, and goes on with a cache; run it with use_cache=False")
+        raise CaptureError(
+            Text(
+                f"{name} is read by a second run, and goes on with a cache; run it with use_cache=False",
+                f"{name} 要靠第二次运行来读取，而它在沿用缓存；请以 use_cache=False 运行",
+            )
+        )
     with torch.no_grad(), scope.deaf(), replayed(module), torch.random.fork_rng(devices=[]):
 
         def run(instead: Callable[[torch.Tensor], torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,7 +97,11 @@ def probed(module: nn.Module, row: Probe, again: Again, output: Any) -> Seen:
         heads = int(getattr(module, row.heads))
         if not torch.equal(run(listen)[0], _first_of(output)):
             raise ProofError(
-                f"{name} is read by a second run, and it does not repeat itself (hooks of your own do not run again)"
+                Text(
+                    f"{name} is read by a second run, and it does not repeat itself (hooks of your own do not run "
+                    "again)",
+                    f"{name} 要靠第二次运行来读取，而它两次运行的结果不同（你自己的钩子不会再次运行）",
+                )
             )
         value = _apart(_turned(values[0], row), heads)
 

@@ -15,6 +15,7 @@ from hf_attnviz.capturing.origin import Origin
 from hf_attnviz.capturing.runs import Pass
 from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.errors import CaptureError
+from hf_attnviz.language import Text
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,17 +80,25 @@ def checked(session: scope.Session, origin: Origin) -> None:
     module = session.contexts[-1].module
     if SLICED in type(getattr(module, "processor", None)).__name__:
         raise CaptureError(
-            "attention is computed in slices of the batch, which cannot be put together; expected it whole. "
-            "Turn slicing off: pipe.disable_attention_slicing()"
+            Text(
+                "attention is computed in slices of the batch, which cannot be put together; expected it whole. "
+                "Turn slicing off: pipe.disable_attention_slicing()",
+                "注意力按 batch 的切片计算，无法拼合；应为完整的一次。请关闭切片：pipe.disable_attention_slicing()",
+            )
         )
     if origin.piece:
         raise CaptureError(
-            "weights are cut along the queries, and each piece meets the values by itself; expected all "
-            "rows of a map at once. Say what the weights are with av.register_attention"
+            Text(
+                "weights are cut along the queries, and each piece meets the values by itself; expected all "
+                "rows of a map at once. Say what the weights are with av.register_attention",
+                "权重沿查询切开，每块各自与值相乘；应为一张图的所有行同时出现。请用 av.register_attention 说明权重",
+            )
         )
 
 
-def gradient_of(operand: torch.Tensor, arrange: Arrange, origin: Origin, batch: int | None, unwatched: str) -> Gradient:
+def gradient_of(
+    operand: torch.Tensor, arrange: Arrange, origin: Origin, batch: int | None, unwatched: Text | None
+) -> Gradient:
     """What watches the gradient of an operand; ``unwatched`` says why it shows none of its weights."""
     gradient = Gradient(unwatched or hindrance(dropout=origin.clean is not None, replaced=False))
     return gradient if gradient.reason else gradient.watch(operand, functools.partial(_flowing, arrange, batch))
@@ -119,8 +128,12 @@ def batch_of(weights: torch.Tensor, origin: Origin, session: scope.Session, head
         batch = rows
     elif one is not None and _either_first(one, weights.shape):
         raise CaptureError(
-            f"weights {list(weights.shape)} of inputs [{one.batch}, {one.second}, …]: which of the two is the "
-            "batch cannot be told. Choose another batch size, or say it with av.register_attention"
+            Text(
+                f"weights {list(weights.shape)} of inputs [{one.batch}, {one.second}, …]: which of the two is the "
+                "batch cannot be told. Choose another batch size, or say it with av.register_attention",
+                f"权重 {list(weights.shape)}，输入 [{one.batch}, {one.second}, …]：两者哪个是 batch 无从得知。"
+                "请换一个 batch 大小，或用 av.register_attention 说明",
+            )
         )
     return batch if batch and rows % batch == 0 else None
 

@@ -14,6 +14,7 @@ from typing import Final
 import torch
 
 from hf_attnviz.errors import NotUnderstoodError, ProofError
+from hf_attnviz.language import Text, told
 from hf_attnviz.reducing.ran import Places, Ran
 from hf_attnviz.reducing.sweep import chosen
 from hf_attnviz.reducing.tile import ROWS
@@ -21,6 +22,12 @@ from hf_attnviz.reducing.tile import ROWS
 _HARDLY: Final = -1e3  # exp of it is zero, whatever a model means by it
 _LANES: Final = 32  # sums that a kernel keeps side by side: one adds up so many keys fewer
 _SAMPLED: Final = 16  # rows of each head that are proved where the matrix is not built
+_WAYS: Final = {  # ways to obtain weights, in Chinese
+    "the model's own eager function": "模型自己的 eager 函数",
+    "the model's own eager function, run as the forward": "作为前向运行的模型自己的 eager 函数",
+    "returned by the kernel": "内核返回的权重",
+    "kernel on identity": "代入单位矩阵的内核",
+}
 
 Kernel = Callable[[torch.Tensor], torch.Tensor]
 """The kernel as a function of V alone: ``[batch, kv_head, key, size]`` → ``[batch, query, head, size]``."""
@@ -80,7 +87,7 @@ def prove(
         value = torch.where(value.isfinite(), value, torch.zeros_like(value))
         output = kernel(value)
     bound = tolerance(value, output.dtype)
-    tried: list[str] = []
+    tried: list[Text] = []
     truth = identity_weights(kernel, value) if exact else None
     masked = 0 if attends is None else int((~attends).sum())
     for way, obtain in (*candidates, ("kernel on identity", lambda: _or(truth, kernel, value))):
@@ -90,10 +97,11 @@ def prove(
             if not float(error) <= bound:  # thousands of alike keys: our own rounding must not be the doubt
                 error = consistency(weights, value, output, attends, torch.float64)
         except Exception as problem:  # a twin that cannot run here is no truth; the next way is tried
-            tried.append(f"{way}: {type(problem).__name__}: {problem}")
+            why = told(problem)
+            tried.append(_tried(way, f"{type(problem).__name__}: {why.en}", f"{type(problem).__name__}: {why.zh}"))
             continue
         if not float(error) <= bound:
-            tried.append(f"{way}: off by {float(error):.2g}")
+            tried.append(_tried(way, f"off by {float(error):.2g}", f"相差 {float(error):.2g}"))
             continue
         if truth is None:
             return Proved(weights, error, bound, "consistent", way, masked, attends=attends)
@@ -101,8 +109,19 @@ def prove(
         exact_bound = tolerance(torch.ones_like(value[..., :1, :1]), output.dtype)
         if float(deviation) <= exact_bound:
             return Proved(weights, deviation, exact_bound, "exact", way, masked, attends=attends)
-        tried.append(f"{way}: off by {float(deviation):.2g} from the kernel on identity")
-    raise ProofError(f"no weights agree with what the kernel put out (allowed: {bound:.2g}). Tried: {'; '.join(tried)}")
+        off = f"{float(deviation):.2g}"
+        tried.append(_tried(way, f"off by {off} from the kernel on identity", f"与代入单位矩阵的内核相差 {off}"))
+    raise ProofError(
+        Text(
+            f"no weights agree with what the kernel put out (allowed: {bound:.2g}). "
+            f"Tried: {'; '.join(one.en for one in tried)}",
+            f"没有权重与内核的输出一致（允许 {bound:.2g}）。试过：{'；'.join(one.zh for one in tried)}",
+        )
+    )
+
+
+def _tried(way: str, en: str, zh: str) -> Text:
+    return Text(f"{way}: {en}", f"{_WAYS.get(way, way)}：{zh}")
 
 
 def prove_rows(ran: Ran, places: Places) -> Proved:
@@ -128,7 +147,12 @@ def prove_rows(ran: Ran, places: Places) -> Proved:
         error = consistency(tile.weights, value, output, attends, torch.float64)
         off = float(error)
     if not off <= bound:
-        raise NotUnderstoodError(f"rows are off by {off:.2g} from what the kernel mixed (allowed: {bound:.2g})")
+        raise NotUnderstoodError(
+            Text(
+                f"rows are off by {off:.2g} from what the kernel mixed (allowed: {bound:.2g})",
+                f"有些行与内核所混合的相差 {off:.2g}（允许 {bound:.2g}）",
+            )
+        )
     way = f"the kernel's own log-sum-exp; {len(rows)} of {queries} rows of each head proved"
     masked = int((real & ~attends)[:, 0].sum())
     square = ran.causal and ran.shape[2] == ran.shape[3] and not places.padded  # rows stand where they are

@@ -15,6 +15,7 @@ from hf_attnviz.capturing.naming import Names
 from hf_attnviz.capturing.positions import Positions
 from hf_attnviz.capturing.runs import Pass, Run
 from hf_attnviz.errors import CaptureError
+from hf_attnviz.language import Text
 
 
 @dataclass(eq=False)
@@ -150,8 +151,12 @@ class Reading:
         elif batch == self.items:
             return self.item
         raise CaptureError(
-            f"{what} has a batch of {batch}, and the run {self.count} sequences; they cannot be told apart. "
-            "Pass one input at a time; the maps themselves are in recording.calls"
+            Text(
+                f"{what} has a batch of {batch}, and the run {self.count} sequences; they cannot be told apart. "
+                "Pass one input at a time; the maps themselves are in recording.calls",
+                f"{what} 的 batch 为 {batch}，而这次运行有 {self.count} 条序列；无法区分。"
+                "请每次给一个输入；注意力图本身在 recording.calls 中",
+            )
         )
 
     def _row_by_prefix(self, one: Pass, prefix: torch.Tensor, what: str) -> int:
@@ -163,7 +168,12 @@ class Reading:
         assert self.tokens is not None
         same = self._rows_that_read(self.tokens, prefix)
         if not same:
-            raise CaptureError(f"{what}: no row of step {one.step} had read the sequence that was returned")
+            raise CaptureError(
+                Text(
+                    f"{what}: no row of step {one.step} had read the sequence that was returned",
+                    f"{what}：第 {one.step} 步没有哪一行读过所返回的序列",
+                )
+            )
         return self.item * width + (own if own in same else same[0])  # candidates still alike keep their own rows
 
     # ---- tokens

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from hf_attnviz.capturing import scope
+from hf_attnviz.capturing import scope, sentences
 from hf_attnviz.capturing.address import Address, addresses, checked_layers, is_cross, is_joint, model_name, of_users
 from hf_attnviz.capturing.blocks import until_its_block_ends
 from hf_attnviz.capturing.budget import Budget
@@ -31,8 +31,8 @@ from hf_attnviz.capturing.seen import Seen
 from hf_attnviz.capturing.steering import Mixed
 from hf_attnviz.capturing.streams import Station
 from hf_attnviz.capturing.wrappers import refuse_compiled, unwrapped
-from hf_attnviz.errors import CaptureError, MemoryBudgetError, NothingCapturedError, SlowerWarning, listed
-from hf_attnviz.language import Text, counted
+from hf_attnviz.errors import CaptureError, MemoryBudgetError, NothingCapturedError, SlowerWarning
+from hf_attnviz.language import Text, counted, told
 from hf_attnviz.reducing.keeping import tileable
 from hf_attnviz.reducing.outline import Outline
 from hf_attnviz.trace import Trace
@@ -84,7 +84,7 @@ class Recording:
         self._count = 0
         self._traces: dict[int, tuple[Trace, ...]] = {}
         self._outside: dict[str, None] = {}
-        self.slow: dict[str, str] = {}
+        self.slow: dict[Text, str] = {}
         self._lock = threading.Lock()
         self.in_block = False
 
@@ -114,8 +114,7 @@ class Recording:
         """
         found = self.traces
         if len(found) != 1:
-            hint = "run the model inside the block" if not found else "choose one of recording.traces"
-            raise CaptureError(f"expected one trace, there are {len(found)}: {hint}")
+            raise CaptureError(sentences.not_one(len(found)))
         return found[0]
 
     def clear(self) -> None:
@@ -132,21 +131,13 @@ class Recording:
             CaptureError: with the names of the modules and what to do.
         """
         if self._outside:
-            raise CaptureError(
-                f"{listed(self._outside)} ran outside forward() and generate() of {model_name(self.model)} (called by "
-                "itself, or in another thread), so nothing of it was recorded; capture the part that you call: "
-                "av.capture(model.part)"
-            )
+            raise CaptureError(sentences.ran_outside(self._outside, model_name(self.model)))
         for run in self.runs:
             if not run.failed:
                 self._check(run)
         if self.slow:
             reason, module = next(iter(self.slow.items()))
-            warnings.warn(
-                f"{module} went the slow way, one layer's matrix at a time: {reason}. The numbers are the same",
-                SlowerWarning,
-                stacklevel=3,
-            )
+            warnings.warn(str(sentences.went_slowly(module, reason)), SlowerWarning, stacklevel=3)
 
     # ---- opening and closing
 
@@ -173,7 +164,12 @@ class Recording:
     def open(self) -> "Recording":
         """Put the hooks on. Whatever fails half-way, everything already put on comes off."""
         if self._listener is not None:
-            raise CaptureError("this recording is open already; open a second one with av.capture(model)")
+            raise CaptureError(
+                Text(
+                    "this recording is open already; open a second one with av.capture(model)",
+                    "这个录制已经打开；请用 av.capture(model) 另开一个",
+                )
+            )
         self._open(in_block=False)
         return self
 
@@ -226,11 +222,7 @@ class Recording:
     def expect(self, session: scope.Session, module: nn.Module) -> None:
         """Note when a module attends that was no part of the model when the recording was opened."""
         if id(module) not in self._addresses:
-            problem = CaptureError(
-                f"a {type(module).__name__} attends in {model_name(self.model)} that was no part of it when the "
-                "recording was opened (put in later, or kept where named_modules() does not look); change the model "
-                "first, then open the recording"
-            )
+            problem = CaptureError(sentences.came_later(type(module).__name__, model_name(self.model)))
             session.run.problems.setdefault(type(module).__name__, problem)
 
     def receive(self, session: scope.Session, module: nn.Module, see: Callable[[], Seen]) -> None:
@@ -367,27 +359,16 @@ class Recording:
 
     def _check(self, run: Run) -> None:
         if run.refused:
-            raise next(MemoryBudgetError(str(p)) for p in run.problems.values() if isinstance(p, MemoryBudgetError))
+            raise next(MemoryBudgetError(told(p)) for p in run.problems.values() if isinstance(p, MemoryBudgetError))
         if run.problems:
             module, problem = next(iter(run.problems.items()))
-            more = f" (and {len(run.problems) - 1} more modules)" if len(run.problems) > 1 else ""
             kind = type(problem) if isinstance(problem, CaptureError) else CaptureError
-            raise kind(
-                f"{module}{more}: {problem}. Nothing of this run is handed out; capture other layers with layers=…, "
-                "or look at it with: attnviz doctor"
-            ) from problem
+            raise kind(sentences.went_wrong(module, problem, len(run.problems) - 1)) from problem
         if run.done and not run.calls and run.others:
             where, what = next(iter(run.others.items()))
-            raise NothingCapturedError(
-                f"{model_name(self.model)} has no attention map: its positions look at one another by other means, "
-                f"without a softmax over keys ({where}: {what}). attnviz doctor lists them all"
-            )
+            raise NothingCapturedError(sentences.by_other_means(model_name(self.model), where, what))
         if run.done and not run.calls:
-            raise NothingCapturedError(
-                f"{model_name(self.model)} ran and no attention was seen in it. Either the model has none, or it "
-                "computes it where our observers cannot see (a compiled or scripted part, a custom kernel)"
-                + (f"; layers={sorted(self._layers)} chosen" if self._layers is not None else "")
-            )
+            raise NothingCapturedError(sentences.nothing_seen(model_name(self.model), self._layers))
 
 
 def _other_keys(shape: torch.Size) -> bool:

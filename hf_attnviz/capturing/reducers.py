@@ -7,6 +7,7 @@ from typing import Any, Final
 from hf_attnviz.capturing.families import PATCH_TOKENS, SOUND_TOKENS
 from hf_attnviz.capturing.kept_parts import KeptParts
 from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
+from hf_attnviz.language import Text
 from hf_attnviz.reducing.evolution import Evolution
 from hf_attnviz.reducing.gram import Gram
 from hf_attnviz.reducing.outline import Outline
@@ -77,16 +78,31 @@ def reducers(keep: Keep) -> tuple[Reducer[Any], ...]:
     for one in asked:
         if one not in BY_NAME if isinstance(one, str) else not hasattr(one, "update"):
             raise UnknownNameError(
-                f"keep={one!r} is not known; known: {listed(BY_NAME)}, or a reducer such as av.Rows([0])"
+                Text(
+                    f"keep={one!r} is not known; known: {listed(BY_NAME)}, or a reducer such as av.Rows([0])",
+                    f"未知的 keep={one!r}；可用：{listed(BY_NAME)}，或一个归约器，如 av.Rows([0])",
+                )
             )
         found.append(BY_NAME[one] if isinstance(one, str) else one)
     if not found:
-        raise ArgumentError('keep names nothing to keep; for example keep="maps"')
+        raise ArgumentError(
+            Text('keep names nothing to keep; for example keep="maps"', 'keep 没有说要保留什么；例如 keep="maps"')
+        )
     names = [reducer.name for reducer in found]
     if len(set(names)) < len(names) or {"maps", "rows"} <= set(names):
-        raise ArgumentError(f"keep names the same thing twice (maps hold all rows): {listed(names)}")
+        raise ArgumentError(
+            Text(
+                f"keep names the same thing twice (maps hold all rows): {listed(names)}",
+                f"keep 把同一样东西说了两次（maps 已含所有行）：{listed(names)}",
+            )
+        )
     if "contributions" in names and "maps" not in names:
-        raise ArgumentError('contributions are those of whole maps; keep both: keep=["maps", "contributions"]')
+        raise ArgumentError(
+            Text(
+                'contributions are those of whole maps; keep both: keep=["maps", "contributions"]',
+                '贡献属于整张图；请两样都保留：keep=["maps", "contributions"]',
+            )
+        )
     return tuple(found)
 
 
@@ -109,8 +125,18 @@ def chosen(keep: Keep, queries: Sequence[int] | None, layers: Sequence[int] | No
         found = reducers(keep)
         climbing = [one.name for one in found if "below" in one.needs]
         if climbing and layers is not None:
-            raise ArgumentError(f"{listed(climbing)} goes up through every layer: leave out layers={list(layers)}")
+            raise ArgumentError(
+                Text(
+                    f"{listed(climbing)} goes up through every layer: leave out layers={list(layers)}",
+                    f"{listed(climbing)} 要逐层向上经过每一层：请去掉 layers={list(layers)}",
+                )
+            )
         return found
     if keep != "maps":
-        raise ArgumentError(f"queries={list(queries)} is short for keep=av.Rows(…); name rows in one of the two places")
+        raise ArgumentError(
+            Text(
+                f"queries={list(queries)} is short for keep=av.Rows(…); name rows in one of the two places",
+                f"queries={list(queries)} 是 keep=av.Rows(…) 的简写；请只在其中一处指明行",
+            )
+        )
     return (Rows(queries),)

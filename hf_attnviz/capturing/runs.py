@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from hf_attnviz.capturing import sentences
 from hf_attnviz.capturing.families import TOWERS
 from hf_attnviz.capturing.generated import Generated, Planned
 from hf_attnviz.capturing.gradients import NotReachedError
 from hf_attnviz.capturing.pieces import Piece
 from hf_attnviz.capturing.scope import Context
 from hf_attnviz.capturing.streams import Streams
-from hf_attnviz.errors import NotKeptError, listed
+from hf_attnviz.errors import NotKeptError
 from hf_attnviz.language import Text
 from hf_attnviz.reduced import Reduced
 from hf_attnviz.reducing.ran import Places
@@ -92,7 +93,7 @@ class AttentionCall:
         if name in self.kept:
             return self.kept[name]
         if self.layout != LAYOUT:
-            raise NotKeptError(f"{self.module} attends in a layout of its own, [{', '.join(self.layout)}]: keep maps")
+            raise NotKeptError(sentences.not_reduced(self.module, self.layout))
         raise self._missing(name, f"keep={name!r}")
 
     @property
@@ -127,7 +128,7 @@ class AttentionCall:
             NotKeptError: gradients were not asked for, or are not there (yet); the message says what to do.
         """
         if self.gradient_rows is None:
-            raise NotKeptError(f"gradients of {self.module} were not asked for; capture with gradients=True")
+            raise NotKeptError(sentences.no_gradients(self.module))
         return self.gradient_rows().weights
 
     def gradient_if_any(self, *, zeros: bool) -> KeptRows | None:
@@ -163,12 +164,12 @@ class AttentionCall:
         if "vectors" not in self.kept:
             raise self._missing(name, 'keep=["maps", av.Vectors()]')
         if name not in self.kept["vectors"]:
-            raise NotKeptError(f"{self.module} computes its attention by hand; its {name} vectors cannot be seen")
+            raise NotKeptError(sentences.by_hand(self.module, name))
         vector: torch.Tensor = self.kept["vectors"][name]
         return vector
 
     def _missing(self, what: str, keep: str) -> NotKeptError:
-        return NotKeptError(f"{what} of {self.module} were not kept (kept: {listed(self.kept)}); capture with {keep}")
+        return NotKeptError(sentences.not_kept(what, self.module, self.kept, keep))
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ import torch
 from hf_attnviz.capturing.address import Address
 from hf_attnviz.capturing.families import FOLDED
 from hf_attnviz.errors import CaptureError
+from hf_attnviz.language import Text
 from hf_attnviz.reducing.carried import CARRYING, Carriage, Carried, Luggage
 from hf_attnviz.reducing.ran import Places
 from hf_attnviz.reducing.reducer import Reducer
@@ -97,27 +98,47 @@ class Streams:
 
     def below(self, station: Station, places: Places) -> Mapping[str, Luggage]:
         """What goes on from the layer below in the same pass; nothing at the first layer."""
-        name = f"{station.address.stack} layer {station.layer} ({station.module})"
+        stack, layer, module = station.address.stack, station.layer, station.module
+        name = Text(f"{stack} layer {layer} ({module})", f"{stack} 第 {layer} 层（{module}）")
         if station.index or not station.alone or FOLDED.fullmatch(station.kind):
             raise CaptureError(
-                f"what goes up the layers cannot be followed through {name}: it computes several maps, works in a "
-                "loop or in windows, or stands in no list of layers"
+                Text(
+                    f"what goes up the layers cannot be followed through {name.en}: it computes several maps, works in "
+                    "a loop or in windows, or stands in no list of layers",
+                    f"无法穿过 {name.zh} 逐层追溯：它计算多张图，按循环或窗口工作，或不在任何层的列表中",
+                )
             )
         top, foot = self._top.get(station.chain), self._foot.get(station.chain)
         top = top if top is not None and top.station.one is station.one else None
         if station.layer == 0:
             if foot is not None and foot.one is station.one and foot.module != station.module:
-                raise CaptureError(f"{name} begins anew where {foot.module} had begun: which is below cannot be told")
+                raise CaptureError(
+                    Text(
+                        f"{name.en} begins anew where {foot.module} had begun: which is below cannot be told",
+                        f"{name.zh} 又从 {foot.module} 开始的地方开始：无法得知哪个在下",
+                    )
+                )
             self._foot[station.chain] = station
             return {}
         if top is None or top.station.layer != station.layer - 1:
-            came = "no other layer" if top is None else f"layer {top.station.layer}"
+            came = Text("no other layer", "任何层之前")
+            if top is not None:
+                came = Text(f"layer {top.station.layer}", f"第 {top.station.layer} 层之后")
             raise CaptureError(
-                f"what goes up the layers needs each of them in order: {name} came after {came}. Leave out layers=…; a "
-                "stack some of whose layers mix positions by other means cannot be followed"
+                Text(
+                    f"what goes up the layers needs each of them in order: {name.en} came after {came.en}. Leave out "
+                    "layers=…; a stack some of whose layers mix positions by other means cannot be followed",
+                    f"逐层追溯需要各层依次出现：{name.zh} 出现在{came.zh}。请去掉 layers=…；"
+                    "有些层以其他方式混合位置的堆栈无法追溯",
+                )
             )
         if not torch.equal(top.queries, places.queries):
-            raise CaptureError(f"{name} reads other positions than the layer below: what goes up cannot be followed")
+            raise CaptureError(
+                Text(
+                    f"{name.en} reads other positions than the layer below: what goes up cannot be followed",
+                    f"{name.zh} 读取的位置与下面一层不同：无法逐层追溯",
+                )
+            )
         return top.goes
 
     def before(self, station: Station, places: Places) -> Mapping[str, Luggage]:
@@ -129,7 +150,12 @@ class Streams:
         if len(left.queries) != len(places.queries):
             if afresh:
                 return {}
-            raise CaptureError(f"{station.module} goes on with another batch than that of the pass before")
+            raise CaptureError(
+                Text(
+                    f"{station.module} goes on with another batch than that of the pass before",
+                    f"{station.module} 接着处理的 batch 与前一次前向的不同",
+                )
+            )
         order = _order(station, left.station.one, len(places.queries))
         if order is None:
             return left.goes
@@ -153,7 +179,12 @@ def _order(station: Station, then: "Pass", batch: int) -> list[int] | None:
     if run.beams == 1 or not station.tokens or now.step < 0 or now in run.prefill:
         return None
     if now.prefix is None or then.prefix is None or len(now.prefix) != batch != len(then.prefix):
-        raise CaptureError("beams change places, and which row goes on from which cannot be told: use num_beams=1")
+        raise CaptureError(
+            Text(
+                "beams change places, and which row goes on from which cannot be told: use num_beams=1",
+                "各束会换位，无法得知哪一行接着哪一行：请用 num_beams=1",
+            )
+        )
     shift = then.beyond - now.beyond
     known = now.prefix[:, shift : shift + then.prefix.shape[1]]
     order = []
@@ -162,6 +193,11 @@ def _order(station: Station, then: "Pass", batch: int) -> list[int] | None:
         block = [row, *range(first, min(first + run.beams, batch))]
         same = [other for other in block if torch.equal(then.prefix[other], known[row])]
         if not same:
-            raise CaptureError(f"no row of the pass before had read what row {row} of a beam search goes on from")
+            raise CaptureError(
+                Text(
+                    f"no row of the pass before had read what row {row} of a beam search goes on from",
+                    f"前一次前向中没有哪一行读过束搜索第 {row} 行所接续的内容",
+                )
+            )
         order.append(same[0])
     return None if order == list(range(batch)) else order

@@ -4,6 +4,7 @@ from hf_attnviz.capturing import scope, steering
 from hf_attnviz.capturing.decoding import STRIDE, Lanes
 from hf_attnviz.capturing.runs import Pass
 from hf_attnviz.errors import CaptureError
+from hf_attnviz.language import Text
 
 
 def begin(session: scope.Session, one: Pass) -> None:
@@ -35,8 +36,12 @@ def end(session: scope.Session, one: Pass) -> None:
     for call in session.run.each_step:
         if call.module not in now:
             problem = CaptureError(
-                f"it attended in the first pass and not in step {one.step}, where only transformers' interface was "
-                "watched; run the steps one by one, each in a recording of its own"
+                Text(
+                    f"it attended in the first pass and not in step {one.step}, where only transformers' interface was "
+                    "watched; run the steps one by one, each in a recording of its own",
+                    f"它在首次前向中做了注意力，在第 {one.step} 步却没有，而这些步里只观察 transformers 的接口；"
+                    "请逐步运行，每步各用一个录制",
+                )
             )
             session.recording.blame(session, session.recording.model.get_submodule(call.module), problem)
 

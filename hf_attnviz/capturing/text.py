@@ -11,6 +11,7 @@ from hf_attnviz.capturing.long import keep_for
 from hf_attnviz.capturing.recording import Recording
 from hf_attnviz.capturing.reducers import Keep
 from hf_attnviz.errors import ArgumentError
+from hf_attnviz.language import Text
 from hf_attnviz.trace import Trace
 
 
@@ -81,24 +82,54 @@ def encode(model: Any, processor: Any, text: str, pair: str | None = None) -> di
         reads = getattr(model, "main_input_name", "input_ids")
         if reads not in ("input_ids", "inputs"):
             raise ArgumentError(
-                f"this model came without a tokenizer and reads {reads}, not text; run it inside av.capture(model), or "
-                "give a file to: attnviz doctor MODEL --input FILE"
+                Text(
+                    f"this model came without a tokenizer and reads {reads}, not text; run it inside "
+                    "av.capture(model), or "
+                    "give a file to: attnviz doctor MODEL --input FILE",
+                    f"此模型没有附带分词器，它读取 {reads}，不是文本；请在 av.capture(model) 内运行它，或给 "
+                    "attnviz doctor MODEL --input FILE 一个文件",
+                )
             )
-        raise ArgumentError("this model came without a tokenizer; pass processor=AutoTokenizer.from_pretrained(…)")
+        raise ArgumentError(
+            Text(
+                "this model came without a tokenizer; pass processor=AutoTokenizer.from_pretrained(…)",
+                "此模型没有附带分词器；请传入 processor=AutoTokenizer.from_pretrained(…)",
+            )
+        )
     for one in (text, *([] if pair is None else [pair])):
         if not isinstance(one, str):
-            raise ArgumentError(f"expected one text, got {type(one).__name__}; read several one after another")
+            raise ArgumentError(
+                Text(
+                    f"expected one text, got {type(one).__name__}; read several one after another",
+                    f"应为一段文本，得到的是 {type(one).__name__}；多段请逐一读取",
+                )
+            )
     if not text.strip() or (pair is not None and not pair.strip()):
-        raise ArgumentError("the text is empty; expected at least one word")
+        raise ArgumentError(Text("the text is empty; expected at least one word", "文本是空的；应至少有一个词"))
     if pair is not None and not _knows_pairs(tokenizer):
-        raise ArgumentError("this tokenizer knows no pairs: it would read both sentences as one; give one sentence")
+        raise ArgumentError(
+            Text(
+                "this tokenizer knows no pairs: it would read both sentences as one; give one sentence",
+                "此分词器不支持句对：它会把两句当作一句读；请只给一句",
+            )
+        )
     encoded = tokenizer(text, pair, return_tensors="pt") if pair is not None else tokenizer(text, return_tensors="pt")
     length = encoded["input_ids"].shape[1]
     if length == 0:
-        raise ArgumentError("the tokenizer made no token of this text; expected at least one word")
+        raise ArgumentError(
+            Text(
+                "the tokenizer made no token of this text; expected at least one word",
+                "分词器没有从此文本得到任何词元；应至少有一个词",
+            )
+        )
     most = longest(model, tokenizer)
     if most is not None and length > most:
-        raise ArgumentError(f"the text has {length:,} tokens, this model reads at most {most:,}; shorten it")
+        raise ArgumentError(
+            Text(
+                f"the text has {length:,} tokens, this model reads at most {most:,}; shorten it",
+                f"文本有 {length:,} 个词元，此模型最多读 {most:,} 个；请缩短它",
+            )
+        )
     return on_device(encoded, model)
 
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from hf_attnviz.capturing.families import WRAPPERS
 from hf_attnviz.errors import CaptureError
+from hf_attnviz.language import Text
 
 _lock = threading.Lock()
 _eager: list[object] = []
@@ -41,8 +42,14 @@ def unwrapped(target: nn.Module) -> nn.Module:
         devices: Any = getattr(target, "device_ids", None) or ()
         if len(devices) > 1:
             raise CaptureError(
-                f"{type(target).__name__} copies the model to {len(devices)} devices for every call, and a recording "
-                "stands on one model only; capture and call the model inside: wrapped.module"
+                Text(
+                    f"{type(target).__name__} copies the model to {len(devices)} devices for every call, and a "
+                    "recording "
+                    "stands on one model only; capture and call the model inside: wrapped.module",
+                    f"{type(target).__name__} 每次调用都把模型复制到 {len(devices)} 个设备，"
+                    "而一个录制只能针对一个模型；"
+                    "请捕获并调用其中的模型：wrapped.module",
+                )
             )
         target = getattr(target, WRAPPERS[name])
     return target
@@ -70,8 +77,12 @@ def refuse_compiled(model: nn.Module) -> None:
     name = compiled_part(model)
     if name is not None:
         raise CaptureError(
-            f"{name} was compiled before the capture, and compiled code passes by every "
-            "observer in silence. Capture the model before torch.compile (or compiled._orig_mod), or load it again"
+            Text(
+                f"{name} was compiled before the capture, and compiled code passes by every "
+                "observer in silence. Capture the model before torch.compile (or compiled._orig_mod), or load it again",
+                f"{name} 在捕获之前就已编译，而编译后的代码会悄悄绕过所有观察者。"
+                "请在 torch.compile 之前捕获模型（或捕获 compiled._orig_mod），或重新加载它",
+            )
         )
 
 

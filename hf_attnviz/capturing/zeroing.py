@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from hf_attnviz.capturing.blocks import Kernel
+from hf_attnviz.capturing.blocks import NO_BLOCK, Kernel
 from hf_attnviz.errors import CaptureError
+from hf_attnviz.language import Text
 from hf_attnviz.reducing.tile import Tile
 
 
@@ -32,7 +33,7 @@ class KeptZeroing:
     attention: torch.Tensor
     values: torch.Tensor | None
     asked: "Zeroing"
-    refusal: str = "it stands in no list of blocks"
+    refusal: Text | None = NO_BLOCK
 
     def read(self, kernel: Kernel, known: dict[Any, Any]) -> None:
         """Run the block without each key in turn."""
@@ -41,9 +42,13 @@ class KeptZeroing:
             return
         values, mixed, whole = self.values, kernel.mixed, kernel.real[-1].tensor
         if values is None or self.attention.dim() != 4 or values.shape[-1] != mixed.shape[-1]:
-            raise CaptureError("it computes its attention in a way that does not show its values")
+            raise CaptureError(
+                Text("it computes its attention in a way that does not show its values", "它计算注意力的方式不显露其值")
+            )
         if whole.shape[:2] != mixed.shape[:2] or mixed.shape[2] != self.attention.shape[1]:
-            raise CaptureError("its positions are not those that its block puts out")
+            raise CaptureError(
+                Text("its positions are not those that its block puts out", "它的位置不是它所在的块所输出的位置")
+            )
         values = values.repeat_interleave(mixed.shape[2] // values.shape[1], dim=1)
         for key in range(values.shape[2]):
             self.asked.begins()

@@ -76,13 +76,24 @@ def _checked(prediction: Prediction, given: Sequence[int]) -> tuple[int, ...]:
     found = [whole_number(n) for n in given] if isinstance(given, Iterable) else [None]
     positions = [n % length for n in found if n is not None and -length <= n < length]
     if len(positions) < len(found):
-        raise ArgumentError(f"candidates {given}: expected a list of the text's positions 0 to {length - 1}")
+        raise ArgumentError(
+            Text(
+                f"candidates {given}: expected a list of the text's positions 0 to {length - 1}",
+                f"candidates {given}：应为文本位置 0 到 {length - 1} 的列表",
+            )
+        )
     if len(set(positions)) != len(positions):
-        raise ArgumentError(f"candidates {positions}: some positions come twice")
+        raise ArgumentError(
+            Text(f"candidates {positions}: some positions come twice", f"candidates {positions}：有些位置出现了两次")
+        )
     if prediction.row in positions:
         raise ArgumentError(
-            f"position {prediction.row} cannot be a candidate: the prediction is read there, and without it there is "
-            "nothing to read"
+            Text(
+                f"position {prediction.row} cannot be a candidate: the prediction is read there, and without it there "
+                "is "
+                "nothing to read",
+                f"位置 {prediction.row} 不能作为候选：预测就在那里读出，没有它便无从读取",
+            )
         )
     return tuple(sorted(positions))
 

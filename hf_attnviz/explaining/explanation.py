@@ -13,7 +13,7 @@ from hf_attnviz.explaining.scores import Scores
 from hf_attnviz.explaining.subject import Settings, Subject
 from hf_attnviz.explaining.target import TargetLike
 from hf_attnviz.functional.checks import upcast
-from hf_attnviz.language import Text
+from hf_attnviz.language import Text, told
 from hf_attnviz.result import Axis, Result
 
 _DISAGREE: Final = Text(
@@ -69,7 +69,13 @@ def explain(
         reasons = {str(problem): problem for problem in left_out.values()}
         if len(reasons) == 1:
             raise next(iter(reasons.values()))
-        raise NotKeptError(f"no method fits this model: {'; '.join(reasons)}")
+        each = [told(problem) for problem in reasons.values()]
+        raise NotKeptError(
+            Text(
+                f"no method fits this model: {'; '.join(why.en for why in each)}",
+                f"没有方法适用于此模型：{'；'.join(why.zh for why in each)}",
+            )
+        )
     return _result(subject, found, left_out)
 
 
@@ -79,7 +85,12 @@ def _chosen(methods: Sequence[str] | None) -> list[Method]:
     names = [methods] if isinstance(methods, str) else list(dict.fromkeys(methods))
     unknown = [name for name in names if name not in METHODS]
     if unknown or not names:
-        raise UnknownNameError(f"unknown method {listed(unknown)}; known: {listed(METHODS)}")
+        raise UnknownNameError(
+            Text(
+                f"unknown method {listed(unknown)}; known: {listed(METHODS)}",
+                f"未知方法 {listed(unknown, '无')}；可用：{listed(METHODS)}",
+            )
+        )
     return [METHODS[name] for name in names]
 
 

@@ -93,7 +93,12 @@ def hotflip(
 def _replaceable(subject: Subject, flips: int, candidates: int) -> tuple[Tensor, Tensor, Tensor]:
     """The ids ``[1, position]``, which places may be changed, and which tokens of the vocabulary may stand there."""
     if subject.name != "input_ids":
-        raise ArgumentError("tokens are replaced, and this model reads a picture; give input_ids")
+        raise ArgumentError(
+            Text(
+                "tokens are replaced, and this model reads a picture; give input_ids",
+                "要替换的是词元，而此模型读的是图片；请给出 input_ids",
+            )
+        )
     ids = subject.inputs["input_ids"]
     tokenizer, size = tokenizer_of(subject.processor), _vocabulary(subject)
     special = set(getattr(tokenizer, "all_special_ids", ()))
@@ -104,8 +109,12 @@ def _replaceable(subject: Subject, flips: int, candidates: int) -> tuple[Tensor,
     most = int(free.sum())
     if not 1 <= flips <= most or candidates < 1:
         raise ArgumentError(
-            f"expected 1 to {most} flips (one for each token that is not special) and 1 or more "
-            f"candidates, got flips={flips}, candidates={candidates}"
+            Text(
+                f"expected 1 to {most} flips (one for each token that is not special) and 1 or more "
+                f"candidates, got flips={flips}, candidates={candidates}",
+                f"flips 应为 1 到 {most}（每个非特殊词元一次），candidates 应为 1 或更多，得到 flips={flips}、"
+                f"candidates={candidates}",
+            )
         )
     return ids, free, allowed
 
@@ -114,7 +123,10 @@ def _vocabulary(subject: Subject) -> int:
     size = getattr(subject.module, "num_embeddings", None)
     if not isinstance(size, int):
         raise ArgumentError(
-            f"{type(subject.module).__name__} does not say how many tokens it knows; expected an nn.Embedding"
+            Text(
+                f"{type(subject.module).__name__} does not say how many tokens it knows; expected an nn.Embedding",
+                f"{type(subject.module).__name__} 没有说明它认识多少词元；应为 nn.Embedding",
+            )
         )
     return size
 

@@ -12,6 +12,7 @@ from hf_attnviz.capturing.text import can_generate, decoder_start, encode, on_de
 from hf_attnviz.capturing.wrappers import refuse_compiled, unwrapped
 from hf_attnviz.errors import ArgumentError, listed
 from hf_attnviz.explaining.target import Target, text_config
+from hf_attnviz.language import Text
 
 _READ: Final = ("input_ids", "pixel_values")
 
@@ -40,7 +41,11 @@ def opened(model: Any, processor: Any) -> tuple[nn.Module, Any]:
 def _refuse_training(model: nn.Module) -> None:
     if any(part.training for part in model.modules()):
         raise ArgumentError(
-            f"{type(model).__name__} is in training mode, where dropout makes every answer another; call model.eval()"
+            Text(
+                f"{type(model).__name__} is in training mode, where dropout makes every answer another; call "
+                "model.eval()",
+                f"{type(model).__name__} 处于训练模式，dropout 使每次结果不同；请调用 model.eval()",
+            )
         )
 
 
@@ -48,8 +53,14 @@ def explained(inputs: Mapping[str, Any]) -> str:
     found = [name for name in _READ if isinstance(inputs.get(name), Tensor)]
     if len(found) == 1:
         return found[0]
-    came = listed(inputs) if not found else "both; a picture inside a text is explained by one tower at a time"
-    raise ArgumentError(f"expected token ids (input_ids) or a picture (pixel_values) among the inputs; got {came}")
+    came = Text("both; a picture inside a text is explained by one tower at a time", "两者；文本中的图片请逐个塔地解释")
+    came = came if found else Text(listed(inputs), listed(inputs, "无"))
+    raise ArgumentError(
+        Text(
+            f"expected token ids (input_ids) or a picture (pixel_values) among the inputs; got {came.en}",
+            f"输入中应有词元编号（input_ids）或图片（pixel_values）；得到的是{came.zh}",
+        )
+    )
 
 
 def one_example(model: Any, processor: Any, inputs: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -59,17 +70,32 @@ def one_example(model: Any, processor: Any, inputs: str | Mapping[str, Any]) -> 
     elif isinstance(inputs, Mapping):
         given = on_device({name: value for name, value in inputs.items() if value is not None}, model)
     else:
-        raise ArgumentError(f"expected a text or the model's inputs (a dict of tensors), got {type(inputs).__name__}")
+        raise ArgumentError(
+            Text(
+                f"expected a text or the model's inputs (a dict of tensors), got {type(inputs).__name__}",
+                f"应为文本或模型的输入（张量的字典），得到的是 {type(inputs).__name__}",
+            )
+        )
     given.pop("labels", None)
     sizes = {name: _size(name, given[name]) for name in _READ if name in given}
     if any(size != 1 for size in sizes.values()):
-        raise ArgumentError(f"expected one example, got batches of {sizes}; explain one at a time")
+        raise ArgumentError(
+            Text(
+                f"expected one example, got batches of {sizes}; explain one at a time",
+                f"应为一个样本，得到的 batch 为 {sizes}；请逐个解释",
+            )
+        )
     given = {name: value.clone() if isinstance(value, Tensor) else value for name, value in given.items()}
     if "input_ids" in given and can_generate(model) and not {"decoder_input_ids", "decoder_inputs_embeds"} & set(given):
         given |= decoder_start(model)  # a classifier with a decoder makes what that reads of the text itself
     given = _without_padding(given)
     if isinstance(given.get("input_ids"), Tensor) and not given["input_ids"].numel():
-        raise ArgumentError("the text is empty, or padding from end to end; expected at least one token")
+        raise ArgumentError(
+            Text(
+                "the text is empty, or padding from end to end; expected at least one token",
+                "文本是空的，或从头到尾都是填充；应至少有一个词元",
+            )
+        )
     return given
 
 
@@ -79,7 +105,12 @@ def _size(name: str, value: Any) -> int:
     fits = isinstance(value, Tensor) and value.dim() >= 2 and (kinds is None or value.dtype in kinds)
     if not fits:
         came = f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
-        raise ArgumentError(f"expected {name} {axes}, a tensor{' of ids' if kinds else ''}; got {came}")
+        raise ArgumentError(
+            Text(
+                f"expected {name} {axes}, a tensor{' of ids' if kinds else ''}; got {came}",
+                f"{name} 应为 {axes} 的张量{'，内容为编号' if kinds else ''}；得到 {came}",
+            )
+        )
     return len(value)
 
 

@@ -58,7 +58,12 @@ def layer_attributions(
         MissingPackageError: Captum is not installed.
     """
     if method not in LAYER_METHODS:
-        raise UnknownNameError(f"unknown method {method!r}; known: {listed(LAYER_METHODS)}")
+        raise UnknownNameError(
+            Text(
+                f"unknown method {method!r}; known: {listed(LAYER_METHODS)}",
+                f"未知方法 {method!r}；可用：{listed(LAYER_METHODS)}",
+            )
+        )
     subject = Subject(model, inputs, target=target, processor=processor, settings=settings)
     if stack is None:
         stack = "encoder" if subject.two_sided else subject.stack.name
@@ -109,12 +114,22 @@ def _row(
 ) -> torch.Tensor:
     path = block_of(stack.layer(layer).module, subject.model)
     if path is None:
-        raise ArgumentError(f"{stack.layer(layer).module} stands in no list of blocks; choose another stack")
+        raise ArgumentError(
+            Text(
+                f"{stack.layer(layer).module} stands in no list of blocks; choose another stack",
+                f"{stack.layer(layer).module} 不在任何块列表中；请选择另一个堆栈",
+            )
+        )
     with tapped(subject.model.get_submodule(path)) as tap:
         found = LAYER_METHODS[method](subject, tap, begins)
     if found.shape != (len(stack.queries),):
         raise ArgumentError(
-            f"{path} gives {tuple(found.shape)} hidden states and stack {stack.name!r} has {len(stack.queries)} "
-            "positions: they are not the same; choose another stack"
+            Text(
+                f"{path} gives {tuple(found.shape)} hidden states and stack {stack.name!r} has {len(stack.queries)} "
+                "positions: they are not the same; choose another stack",
+                f"{path} 给出 {tuple(found.shape)} 个隐藏状态，而堆栈 {stack.name!r} 有 {len(stack.queries)} 个位置："
+                "两者不同；"
+                "请选择另一个堆栈",
+            )
         )
     return found.to(torch.promote_types(found.dtype, torch.float32))

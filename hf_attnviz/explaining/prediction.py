@@ -13,6 +13,7 @@ from hf_attnviz.errors import ArgumentError, CaptureError, listed
 from hf_attnviz.explaining.given import one_example, opened, reads_alone
 from hf_attnviz.explaining.target import Target, TargetLike, is_two_sided, meant
 from hf_attnviz.labels import Labels, label_tokens
+from hf_attnviz.language import Text, told
 from hf_attnviz.trace import Trace
 
 
@@ -38,7 +39,7 @@ class Prediction:
     target: Target
     probability: float
     trace: Trace | None
-    unseen: str
+    unseen: Text | None
     rows: tuple[int, ...]
     causal: bool
 
@@ -97,30 +98,44 @@ def _one_text(model: Any, processor: Any, inputs: str | Mapping[str, Any]) -> di
     ids, mask = given.get("input_ids"), given.get("attention_mask")
     if not isinstance(ids, torch.Tensor) or ids.dim() != 2 or not ids.shape[1]:
         raise ArgumentError(
-            "expected input_ids [1, position] among the inputs: tokens are taken out of a text, and of nothing else; "
-            f"got {listed(given)}"
+            Text(
+                "expected input_ids [1, position] among the inputs: tokens are taken out of a text, and of nothing "
+                "else; "
+                f"got {listed(given)}",
+                f"输入中应有 input_ids [1, position]：只能从文本中移除词元；得到的是 {listed(given, '无')}",
+            )
         )
     if "past_key_values" in given or "encoder_outputs" in given:
-        raise ArgumentError("what was read before is in a cache, where nothing can be taken out; give the whole text")
+        raise ArgumentError(
+            Text(
+                "what was read before is in a cache, where nothing can be taken out; give the whole text",
+                "先前读过的内容在缓存中，无法从中移除；请给出整段文本",
+            )
+        )
     if isinstance(mask, torch.Tensor) and mask.shape != ids.shape:
         raise ArgumentError(
-            f"expected an attention_mask {tuple(ids.shape)}, got {tuple(mask.shape)}: of a mask from each position to "
-            "each, no token can be taken out"
+            Text(
+                f"expected an attention_mask {tuple(ids.shape)}, got {tuple(mask.shape)}: of a mask from each "
+                "position to "
+                "each, no token can be taken out",
+                f"attention_mask 应为 {tuple(ids.shape)}，得到 {tuple(mask.shape)}："
+                "从每个位置到每个位置的掩码无法移除词元",
+            )
         )
     return given
 
 
 def run_seen(
     model: Any, processor: Any, given: Mapping[str, Any], trace_of: Callable[[Recording], Trace]
-) -> tuple[Any, Trace | None, str]:
+) -> tuple[Any, Trace | None, Text | None]:
     """The outputs of one pass, with its attention where that can be had, else with the reason why not."""
     try:
         with Recording(model, processor) as recording, torch.no_grad():
             outputs = model(**given)
-        return outputs, trace_of(recording), ""
+        return outputs, trace_of(recording), None
     except CaptureError as problem:
         with torch.no_grad():
-            return model(**given), None, str(problem)
+            return model(**given), None, told(problem)
 
 
 def _is_causal(model: Any, trace: Trace | None) -> bool:

@@ -14,7 +14,7 @@ from hf_attnviz.explaining.methods import METHODS
 from hf_attnviz.explaining.prediction import Prediction
 from hf_attnviz.explaining.rows import attention_row, mean_row, rollout_row
 from hf_attnviz.explaining.subject import Settings, Subject
-from hf_attnviz.language import Text
+from hf_attnviz.language import Text, told
 from hf_attnviz.trace import AttentionStack, Trace
 
 Scores = Callable[[Prediction], torch.Tensor]
@@ -79,7 +79,12 @@ def looking(prediction: Prediction) -> AttentionStack:
         if stack.maps[-1].kind == "self" and (len(stack.queries), len(stack.keys)) == (length, length)
     ]
     if not fitting:
-        raise ShapeError(f"no stack of this model looks from the {length} tokens to themselves: {listed(trace.stacks)}")
+        raise ShapeError(
+            Text(
+                f"no stack of this model looks from the {length} tokens to themselves: {listed(trace.stacks)}",
+                f"此模型没有哪个堆栈从这 {length} 个词元看向它们自身：{listed(trace.stacks, '无')}",
+            )
+        )
     return fitting[-1]
 
 
@@ -112,7 +117,12 @@ def rankings_of(
     wanted = DEFAULT if methods is None else tuple(dict.fromkeys(methods))
     unknown = [name for name in wanted if name not in OWN and name not in METHODS]
     if unknown:
-        raise UnknownNameError(f"unknown method {listed(unknown)}; known: {listed(dict.fromkeys([*OWN, *METHODS]))}")
+        raise UnknownNameError(
+            Text(
+                f"unknown method {listed(unknown)}; known: {listed(dict.fromkeys([*OWN, *METHODS]))}",
+                f"未知方法 {listed(unknown, '无')}；可用：{listed(dict.fromkeys([*OWN, *METHODS]))}",
+            )
+        )
     scores, missing = {}, {}
     subjects: list[Subject] = []  # one for all methods that need gradients
     for name in wanted:
@@ -120,10 +130,16 @@ def rankings_of(
             scores[name] = _scores(name, prediction, subjects, seed).detach().double().cpu()
         except (AttnvizError, NotImplementedError, ValueError) as problem:  # of the model's own, too
             scores[name] = torch.full((len(prediction.ids),), torch.nan, dtype=torch.float64)
-            missing[name] = Text(f"it could not be computed ({problem})", f"无法计算（{problem}）")
+            why = told(problem)
+            missing[name] = Text(f"it could not be computed ({why.en})", f"无法计算（{why.zh}）")
     scores |= {name: _checked(name, value, prediction, wanted) for name, value in (given or {}).items()}
     if not scores:
-        raise ArgumentError("there is no ranking to test; name methods, or give rankings={'mine': scores}")
+        raise ArgumentError(
+            Text(
+                "there is no ranking to test; name methods, or give rankings={'mine': scores}",
+                "没有可检验的排序；请指明方法，或给出 rankings={'mine': scores}",
+            )
+        )
     return scores, missing
 
 
@@ -147,17 +163,28 @@ def _subject(prediction: Prediction, seed: int = 0) -> Subject:
 
 def _checked(name: str, value: Any, prediction: Prediction, taken: Sequence[str]) -> torch.Tensor:
     if name in taken:
-        raise ArgumentError(f"the ranking {name!r} bears the name of a method; call it otherwise")
+        raise ArgumentError(
+            Text(
+                f"the ranking {name!r} bears the name of a method; call it otherwise",
+                f"排序 {name!r} 与某个方法同名；请改名",
+            )
+        )
     scores = torch.as_tensor(value).detach().double().cpu()
     if scores.shape != prediction.ids.shape:
         raise ShapeError(
-            f"the ranking {name!r} needs a score for each of the {len(prediction.ids)} tokens (special ones included, "
-            f"they are not ranked), got shape {tuple(scores.shape)}"
+            Text(
+                f"the ranking {name!r} needs a score for each of the {len(prediction.ids)} tokens (special ones "
+                "included, "
+                f"they are not ranked), got shape {tuple(scores.shape)}",
+                f"排序 {name!r} 应为 {len(prediction.ids)} 个词元各给一个分数（包括特殊词元，它们不参与排名），"
+                f"得到的形状为 {tuple(scores.shape)}",
+            )
         )
     return scores
 
 
 def _trace(prediction: Prediction) -> Trace:
     if prediction.trace is None:
-        raise NotKeptError(f"its attention could not be captured: {prediction.unseen}")
+        why = told(prediction.unseen)
+        raise NotKeptError(Text(f"its attention could not be captured: {why.en}", f"无法捕获它的注意力：{why.zh}"))
     return prediction.trace

@@ -71,11 +71,15 @@ def input_reduction(
     words = _words(subject)
     whole = _tried(subject, tuple(range(subject.positions)), words)
     if beam < 1:
-        raise ArgumentError(f"beam={beam}: expected 1 or more")
+        raise ArgumentError(Text(f"beam={beam}: expected 1 or more", f"beam={beam}：应为 1 或更大"))
     if whole is None:
         raise ArgumentError(
-            f"the model does not predict {subject.target.name.removeprefix('logit of ')}, so there is no prediction "
-            "that could stay; leave target=None"
+            Text(
+                f"the model does not predict {subject.target.name.removeprefix('logit of ')}, so there is no "
+                "prediction "
+                "that could stay; leave target=None",
+                f"模型预测的不是{subject.target.subject.zh}，因此没有可以保持的预测；请用 target=None",
+            )
         )
     last, front = whole, [whole]
     for _ in progress.shown(range(len(words)), len(words), _RUNNING):
@@ -90,7 +94,10 @@ def _words(subject: Subject) -> dict[int, tuple[int, ...]]:
     """The positions of each word that may be taken away."""
     if subject.name != "input_ids" or subject.target.index is None:
         raise ArgumentError(
-            "words are taken away while a prediction stays: give input_ids, and a class or a token as target"
+            Text(
+                "words are taken away while a prediction stays: give input_ids, and a class or a token as target",
+                "要在保持预测的同时逐个去掉词：请给出 input_ids，并以类别或词元为 target",
+            )
         )
     read = None if subject.two_sided else subject.target.position
     words: dict[int, list[int]] = {}
@@ -99,7 +106,9 @@ def _words(subject: Subject) -> dict[int, tuple[int, ...]]:
             words.setdefault(word, []).append(position)
     found = {word: tuple(places) for word, places in words.items() if read not in places}
     if not found:
-        raise ArgumentError("there is no word in this text that could be taken away")
+        raise ArgumentError(
+            Text("there is no word in this text that could be taken away", "这段文本中没有可以去掉的词")
+        )
     return found
 
 

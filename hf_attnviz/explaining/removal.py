@@ -22,7 +22,10 @@ from hf_attnviz.language import Text
 WAYS: Final = ("deletion", "replacement")
 _ROWS: Final = 64
 _NUMBERS: Final = 2**26  # of activations and logits that one batch may take: 256 MB in float32
-COUNT: Final = "Give target=(position, id), which moves along, or a function that counts from the end"
+COUNT: Final = Text(
+    "Give target=(position, id), which moves along, or a function that counts from the end",
+    "请用会随之移动的 target=(position, id)，或从末尾数起的函数",
+)
 _RUNNING: Final = Text("running the text without some of its tokens", "正在移除部分词元后重新运行")
 
 
@@ -40,7 +43,12 @@ class Removal:
         self, prediction: Prediction, positions: Sequence[int], way: str, replacement: int | None = None
     ) -> None:
         if way not in WAYS or (way == "replacement" and replacement is None):
-            raise ArgumentError(f"expected deletion, or replacement with the id of a token, got {way!r}, {replacement}")
+            raise ArgumentError(
+                Text(
+                    f"expected deletion, or replacement with the id of a token, got {way!r}, {replacement}",
+                    f"应为 deletion，或给出词元编号的 replacement，得到 {way!r}、{replacement}",
+                )
+            )
         self.prediction, self.way, self.replacement = prediction, way, replacement
         self.positions = torch.tensor(list(positions), dtype=torch.long)
         self.known: dict[bytes, float] = {self._key(torch.ones(len(self.positions), dtype=torch.bool)): float("nan")}
@@ -79,7 +87,12 @@ class Removal:
         except IndexError as problem:
             if target.function is None:
                 raise
-            raise ArgumentError(f"{target.name} reads a position that a shorter text lacks. {COUNT}") from problem
+            raise ArgumentError(
+                Text(
+                    f"{target.name} reads a position that a shorter text lacks. {COUNT.en}",
+                    f"{target.told.zh}读取的位置在更短的文本中不存在。{COUNT.zh}",
+                )
+            ) from problem
         return found
 
     def inputs(self, keeps: torch.Tensor) -> tuple[dict[str, Any], torch.Tensor | None]:
@@ -97,7 +110,12 @@ class Removal:
             return spread | {"input_ids": spread["input_ids"].masked_fill(gone, self.replacement)}, None
         lengths = kept.sum(-1)
         if bool((lengths != lengths[0]).any()):
-            raise ShapeError("texts of different lengths cannot run in one batch without padding")
+            raise ShapeError(
+                Text(
+                    "texts of different lengths cannot run in one batch without padding",
+                    "长度不同的文本没有填充就不能放在一个 batch 中运行",
+                )
+            )
         shorter = [shortened(given, row.nonzero().flatten()) for row in kept]
         return {name: _joined([one[name] for one in shorter]) for name in given}, self._read(kept)
 
@@ -146,8 +164,11 @@ def replacement_of(prediction: Prediction, given: int | str | None = None) -> tu
             if isinstance(found, int) and found >= 0:
                 return found, _told(tokenizer, found, role)
     raise ArgumentError(
-        "this model knows no mask, unknown, padding or end token to put in the place of what is removed; "
-        "say which: replacement=…, a token or its id"
+        Text(
+            "this model knows no mask, unknown, padding or end token to put in the place of what is removed; "
+            "say which: replacement=…, a token or its id",
+            "此模型没有可放在被移除之处的掩码、未知、填充或结束词元；请指明：replacement=…，一个词元或其编号",
+        )
     )
 
 
@@ -155,13 +176,23 @@ def _given(prediction: Prediction, tokenizer: Any, given: int | str) -> tuple[in
     if isinstance(given, str):
         found = tokenizer.get_vocab().get(given) if tokenizer is not None else None
         if found is None:
-            raise ArgumentError(f"replacement={given!r} is no token of this tokenizer; give one token, or its id")
+            raise ArgumentError(
+                Text(
+                    f"replacement={given!r} is no token of this tokenizer; give one token, or its id",
+                    f"replacement={given!r} 不是此分词器的词元；请给出一个词元或其编号",
+                )
+            )
         given = int(found)
     size = getattr(text_config(getattr(prediction.model, "config", None)), "vocab_size", None)
     token = whole_number(given)
     if token is None or not 0 <= token < (size or token + 1):
-        up_to = f" to {size - 1}" if size else ""
-        raise ArgumentError(f"replacement={given}: expected the id of a token, from 0{up_to}")
+        en, zh = (f" to {size - 1}", f" 到 {size - 1}") if size else ("", " 起")
+        raise ArgumentError(
+            Text(
+                f"replacement={given}: expected the id of a token, from 0{en}",
+                f"replacement={given}：应为词元的编号，0{zh}",
+            )
+        )
     return token, _told(tokenizer, token, "")
 
 

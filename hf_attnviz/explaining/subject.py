@@ -49,7 +49,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         if min(self.steps, self.samples) < 1 or self.rows < 2 or not self.noise > 0:
-            raise ArgumentError(f"expected 1 or more steps and samples, noise above 0, 2 or more rows; got {self}")
+            raise ArgumentError(
+                Text(
+                    f"expected 1 or more steps and samples, noise above 0, 2 or more rows; got {self}",
+                    f"steps 与 samples 应为 1 或更多，noise 应大于 0，rows 应为 2 或更多；得到 {self}",
+                )
+            )
 
 
 class Subject:
@@ -126,8 +131,12 @@ class Subject:
         found = self.beginnings[self.name]
         if found is None:
             raise ArgumentError(
-                f"no module of {type(self.model).__name__} makes a vector for each position of {self.name}, so "
-                "there is nothing to take gradients of; explain the part of the model that does"
+                Text(
+                    f"no module of {type(self.model).__name__} makes a vector for each position of {self.name}, so "
+                    "there is nothing to take gradients of; explain the part of the model that does",
+                    f"{type(self.model).__name__} 中没有模块为 {self.name} 的每个位置生成向量，因此没有可求梯度的对象；"
+                    "请解释模型中能做到的那一部分",
+                )
             )
         return found
 
@@ -182,8 +191,14 @@ class Subject:
     def _connected(self, score: Tensor) -> None:
         if not score.requires_grad:
             raise ArgumentError(
-                f"{self.target.name} has no gradient: nothing leads from it back to the input (detach(), argmax() or "
-                "item() in the function, or no_grad() in the model); give a scalar that can be differentiated"
+                Text(
+                    f"{self.target.name} has no gradient: nothing leads from it back to the input (detach(), argmax() "
+                    "or "
+                    "item() in the function, or no_grad() in the model); give a scalar that can be differentiated",
+                    f"{self.target.told.zh}没有梯度：没有路径从它回到输入（函数中有 detach()、argmax() 或 item()，"
+                    "或模型中有 no_grad()）；"
+                    "请给出可求导的标量",
+                )
             )
 
     def without(self, kept: Tensor) -> dict[str, Any]:
@@ -206,14 +221,24 @@ class Subject:
         if wanted == "zero":
             return torch.zeros_like(self.vectors)
         if self.name != "input_ids":
-            raise ArgumentError(f"baseline={wanted!r} is a token, and a picture is explained; use baseline='zero'")
+            raise ArgumentError(
+                Text(
+                    f"baseline={wanted!r} is a token, and a picture is explained; use baseline='zero'",
+                    f"baseline={wanted!r} 是词元，而所解释的是图片；请用 baseline='zero'",
+                )
+            )
         number = (
             wanted if isinstance(wanted, int) else getattr(tokenizer_of(self.processor), f"{wanted}_token_id", None)
         )
         if number is None:
             raise ArgumentError(
-                f"baseline={wanted!r}: expected 'zero', a token id, or 'mask', 'pad' or 'unk' where the tokenizer has "
-                "such a token (pass processor=…)"
+                Text(
+                    f"baseline={wanted!r}: expected 'zero', a token id, or 'mask', 'pad' or 'unk' where the tokenizer "
+                    "has "
+                    "such a token (pass processor=…)",
+                    f"baseline={wanted!r}：应为 'zero'、词元编号，或分词器具有的 'mask'、'pad'、'unk'（请传入 "
+                    "processor=…）",
+                )
             )
         return self.vectors_of(torch.full_like(self.inputs["input_ids"], int(number)))
 
@@ -271,8 +296,12 @@ class Subject:
             places = [n for n, kind in enumerate(self.stack.keys.kinds) if kind == "patch"]
         if len(places) != wanted:
             raise ShapeError(
-                f"the keys of stack {self.stack.name!r} are not the {wanted} positions of {self.name}: there are "
-                f"{len(places)} of that kind; methods that use no attention still work"
+                Text(
+                    f"the keys of stack {self.stack.name!r} are not the {wanted} positions of {self.name}: there are "
+                    f"{len(places)} of that kind; methods that use no attention still work",
+                    f"堆栈 {self.stack.name!r} 的键不是 {self.name} 的 {wanted} 个位置：那一类有 {len(places)} 个；"
+                    "不使用注意力的方法仍然可用",
+                )
             )
         return torch.tensor(places)
 
@@ -288,8 +317,14 @@ class Subject:
         found = torch.empty(0) if slopes is None else slopes.abs().sum((0, 2)).nonzero().flatten()
         if not len(found):
             raise NotKeptError(
-                f"{self.target.name} does not depend on the attention of {last.module}, the last layer of stack "
-                f"{self.stack.name!r}: no row of it is read; choose another target, or methods that use no attention"
+                Text(
+                    f"{self.target.name} does not depend on the attention of {last.module}, the last layer of stack "
+                    f"{self.stack.name!r}: no row of it is read; choose another target, or methods that use no "
+                    "attention",
+                    f"{self.target.told.zh}不依赖堆栈 {self.stack.name!r} 最后一层 {last.module} 的注意力："
+                    "没有读取它的任何一行；"
+                    "请换一个目标，或用不使用注意力的方法",
+                )
             )
         return found
 

@@ -109,14 +109,29 @@ def resolved(
     logits = logits_of(outputs)
     if logits is None or logits.dim() not in (2, 3):
         raise ArgumentError(
-            f"{type(outputs).__name__} has no logits [batch, class] or [batch, position, token] to explain; give a "
-            "function of the outputs: target=lambda outputs: outputs.last_hidden_state[0, 0, 0]"
+            Text(
+                f"{type(outputs).__name__} has no logits [batch, class] or [batch, position, token] to explain; give a "
+                "function of the outputs: target=lambda outputs: outputs.last_hidden_state[0, 0, 0]",
+                f"{type(outputs).__name__} 没有可解释的 logits [batch, class] 或 [batch, position, token]；"
+                "请给出输出的函数："
+                "target=lambda outputs: outputs.last_hidden_state[0, 0, 0]",
+            )
         )
     if logits.dim() == 2 and isinstance(target, tuple):
-        raise ArgumentError("this model gives one answer for the whole input; give a class, not (position, class)")
+        raise ArgumentError(
+            Text(
+                "this model gives one answer for the whole input; give a class, not (position, class)",
+                "此模型对整个输入只给一个答案；请给出类别，而不是 (position, class)",
+            )
+        )
     where, wanted = _placed(target) if isinstance(target, tuple) else (-1 if position is None else position, target)
     if logits.dim() == 3 and not -logits.shape[1] <= where < logits.shape[1]:
-        raise ArgumentError(f"target position {where}: the logits have positions 0 to {logits.shape[1] - 1}")
+        raise ArgumentError(
+            Text(
+                f"target position {where}: the logits have positions 0 to {logits.shape[1] - 1}",
+                f"目标位置 {where}：logits 的位置为 0 到 {logits.shape[1] - 1}",
+            )
+        )
     at = logits[0] if logits.dim() == 2 else logits[0, where]
     labels = labels_of(config, logits)
     index = _index(wanted, at, processor, labels)
@@ -143,7 +158,12 @@ def meant(
     logits, config, position = logits_of(outputs), getattr(model, "config", None), None
     if logits is not None and logits.dim() == 3 and not callable(target) and not isinstance(target, tuple):
         if labels_of(config, logits):
-            raise ArgumentError("this model labels every token; say which: target=(position, label)")
+            raise ArgumentError(
+                Text(
+                    "this model labels every token; say which: target=(position, label)",
+                    "此模型为每个词元标类别；请指明哪一个：target=(position, label)",
+                )
+            )
         position = None if ids is None or is_two_sided(model) else _masked(processor, ids)
     return resolved(target, outputs, processor=processor, position=position, config=config)
 
@@ -158,14 +178,24 @@ def _masked(processor: Any, ids: torch.Tensor) -> int | None:
     mask = getattr(tokenizer_of(processor), "mask_token_id", None)
     places = [] if mask is None else (ids == mask).nonzero().flatten().tolist()
     if len(places) > 1:
-        raise ArgumentError(f"the text has {len(places)} masks; say which one is explained: target=({places[0]}, None)")
+        raise ArgumentError(
+            Text(
+                f"the text has {len(places)} masks; say which one is explained: target=({places[0]}, None)",
+                f"文本有 {len(places)} 个掩码；请指明解释哪一个：target=({places[0]}, None)",
+            )
+        )
     return int(places[0]) if places else None
 
 
 def _placed(target: tuple[Any, ...]) -> tuple[int, Wanted]:
     place = whole_number(target[0]) if len(target) == 2 else None
     if place is None:
-        raise ArgumentError(f"target={target!r}: expected (position, id, name or None)")
+        raise ArgumentError(
+            Text(
+                f"target={target!r}: expected (position, id, name or None)",
+                f"target={target!r}：应为 (position, 编号、名字或 None)",
+            )
+        )
     return place, target[1]
 
 
@@ -206,7 +236,10 @@ def _index(wanted: Wanted, at: torch.Tensor, processor: Any, labels: dict[int, s
     index = whole_number(wanted)
     if index is None or not 0 <= index < len(at):
         raise ArgumentError(
-            f"target={wanted!r}: expected a class or token id from 0 to {len(at) - 1}, or its name: one scalar"
+            Text(
+                f"target={wanted!r}: expected a class or token id from 0 to {len(at) - 1}, or its name: one scalar",
+                f"target={wanted!r}：应为 0 到 {len(at) - 1} 的类别或词元编号，或其名字：一个标量",
+            )
         )
     return index
 
@@ -215,7 +248,12 @@ def _class(name: str, labels: dict[int, str]) -> int:
     found = [index for index, label in labels.items() if label == name]
     found = found or [index for index, label in labels.items() if label.casefold() == name.casefold()]
     if len(found) != 1:
-        raise UnknownNameError(f"target={name!r} is no class of this model; its classes are: {listed(labels.values())}")
+        raise UnknownNameError(
+            Text(
+                f"target={name!r} is no class of this model; its classes are: {listed(labels.values())}",
+                f"target={name!r} 不是此模型的类别；它的类别为：{listed(labels.values(), '无')}",
+            )
+        )
     return found[0]
 
 
@@ -223,18 +261,31 @@ def _token(text: str, processor: Any) -> int:
     tokenizer = tokenizer_of(processor)
     if tokenizer is None:
         raise ArgumentError(
-            f"target={text!r} is a text, and there is no tokenizer to read it; pass processor=…, or an id"
+            Text(
+                f"target={text!r} is a text, and there is no tokenizer to read it; pass processor=…, or an id",
+                f"target={text!r} 是文本，却没有分词器来读它；请传入 processor=…，或给出编号",
+            )
         )
     known = tokenizer.get_vocab()
     if text in known:
         return int(known[text])
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     if len(ids) != 1:
-        raise ArgumentError(f"target={text!r} is {len(ids)} tokens; expected one: give the first one's id")
+        raise ArgumentError(
+            Text(
+                f"target={text!r} is {len(ids)} tokens; expected one: give the first one's id",
+                f"target={text!r} 是 {len(ids)} 个词元；应为一个：请给出第一个的编号",
+            )
+        )
     if ids[0] == getattr(tokenizer, "unk_token_id", None):
         raise UnknownNameError(
-            f"target={text!r} is no token of this model: its tokenizer reads it as {tokenizer.unk_token}; give a token "
-            "that it knows (tokenizer.get_vocab()), or an id"
+            Text(
+                f"target={text!r} is no token of this model: its tokenizer reads it as {tokenizer.unk_token}; give a "
+                "token "
+                "that it knows (tokenizer.get_vocab()), or an id",
+                f"target={text!r} 不是此模型的词元：它的分词器读作 {tokenizer.unk_token}；"
+                "请给出它认识的词元（tokenizer.get_vocab()），或编号",
+            )
         )
     return int(ids[0])
 
@@ -261,10 +312,16 @@ def _token_words(index: int, processor: Any) -> Text:
 
 def _scalar(value: Any, name: str) -> torch.Tensor:
     if not isinstance(value, torch.Tensor) or value.numel() != 1 or not value.is_floating_point():
-        came = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+        came = Text(*[type(value).__name__] * 2)
+        if isinstance(value, torch.Tensor):
+            came = Text(f"a tensor of shape {tuple(value.shape)}", f"形状为 {tuple(value.shape)} 的张量")
         raise ShapeError(
-            f"the target {name} must be one number for one example (a floating-point tensor with one element), got "
-            f"{came}; choose one: outputs.logits[0, -1, 42], or take .sum()"
+            Text(
+                f"the target {name} must be one number for one example (a floating-point tensor with one element), "
+                f"got {came.en}; choose one: outputs.logits[0, -1, 42], or take .sum()",
+                f"目标 {name} 对一个样本应给出一个数（只有一个元素的浮点张量），得到 {came.zh}；"
+                "请选定一个：outputs.logits[0, -1, 42]，或用 .sum()",
+            )
         )
     return value.reshape(())
 

@@ -25,9 +25,10 @@ from hf_attnviz.explaining.sentences import sentence
 from hf_attnviz.explaining.stability import OF_TRACE, PERTURBATIONS, perturbed
 from hf_attnviz.explaining.target import TargetLike
 from hf_attnviz.explaining.verdict import MEASURES, Measured, TrustRule, beats, measured, percentiles, verdicts
-from hf_attnviz.language import Text
+from hf_attnviz.language import Text, told
 from hf_attnviz.result import Axis, Result
 
+_ASIDE: Final = {"sink": "汇点", "heads": "关闭头"}
 _ERASER: Final = "DeYoung et al. 2020 (ERASER), section 4"
 
 
@@ -89,8 +90,13 @@ def _refuse_fixed(prediction: Prediction) -> None:
     row, last = prediction.row, len(prediction.ids) - 1
     if prediction.target.function is not None and row not in (None, 0, last):
         raise ArgumentError(
-            f"{prediction.target.name} is read at position {row} of the text, which moves when tokens before it are "
-            f"deleted, and a function cannot know. {COUNT}"
+            Text(
+                f"{prediction.target.name} is read at position {row} of the text, which moves when tokens before it "
+                f"are deleted, and a function cannot know. {COUNT.en}",
+                f"{prediction.target.told.zh}在文本的位置 {row} 处读出，删去它之前的词元时该位置会移动，"
+                "而函数无从得知。"
+                f"{COUNT.zh}",
+            )
         )
 
 
@@ -171,7 +177,8 @@ def _asides(
         try:
             found[name] = measure(prediction, places, seed)
         except AttnvizError as problem:
-            notes.append(Text(f"Not measured ({name}): {problem}", f"未测量（{name}）：{problem}"))
+            why = told(problem)
+            notes.append(Text(f"Not measured ({name}): {why.en}", f"未测量（{_ASIDE[name]}）：{why.zh}"))
     of_trace = [name for name in OF_TRACE if name in names]
     tau, moved = perturbed(prediction, places, of_trace)
     ways = Axis(STATISTIC, tuple(PERTURBATIONS))

@@ -65,7 +65,12 @@ def value_zeroing(
         module(**given)
     chosen = plain.trace.stack(stack)
     if rolled and any(not m.whole for m in chosen):
-        raise NotKeptError("only self-attention is followed through layers; leave rolled=True")
+        raise NotKeptError(
+            Text(
+                "only self-attention is followed through layers; leave rolled=True",
+                "只有自注意力可以逐层追溯；请用 rolled=True",
+            )
+        )
     zeroed = _zeroed(module, processor, given, chosen, layers).stack(chosen.name)
     scores = zeroed.stacked()[:, 0]
     values = scores / scores.sum(-1, keepdim=True)
@@ -97,5 +102,11 @@ def _zeroed(
     for call in recording.calls:
         kept = call.kept["maps"]
         if call.module in names and kept.refusal:
-            raise CaptureError(f"{call.module} cannot be run again without a value: {kept.refusal}")
+            why = kept.refusal
+            raise CaptureError(
+                Text(
+                    f"{call.module} cannot be run again without a value: {why.en}",
+                    f"{call.module} 无法在去掉某个值后再次运行：{why.zh}",
+                )
+            )
     return recording.trace

@@ -50,8 +50,12 @@ class TrustRule:
         functional.top_counts(1, self.bins)
         if not self.bins or self.draws < 20 or not 50 <= self.percentile < 100 or not 0 <= self.alike < 1:
             raise ArgumentError(
-                "expected one share or more, 20 random rankings or more, a percentile from 50 up to 100 and alike from "
-                f"0 up to 1, got {self}"
+                Text(
+                    "expected one share or more, 20 random rankings or more, a percentile from 50 up to 100 and alike "
+                    "from "
+                    f"0 up to 1, got {self}",
+                    f"占比应至少一个，随机排序应不少于 20 个，百分位应为 50 到 100，alike 应为 0 到 1，得到 {self}",
+                )
             )
 
 

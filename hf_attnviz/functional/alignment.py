@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hf_attnviz.errors import ArgumentError, ShapeError
 from hf_attnviz.functional.checks import check_floating, check_name, upcast
+from hf_attnviz.language import Text
 
 Link = tuple[int, ...]
 TIES = ("whisper", "least")
@@ -32,7 +33,12 @@ def linked(weights: Tensor, *, method: str = "argmax") -> Tensor:
     [[0, 1], [1, 0]]
     """
     if weights.ndim < 2 or 0 in weights.shape:
-        raise ShapeError(f"expected weights [..., target, source], none empty, got sizes {tuple(weights.shape)}")
+        raise ShapeError(
+            Text(
+                f"expected weights [..., target, source], none empty, got sizes {tuple(weights.shape)}",
+                f"应为权重 [..., target, source]，且都不为空，得到的大小为 {tuple(weights.shape)}",
+            )
+        )
     check_floating(weights, "weights")
     check_name(method, "method", METHODS)
     found = torch.zeros(weights.shape, dtype=torch.bool, device=weights.device)
@@ -57,8 +63,13 @@ def joined(weights: Tensor, targets: Sequence[int], sources: Sequence[int]) -> T
     """
     if weights.shape[-2:] != (len(targets), len(sources)):
         raise ShapeError(
-            f"expected a word for each of {weights.shape[-2]} targets and {weights.shape[-1]} sources, got "
-            f"{len(targets)} and {len(sources)}; give one number a piece"
+            Text(
+                f"expected a word for each of {weights.shape[-2]} targets and {weights.shape[-1]} sources, got "
+                f"{len(targets)} and {len(sources)}; give one number a piece",
+                f"{weights.shape[-2]} 个目标与 {weights.shape[-1]} 个源应各有一个词，得到 {len(targets)} 与 "
+                f"{len(sources)} 个；"
+                "请每个词元给一个编号",
+            )
         )
     rows, columns = (_membership(words, weights) for words in (targets, sources))
     return (rows / rows.sum(-1, keepdim=True)) @ upcast(weights) @ columns.mT
@@ -68,7 +79,12 @@ def _membership(words: Sequence[int], weights: Tensor) -> Tensor:
     """1 where a piece belongs to a word, `[word, piece]`."""
     numbers = torch.tensor(words, device=weights.device)
     if sorted(set(words)) != list(range(len(set(words)))):
-        raise ArgumentError(f"expected words numbered 0, 1, 2 … without a gap, got {sorted(set(words))[:10]}")
+        raise ArgumentError(
+            Text(
+                f"expected words numbered 0, 1, 2 … without a gap, got {sorted(set(words))[:10]}",
+                f"词应从 0 起连续编号：0、1、2……，得到 {sorted(set(words))[:10]}",
+            )
+        )
     return (torch.arange(len(set(words)), device=weights.device)[:, None] == numbers).to(upcast(weights).dtype)
 
 
@@ -85,8 +101,11 @@ def alignment_error_rate(links: Collection[Link], sure: Collection[Link], possib
     found, certain, allowed = set(links), set(sure), set(possible)
     if not certain <= allowed:
         raise ArgumentError(
-            f"expected every sure link among the possible ones, got {min(certain - allowed)} in sure alone; "
-            "pass possible | sure"
+            Text(
+                f"expected every sure link among the possible ones, got {min(certain - allowed)} in sure alone; "
+                "pass possible | sure",
+                f"每个 sure 链接都应属于 possible，而 {min(certain - allowed)} 只在 sure 中；请传入 possible | sure",
+            )
         )
     if not found and not certain:
         return nan
@@ -111,12 +130,21 @@ def dtw(cost: Tensor, *, ties: str = "whisper") -> tuple[Tensor, float]:
     ([[0, 0], [1, 1], [1, 2]], 0.5)
     """
     if cost.ndim != 2 or 0 in cost.shape:
-        raise ShapeError(f"expected cost [row, column], got sizes {tuple(cost.shape)}; give one map, not empty")
+        raise ShapeError(
+            Text(
+                f"expected cost [row, column], got sizes {tuple(cost.shape)}; give one map, not empty",
+                f"应为 cost [row, column]，得到的大小为 {tuple(cost.shape)}；请给出一张图，且不为空",
+            )
+        )
     check_floating(cost, "cost")
     check_name(ties, "ties", TIES)
     if cost.isnan().any() or (cost == -inf).any():
         raise ArgumentError(
-            "expected a cost in every cell, got NaN or minus infinity; drop padding first, or fill it with a high cost"
+            Text(
+                "expected a cost in every cell, got NaN or minus infinity; drop padding first, or fill it with a high "
+                "cost",
+                "每一格都应有代价，得到 NaN 或负无穷；请先去掉填充，或填上很高的代价",
+            )
         )
     rows, columns = cost.shape
     total = [[inf] * (columns + 1) for _ in range(rows + 1)]
@@ -129,7 +157,10 @@ def dtw(cost: Tensor, *, ties: str = "whisper") -> tuple[Tensor, float]:
             total[row + 1][column + 1] = value + before
     if total[rows][columns] == inf:
         raise ArgumentError(
-            "expected a path of finite cost from the first cell to the last, got infinity; forbid fewer cells"
+            Text(
+                "expected a path of finite cost from the first cell to the last, got infinity; forbid fewer cells",
+                "从第一格到最后一格应有一条代价有限的路径，得到无穷大；请少禁用一些格子",
+            )
         )
     return torch.tensor(_walk_back(moves)), total[rows][columns]
 
@@ -145,7 +176,12 @@ def monotonicity(positions: Tensor) -> dict[str, Tensor]:
     {'fraction': 1.0, 'kendall_tau': 0.8333333333333334}
     """
     if positions.ndim == 0:
-        raise ShapeError("expected positions [..., row], got a single number; pass the argmax of each row")
+        raise ShapeError(
+            Text(
+                "expected positions [..., row], got a single number; pass the argmax of each row",
+                "应为 positions [..., row]，得到单个数；请传入每行的 argmax",
+            )
+        )
     places = positions.double()
     rows = places.shape[-1]
     later, earlier = torch.triu_indices(rows, rows, 1, device=places.device).flip(0)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.functional.checks import check_share, upcast
+from hf_attnviz.language import Text
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -55,10 +56,15 @@ class Tally:
         """
         check_share(level, "level")
         if resamples < 1:
-            raise ArgumentError(f"expected at least one resample, got {resamples}; {RESAMPLES} is usual")
+            raise ArgumentError(
+                Text(
+                    f"expected at least one resample, got {resamples}; {RESAMPLES} is usual",
+                    f"重抽样次数应至少为 1，得到 {resamples}；通常为 {RESAMPLES}",
+                )
+            )
         examples = self.totals.shape[0]
         if not examples:
-            raise ArgumentError("expected at least one example, got none")
+            raise ArgumentError(Text("expected at least one example, got none", "应至少有一个样本，得到零个"))
         counts = self.counts.expand(self.totals.shape)
         times = _times_drawn(examples, resamples, seed).to(self.totals.device)
         parts = zip(_parts(self.totals.double()), _parts(counts.double()), strict=True)

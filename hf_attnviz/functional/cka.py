@@ -12,6 +12,7 @@ from torch import Tensor
 from hf_attnviz.errors import ShapeError
 from hf_attnviz.functional.checks import check_floating, upcast
 from hf_attnviz.functional.similarity import ULPS_OF_A_CONSTANT
+from hf_attnviz.language import Text
 
 FEWEST_TOKENS = 4  # the unbiased estimator divides by n − 3
 
@@ -33,8 +34,12 @@ def cka(head_outputs: Tensor, *, debiased: bool = False) -> Tensor:
     """
     if head_outputs.ndim != 3 or 0 in head_outputs.shape:
         raise ShapeError(
-            f"expected head_outputs [head, token, size], none empty, got sizes {tuple(head_outputs.shape)}; "
-            "put the tokens of all examples end to end"
+            Text(
+                f"expected head_outputs [head, token, size], none empty, got sizes {tuple(head_outputs.shape)}; "
+                "put the tokens of all examples end to end",
+                f"应为 head_outputs [head, token, size]，且都不为空，得到的大小为 {tuple(head_outputs.shape)}；"
+                "请把所有样本的词元首尾相接",
+            )
         )
     check_floating(head_outputs, "head_outputs")
     outputs = upcast(head_outputs)

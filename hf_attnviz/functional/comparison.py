@@ -12,6 +12,7 @@ from hf_attnviz.functional.checks import check_axes, upcast
 from hf_attnviz.functional.divergence import jensen_shannon
 from hf_attnviz.functional.pairs import allowed_pairs
 from hf_attnviz.functional.similarity import ULPS_OF_A_CONSTANT
+from hf_attnviz.language import Text
 
 
 def compare_maps(
@@ -36,8 +37,13 @@ def compare_maps(
     check_axes(second)
     if first.shape != second.shape:
         raise ShapeError(
-            f"expected two stacks of the same sizes [layer, batch, head, query, key], got {tuple(first.shape)} and "
-            f"{tuple(second.shape)}; only heads that have a counterpart can be compared, on the same tokens"
+            Text(
+                f"expected two stacks of the same sizes [layer, batch, head, query, key], got {tuple(first.shape)} and "
+                f"{tuple(second.shape)}; only heads that have a counterpart can be compared, on the same tokens",
+                f"应为大小相同的两组 [layer, batch, head, query, key]，得到 {tuple(first.shape)} 与 "
+                f"{tuple(second.shape)}；"
+                "只有能一一对应的头、在相同的词元上，才能比较",
+            )
         )
     sizes = first.shape[1], *first.shape[-2:]
     masks = {"valid": valid, "valid_queries": valid_queries, "positions": positions}

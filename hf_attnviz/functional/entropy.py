@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hf_attnviz.errors import ShapeError
 from hf_attnviz.functional.checks import check_floating, upcast
+from hf_attnviz.language import Text
 
 
 def entropy(attention: Tensor) -> Tensor:
@@ -21,7 +22,12 @@ def entropy(attention: Tensor) -> Tensor:
     tensor([0.0000, 0.6931])
     """
     if attention.ndim == 0:
-        raise ShapeError("expected attention [..., query, key], got a single number; pass whole rows")
+        raise ShapeError(
+            Text(
+                "expected attention [..., query, key], got a single number; pass whole rows",
+                "应为注意力 [..., query, key]，得到单个数；请传入整行",
+            )
+        )
     check_floating(attention, "attention")
     weights = upcast(attention)
     negative: Tensor = torch.special.xlogy(weights, weights).sum(-1)

@@ -17,6 +17,7 @@ from hf_attnviz.errors import ArgumentError, ShapeError
 from hf_attnviz.functional.checks import check_axes, upcast
 from hf_attnviz.functional.divergence import jensen_shannon
 from hf_attnviz.functional.entropy import entropy
+from hf_attnviz.language import Text
 
 Number = Callable[[Tensor], Tensor]
 NO_KEY = -1  # the strongest key of a row that holds NaN: int64 has no NaN
@@ -51,9 +52,19 @@ def evolution(steps: Sequence[Tensor], prompt_length: int | None) -> dict[str, T
     tensor([   nan, 0.1429])
     """
     if not steps:
-        raise ArgumentError("expected at least one step, got none; pass the maps of a generation, one a step")
+        raise ArgumentError(
+            Text(
+                "expected at least one step, got none; pass the maps of a generation, one a step",
+                "应至少有一步，得到零步；请传入一次生成的各图，每步一张",
+            )
+        )
     if prompt_length is not None and prompt_length < 1:
-        raise ArgumentError(f"expected a prompt_length of 1 or more, got {prompt_length}; count the prompt's tokens")
+        raise ArgumentError(
+            Text(
+                f"expected a prompt_length of 1 or more, got {prompt_length}; count the prompt's tokens",
+                f"prompt_length 应为 1 或更大，得到 {prompt_length}；请数一下提示的词元",
+            )
+        )
     rows = [_last_row(step, steps[0], prompt_length or 1) for step in steps]
     each = [of_row(row, prompt_length) for row in rows]
     result = {name: torch.stack([numbers[name] for numbers in each]) for name in each[0]}
@@ -82,8 +93,13 @@ def _last_row(step: Tensor, first: Tensor, least_keys: int) -> Tensor:
     check_axes(step)
     if step.shape[:3] != first.shape[:3] or step.shape[-1] < least_keys:
         raise ShapeError(
-            f"expected every step to have {tuple(first.shape[:3])} layers, examples and heads and at least "
-            f"{least_keys} keys, got sizes {tuple(step.shape)}; give all steps of one generation, uncropped"
+            Text(
+                f"expected every step to have {tuple(first.shape[:3])} layers, examples and heads and at least "
+                f"{least_keys} keys, got sizes {tuple(step.shape)}; give all steps of one generation, uncropped",
+                f"每一步都应有 {tuple(first.shape[:3])} 的层、样本与头，且至少 {least_keys} 个键，得到的大小为 "
+                f"{tuple(step.shape)}；"
+                "请给出同一次生成的所有步，且未经裁剪",
+            )
         )
     return upcast(step[..., -1, :])
 

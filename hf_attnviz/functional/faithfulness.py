@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hf_attnviz.errors import ArgumentError, ShapeError
 from hf_attnviz.functional.checks import upcast
+from hf_attnviz.language import Text
 
 BINS: Final = (0.01, 0.05, 0.1, 0.2, 0.5)
 Predict = Callable[[Tensor], Tensor | float]
@@ -34,9 +35,19 @@ def top_shares(scores: Tensor, bins: Sequence[float] = BINS) -> Tensor:
             [0, 1, 1]], dtype=torch.int32)
     """
     if scores.ndim != 1 or not len(scores):
-        raise ShapeError(f"expected scores [token], one or more, got shape {tuple(scores.shape)}; rank one example")
+        raise ShapeError(
+            Text(
+                f"expected scores [token], one or more, got shape {tuple(scores.shape)}; rank one example",
+                f"应为 scores [token]，至少一个，得到的形状为 {tuple(scores.shape)}；请对一个样本排序",
+            )
+        )
     if bool(scores.isnan().any()):
-        raise ArgumentError("some scores are NaN, which have no rank; leave their tokens out")
+        raise ArgumentError(
+            Text(
+                "some scores are NaN, which have no rank; leave their tokens out",
+                "有些分数是 NaN，无法排名；请去掉那些词元",
+            )
+        )
     order = scores.argsort(descending=True, stable=True)
     taken = torch.zeros(len(bins), len(scores), dtype=torch.bool, device=scores.device)
     for row, count in zip(taken, top_counts(len(scores), bins), strict=True):
@@ -51,10 +62,20 @@ def top_counts(tokens: int, bins: Sequence[float] = BINS) -> tuple[int, ...]:
     (1, 7, 18)
     """
     if not bins:
-        raise ArgumentError(f"expected at least one share of the tokens, got none; {BINS} is usual")
+        raise ArgumentError(
+            Text(
+                f"expected at least one share of the tokens, got none; {BINS} is usual",
+                f"应至少给出一个词元占比，得到零个；通常为 {BINS}",
+            )
+        )
     for share in bins:
         if not 0 < share <= 1:
-            raise ArgumentError(f"expected shares above 0 and up to 1, got {share}; 0.1 is the top tenth")
+            raise ArgumentError(
+                Text(
+                    f"expected shares above 0 and up to 1, got {share}; 0.1 is the top tenth",
+                    f"占比应大于 0 且不超过 1，得到 {share}；0.1 即前十分之一",
+                )
+            )
     return tuple(math.ceil(round(share * tokens, 9)) for share in bins)  # 0.2 · 35 is 7.000000000000001
 
 
@@ -118,7 +139,12 @@ def kendall_tau(scores: Tensor) -> Tensor:
             [-1.,  1.]])
     """
     if scores.ndim != 2:
-        raise ShapeError(f"expected scores [ranking, token], got shape {tuple(scores.shape)}; stack the rankings")
+        raise ShapeError(
+            Text(
+                f"expected scores [ranking, token], got shape {tuple(scores.shape)}; stack the rankings",
+                f"应为 scores [ranking, token]，得到的形状为 {tuple(scores.shape)}；请把各排序堆叠起来",
+            )
+        )
     values = upcast(scores)
     orders = values.new_zeros(len(values), len(values), dtype=torch.float64)
     for token in range(
@@ -140,5 +166,10 @@ def _differences(predict: Predict, everything: Tensor, kept: Tensor) -> Tensor:
 def _number(answer: Tensor | float) -> Tensor:
     found = upcast(torch.as_tensor(answer)).detach()
     if found.numel() != 1:
-        raise ShapeError(f"expected one probability of predict, got sizes {tuple(found.shape)}; pick what is explained")
+        raise ShapeError(
+            Text(
+                f"expected one probability of predict, got sizes {tuple(found.shape)}; pick what is explained",
+                f"predict 应给出一个概率，得到的大小为 {tuple(found.shape)}；请选定所解释的那一个",
+            )
+        )
     return found.reshape(())

@@ -57,7 +57,7 @@ def flows(
     """`flow` of several stacks of one size as one piece of work, so that its length is told as a whole."""
     check_share(residual, "residual")
     if not several:
-        raise ArgumentError("expected at least one stack of maps, got none")
+        raise ArgumentError(Text("expected at least one stack of maps, got none", "应至少有一组图，得到零组"))
     capacities, units = zip(*(_capacities(attention, residual) for attention in several), strict=True)
     tokens = capacities[0].shape[-1]
     rows = [_row(row, tokens) for row in (range(tokens) if queries is None else queries)]
@@ -77,11 +77,14 @@ def flows(
 def _capacities(attention: Tensor, residual: float) -> tuple[NDArray[np.int32], float]:
     """Â of every layer in whole numbers, `[layer, query, key]`, and what a capacity of one is in them."""
     check_axes(attention, "layer head query key")
-    check_square(attention, "flow")
+    check_square(attention, Text("flow", "flow "))
     fused = upcast(attention).mean(1)
     if not bool(((fused >= 0) & fused.isfinite()).all()):
         raise ArgumentError(
-            "expected finite weights from 0 up, got NaN, infinity or less than 0; leave padding out before flow"
+            Text(
+                "expected finite weights from 0 up, got NaN, infinity or less than 0; leave padding out before flow",
+                "权重应为不小于 0 的有限数，得到 NaN、无穷大或负数；求 flow 之前请先去掉填充",
+            )
         )
     identity = torch.eye(fused.shape[-1], dtype=fused.dtype, device=fused.device)
     mixing = ((1 - residual) * fused + residual * identity).detach().cpu().double().numpy()
@@ -91,7 +94,12 @@ def _capacities(attention: Tensor, residual: float) -> tuple[NDArray[np.int32], 
 
 def _row(row: int, tokens: int) -> int:
     if not -tokens <= row < tokens:
-        raise ArgumentError(f"expected queries from {-tokens} to {tokens - 1}, got {row}; count rows from 0")
+        raise ArgumentError(
+            Text(
+                f"expected queries from {-tokens} to {tokens - 1}, got {row}; count rows from 0",
+                f"查询应为 {-tokens} 到 {tokens - 1}，得到 {row}；行从 0 数起",
+            )
+        )
     return row % tokens
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hf_attnviz.errors import ShapeError
 from hf_attnviz.functional.bootstrap import LEVEL
+from hf_attnviz.language import Text
 
 ROUNDING = (4 * torch.finfo(torch.float32).eps) ** 2  # of the mean square: what a head without preference may vary by
 ROUNDING_OF_SKETCHES = 1e-9  # sums of many weights in float32
@@ -34,7 +35,11 @@ def correlation_of_products(products: Tensor, *, sums: Tensor, pairs: Tensor, sc
     """
     if products.dim() != 2 or products.shape[0] != products.shape[1] or sums.shape != products.shape[:1]:
         raise ShapeError(
-            f"expected products [head, other_head] and sums [head], got {tuple(products.shape)} and {tuple(sums.shape)}"
+            Text(
+                f"expected products [head, other_head] and sums [head], got {tuple(products.shape)} and "
+                f"{tuple(sums.shape)}",
+                f"应为 products [head, other_head] 与 sums [head]，得到 {tuple(products.shape)} 与 {tuple(sums.shape)}",
+            )
         )
     scale = products.diagonal() if scale is None else scale
     shared = products - sums[:, None] * sums / pairs
@@ -56,7 +61,12 @@ def correlation_of_sketches(
     The diagonal is 1 and sure. NaN: a head whose sketch is nothing but rounding.
     """
     if sketches.dim() != 3 or min(sketches.shape[1:]) < 2:
-        raise ShapeError(f"expected sketches [head, sketch, other_sketch], 2 or more of each, got {sketches.shape}")
+        raise ShapeError(
+            Text(
+                f"expected sketches [head, sketch, other_sketch], 2 or more of each, got {sketches.shape}",
+                f"应为 sketches [head, sketch, other_sketch]，各不少于 2 个，得到 {sketches.shape}",
+            )
+        )
     squares = sketches.double().square().mean((1, 2))
     known = squares > ROUNDING_OF_SKETCHES * (squares if scale is None else scale)
     apart = sketches.double() / squares.sqrt().masked_fill(~known, 1)[:, None, None]

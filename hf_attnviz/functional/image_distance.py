@@ -11,6 +11,7 @@ from torch import Tensor
 from hf_attnviz.errors import ArgumentError, ShapeError
 from hf_attnviz.functional.bootstrap import Tally
 from hf_attnviz.functional.checks import check_axes, check_square, upcast
+from hf_attnviz.language import Text
 
 
 def image_distance(attention: Tensor, *, grid: tuple[int, int], patch_size: float, prefix: int = 1) -> Tensor:
@@ -30,16 +31,26 @@ def image_distance(attention: Tensor, *, grid: tuple[int, int], patch_size: floa
 def image_distance_by_example(attention: Tensor, *, grid: tuple[int, int], patch_size: float, prefix: int = 1) -> Tally:
     """The same before it is pooled, `[example, layer, head]`."""
     check_axes(attention)
-    check_square(attention, "distance across a picture")
+    check_square(attention, Text("distance across a picture", "图像上的距离"))
     rows, columns = grid
     tokens = attention.shape[-1]
     if prefix < 0 or rows < 1 or columns < 1 or prefix + rows * columns != tokens:
         raise ShapeError(
-            f"expected {prefix} + {rows} × {columns} tokens, got {tokens}; grid is rows and columns of patches, prefix "
-            "the tokens before them"
+            Text(
+                f"expected {prefix} + {rows} × {columns} tokens, got {tokens}; grid is rows and columns of patches, "
+                "prefix "
+                "the tokens before them",
+                f"应为 {prefix} + {rows} × {columns} 个词元，得到 {tokens} 个；grid 是图块的行数与列数，prefix "
+                "是其前的词元数",
+            )
         )
     if not patch_size > 0:
-        raise ArgumentError(f"expected patch_size above 0, got {patch_size}; it is the side of a patch in pixels")
+        raise ArgumentError(
+            Text(
+                f"expected patch_size above 0, got {patch_size}; it is the side of a patch in pixels",
+                f"patch_size 应大于 0，得到 {patch_size}；它是图块的边长，单位像素",
+            )
+        )
     places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(attention.device, torch.float64)
     apart = patch_size * (places[:, None] - places).square().sum(-1).sqrt()
     found = [_layer(upcast(layer)[..., prefix:, prefix:], apart) for layer in attention]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hf_attnviz.errors import ArgumentError, ShapeError
 from hf_attnviz.functional.checks import check_axes, check_mask, check_name, check_square, upcast
+from hf_attnviz.language import Text
 
 DEFINITIONS = ("all_copies", "stripe", "mul")
 
@@ -69,8 +70,11 @@ def induction_cells(
     check_name(definition, "definition", DEFINITIONS)
     if period is not None and (definition != "stripe" or period < 1):
         raise ArgumentError(
-            f"expected a period of 1 or more, and only with definition='stripe', got {period} with {definition!r}; "
-            "leave it out"
+            Text(
+                f"expected a period of 1 or more, and only with definition='stripe', got {period} with {definition!r}; "
+                "leave it out",
+                f"period 应为 1 或更大，且只用于 definition='stripe'，得到 {period} 与 {definition!r}；请不要给它",
+            )
         )
     copies = copy_cells(tokens, valid)
     if period is not None:
@@ -84,7 +88,7 @@ def induction_cells(
 def _real(attention: Tensor, tokens: Tensor, valid: Tensor | None) -> Tensor:
     """The real tokens `[batch, position]`, once all arguments are known to fit."""
     check_axes(attention)
-    check_square(attention, "a copy")
+    check_square(attention, Text("a copy", "副本"))
     _, batch, _, _, length = attention.shape
     check_tokens(tokens, batch, length)
     return check_mask(valid, "valid", batch, length, attention.device)
@@ -94,8 +98,12 @@ def check_tokens(tokens: Tensor, batch: int, length: int) -> None:
     """Raise unless `tokens` are ids, one a position."""
     if tokens.is_floating_point() or tuple(tokens.shape) != (batch, length):
         raise ShapeError(
-            f"expected integer tokens of shape {(batch, length)}, got {tokens.dtype} of {tuple(tokens.shape)}; "
-            "pass the ids the model read, one row an example"
+            Text(
+                f"expected integer tokens of shape {(batch, length)}, got {tokens.dtype} of {tuple(tokens.shape)}; "
+                "pass the ids the model read, one row an example",
+                f"应为整数 tokens，形状 {(batch, length)}，得到 {tokens.dtype} 的 {tuple(tokens.shape)}；"
+                "请传入模型所读的编号，每个样本一行",
+            )
         )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from hf_attnviz.errors import ArgumentError, ShapeError
 from hf_attnviz.functional.checks import check_floating
 from hf_attnviz.functional.leaves import Array, Indices, optimal_leaves
+from hf_attnviz.language import Text
 
 ASYMMETRY = 1e-4  # relative to the largest distance; rounding stays far below
 
@@ -50,7 +51,12 @@ def classical_mds(distance: Tensor, dimensions: int = 2) -> Tensor:
     tensor([-1.3333,  1.6667, -0.3333])
     """
     if dimensions < 1:
-        raise ArgumentError(f"expected at least one dimension, got {dimensions}; 2 draws a plane")
+        raise ArgumentError(
+            Text(
+                f"expected at least one dimension, got {dimensions}; 2 draws a plane",
+                f"应至少有一维，得到 {dimensions}；2 即画在平面上",
+            )
+        )
     table, known = _table(distance)
     coordinates = np.full((len(table), dimensions), np.nan)
     coordinates[known] = 0
@@ -74,7 +80,12 @@ def _torgerson(table: Array) -> Array:
 def _table(distance: Tensor) -> tuple[Array, Indices]:
     """The distances as float64 with a zero diagonal, and the items whose distances are known."""
     if distance.ndim != 2 or distance.shape[0] != distance.shape[1]:
-        raise ShapeError(f"expected distance [n, n], got {tuple(distance.shape)}; give every item against every other")
+        raise ShapeError(
+            Text(
+                f"expected distance [n, n], got {tuple(distance.shape)}; give every item against every other",
+                f"应为 distance [n, n]，得到的大小为 {tuple(distance.shape)}；请给出每两项之间的距离",
+            )
+        )
     check_floating(distance, "distance")
     table = distance.detach().cpu().double().numpy().copy()
     np.fill_diagonal(table, np.nan)
@@ -87,11 +98,25 @@ def _table(distance: Tensor) -> tuple[Array, Indices]:
 def _check_distances(table: Array) -> None:
     if not np.isfinite(table).all():
         raise ArgumentError(
-            "expected finite distances (an item may be NaN to every other), got NaN or infinity between some; "
-            'leave these items out, or take a bounded measure such as "js"'
+            Text(
+                "expected finite distances (an item may be NaN to every other), got NaN or infinity between some; "
+                'leave these items out, or take a bounded measure such as "js"',
+                "距离应为有限数（某项与其余各项可以全为 NaN），有些却是 NaN 或无穷大；"
+                '请去掉那些项，或用有界的度量，例如 "js"',
+            )
         )
     largest = np.abs(table).max(initial=0)
     if (table < 0).any():
-        raise ArgumentError(f"expected distances from 0 up, got {table.min():.3g}; turn a likeness r into 1 - r")
+        raise ArgumentError(
+            Text(
+                f"expected distances from 0 up, got {table.min():.3g}; turn a likeness r into 1 - r",
+                f"距离应不小于 0，得到 {table.min():.3g}；请把相似度 r 换成 1 - r",
+            )
+        )
     if (np.abs(table - table.T) > ASYMMETRY * largest).any():
-        raise ArgumentError("expected symmetric distances, got d(i, j) ≠ d(j, i); take the mean of both directions")
+        raise ArgumentError(
+            Text(
+                "expected symmetric distances, got d(i, j) ≠ d(j, i); take the mean of both directions",
+                "距离应对称，得到 d(i, j) ≠ d(j, i)；请取两个方向的平均",
+            )
+        )

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hf_attnviz.errors import ArgumentError, ShapeError
 from hf_attnviz.functional.checks import check_axes, check_mask
+from hf_attnviz.language import Text
 
 NOWHERE = -1  # the position of a query row that stands on none of the keys
 FORBIDDEN_WEIGHT = 1e-3  # more than rounding can put behind a causal mask
@@ -36,8 +37,12 @@ class Pairs:
         most = float(weights.detach().masked_fill(~ahead, 0).amax()) if weights.numel() else 0.0
         if most > FORBIDDEN_WEIGHT:
             raise ArgumentError(
-                f"expected no weight behind the causal mask, got a weight of {most:.3g} on a key after its query; "
-                "pass causal=False, or positions that say on which key each query row stands"
+                Text(
+                    f"expected no weight behind the causal mask, got a weight of {most:.3g} on a key after its query; "
+                    "pass causal=False, or positions that say on which key each query row stands",
+                    f"因果掩码之外不应有权重，在查询之后的键上却有 {most:.3g}；"
+                    "请用 causal=False，或用 positions 说明每个查询行对应哪个键",
+                )
             )
 
 
@@ -110,20 +115,36 @@ def _positions(positions: Tensor | None, queries: int, keys: int, causal: bool, 
     if positions is None:
         positions = torch.full((queries,), NOWHERE)
     if positions.is_floating_point() or positions.dtype == torch.bool:
-        raise ShapeError(f"expected positions of an integer dtype, got {positions.dtype}; call .long()")
+        raise ShapeError(
+            Text(
+                f"expected positions of an integer dtype, got {positions.dtype}; call .long()",
+                f"positions 应为整数类型，得到 {positions.dtype}；请调用 .long()",
+            )
+        )
     if tuple(positions.shape) != (queries,):
         raise ShapeError(
-            f"expected positions of shape {(queries,)}, got {tuple(positions.shape)}; give one key a query row"
+            Text(
+                f"expected positions of shape {(queries,)}, got {tuple(positions.shape)}; give one key a query row",
+                f"positions 的形状应为 {(queries,)}，得到 {tuple(positions.shape)}；请为每个查询行给出一个键",
+            )
         )
     outside = (positions < NOWHERE) | (positions >= keys)
     if outside.any():
         raise ArgumentError(
-            f"expected positions from {NOWHERE} (nowhere) to {keys - 1}, got {int(positions[outside][0])}; "
-            "count keys from 0"
+            Text(
+                f"expected positions from {NOWHERE} (nowhere) to {keys - 1}, got {int(positions[outside][0])}; "
+                "count keys from 0",
+                f"positions 应为 {NOWHERE}（无处）到 {keys - 1}，得到 {int(positions[outside][0])}；键从 0 数起",
+            )
         )
     if causal and (positions == NOWHERE).any():
         raise ArgumentError(
-            f"expected positions for a causal map of {queries} queries and {keys} keys, got rows that stand nowhere; "
-            "pass positions, the key on which each query row stands, or causal=False for cross-attention"
+            Text(
+                f"expected positions for a causal map of {queries} queries and {keys} keys, got rows that stand "
+                "nowhere; "
+                "pass positions, the key on which each query row stands, or causal=False for cross-attention",
+                f"{queries} 个查询、{keys} 个键的因果图需要 positions，有些行却无处可对应；"
+                "请传入 positions，即每个查询行对应的键；交叉注意力请用 causal=False",
+            )
         )
     return positions.to(device)

@@ -13,6 +13,7 @@ from torch import Tensor
 from hf_attnviz.decomposition import Decomposition, HeldNorm
 from hf_attnviz.errors import ArgumentError, ShapeError
 from hf_attnviz.functional.checks import check_axes, check_floating
+from hf_attnviz.language import Text, told
 
 LayerNorm = tuple[Tensor, Tensor | None, float]
 _BLOCK = 2**22  # numbers at a time
@@ -37,13 +38,23 @@ def decomposed(
     batch, heads, queries, keys = attention.shape
     _check_shape(hidden, "hidden", (batch, keys, w_v.shape[0]))
     if w_o.shape[0] % heads:
-        raise ShapeError(f"expected w_o [head · size, width] for {heads} heads, got {tuple(w_o.shape)}")
+        raise ShapeError(
+            Text(
+                f"expected w_o [head · size, width] for {heads} heads, got {tuple(w_o.shape)}",
+                f"{heads} 个头的 w_o 应为 [head · size, width]，得到 {tuple(w_o.shape)}",
+            )
+        )
     size, width = w_o.shape[0] // heads, w_o.shape[1]
     shared = w_v.shape[1] // size
     if w_v.shape[1] % size or not shared or heads % shared:
         raise ShapeError(
-            f"expected w_v [width, key_value_head · size] with heads of size {size} that divide {heads} heads among "
-            f"them, got {tuple(w_v.shape)}"
+            Text(
+                f"expected w_v [width, key_value_head · size] with heads of size {size} that divide {heads} heads "
+                "among "
+                f"them, got {tuple(w_v.shape)}",
+                f"w_v 应为 [width, key_value_head · size]，头的大小为 {size}，且能均分 {heads} 个头，得到 "
+                f"{tuple(w_v.shape)}",
+            )
         )
     for name, vector, length in (("b_v", b_v, w_v.shape[1]), ("b_o", b_o, width)):
         if vector is not None:
@@ -71,15 +82,28 @@ def rows_of(positions: Tensor | None, queries: int, keys: int, device: torch.dev
     if positions is None:
         if queries != keys:
             raise ShapeError(
-                f"{queries} queries and {keys} keys: pass positions, the key on which each query stands, or -1 for "
-                "each query of cross-attention"
+                Text(
+                    f"{queries} queries and {keys} keys: pass positions, the key on which each query stands, or -1 for "
+                    "each query of cross-attention",
+                    f"{queries} 个查询与 {keys} 个键：请传入 positions，即每个查询对应的键；交叉注意力的每个查询为 -1",
+                )
             )
         return torch.arange(queries, device=device)
     if positions.is_floating_point() or tuple(positions.shape) != (queries,):
-        raise ShapeError(f"expected integer positions of shape {(queries,)}, got {positions.dtype} {positions.shape}")
+        raise ShapeError(
+            Text(
+                f"expected integer positions of shape {(queries,)}, got {positions.dtype} {positions.shape}",
+                f"positions 应为整数，形状 {(queries,)}，得到 {positions.dtype} 的 {positions.shape}",
+            )
+        )
     lowest, highest = int(positions.min()), int(positions.max())
     if highest >= keys or lowest < -1:
-        raise ArgumentError(f"expected positions from -1 to {keys - 1}, got {lowest} to {highest}")
+        raise ArgumentError(
+            Text(
+                f"expected positions from -1 to {keys - 1}, got {lowest} to {highest}",
+                f"positions 应为 -1 到 {keys - 1}，得到 {lowest} 到 {highest}",
+            )
+        )
     return positions.to(device)
 
 
@@ -105,16 +129,22 @@ def projected(attention: Tensor, parts: Decomposition) -> Iterator[tuple[slice, 
 def _held(layer_norm: LayerNorm, stream: Tensor, rms: bool) -> HeldNorm:
     """The norm with the statistics of the vectors `[query, width]` that go into it."""
     weight, bias, eps = layer_norm
-    _check_shape(weight, "the weight of layer_norm", stream.shape[-1:])
+    _check_shape(weight, Text("the weight of layer_norm", "layer_norm 的权重"), stream.shape[-1:])
     if bias is not None:
-        _check_shape(bias, "the bias of layer_norm", stream.shape[-1:])
+        _check_shape(bias, Text("the bias of layer_norm", "layer_norm 的偏置"), stream.shape[-1:])
     spread = stream.square().mean(-1) if rms else stream.var(-1, unbiased=False)
     shift = torch.zeros_like(stream[0]) if bias is None else bias.double()
     return HeldNorm(weight.double(), shift, (spread + eps).sqrt(), centred=not rms)
 
 
-def _check_shape(tensor: Tensor, name: str, expected: tuple[int, ...]) -> None:
+def _check_shape(tensor: Tensor, named: Text | str, expected: tuple[int, ...]) -> None:
+    name = told(named)
     if not isinstance(tensor, Tensor) or tuple(tensor.shape) != tuple(expected):
         came = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise ShapeError(f"expected {name} of shape {tuple(expected)}, got {came}")
+        raise ShapeError(
+            Text(
+                f"expected {name.en} of shape {tuple(expected)}, got {came}",
+                f"{name.zh} 的形状应为 {tuple(expected)}，得到 {came}",
+            )
+        )
     check_floating(tensor, name)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 
 from hf_attnviz.errors import ArgumentError
+from hf_attnviz.language import Text
 
 Link = tuple[int, int]
 _LINK = re.compile(r"([0-9]{1,9})([-p])([0-9]{1,9})")
@@ -22,7 +23,12 @@ def to_pharaoh(links: Iterable[Link]) -> str:
     found = sorted(set(links))
     for link in found:
         if len(link) != 2 or min(link) < 0:
-            raise ArgumentError(f"expected links of two places from 0 on, got {link}; give (source, target)")
+            raise ArgumentError(
+                Text(
+                    f"expected links of two places from 0 on, got {link}; give (source, target)",
+                    f"链接应为从 0 数起的两个位置，得到 {link}；请给出 (source, target)",
+                )
+            )
     return " ".join(f"{source}-{target}" for source, target in found)
 
 
@@ -38,7 +44,12 @@ def from_pharaoh(line: str) -> tuple[frozenset[Link], frozenset[Link]]:
     for word in line.split():
         match = _LINK.fullmatch(word)
         if match is None:
-            raise ArgumentError(f"expected links such as 0-0 or 1p2, got {word[:40]!r}; places are counted from 0")
+            raise ArgumentError(
+                Text(
+                    f"expected links such as 0-0 or 1p2, got {word[:40]!r}; places are counted from 0",
+                    f"链接应形如 0-0 或 1p2，得到 {word[:40]!r}；位置从 0 数起",
+                )
+            )
         link = int(match[1]), int(match[3])
         possible.add(link)
         if match[2] == "-":

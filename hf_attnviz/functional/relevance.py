@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hf_attnviz.errors import ShapeError
 from hf_attnviz.functional.checks import check_axes, check_floating, check_square, upcast
+from hf_attnviz.language import Text
 
 Pair = tuple[Tensor, Tensor]
 
@@ -43,7 +44,7 @@ def relevance(attention: Tensor, gradient: Tensor) -> Tensor:
              [0., 3.]]])
     """
     added = _positive_mean(attention, gradient)
-    check_square(attention, "relevance")
+    check_square(attention, Text("relevance", "相关性传播"))
     found = torch.zeros_like(added[0])
     for mixing in added:
         found = _grown(found, mixing)
@@ -122,20 +123,29 @@ def _check_gradient(values: Tensor, gradient: Tensor, name: str) -> None:
     if not isinstance(gradient, Tensor) or gradient.shape != values.shape:
         came = tuple(gradient.shape) if isinstance(gradient, Tensor) else type(gradient).__name__
         raise ShapeError(
-            f"expected a gradient shaped like {name}, {tuple(values.shape)}, got {came}; capture with gradients=True "
-            "and call backward() on one scalar"
+            Text(
+                f"expected a gradient shaped like {name}, {tuple(values.shape)}, got {came}; capture with "
+                "gradients=True and call backward() on one scalar",
+                f"梯度的形状应与 {name} 相同，即 {tuple(values.shape)}，得到 {came}；请以 gradients=True 捕获，"
+                "并对一个标量调用 backward()",
+            )
         )
-    check_floating(gradient, "gradient")
+    check_floating(gradient, Text("gradient", "梯度"))
 
 
 def _check_three(added: dict[str, Tensor]) -> None:
-    check_square(added["encoder"], "relevance of the encoder")
-    check_square(added["decoder"], "relevance of the decoder")
+    check_square(added["encoder"], Text("relevance of the encoder", "编码器的相关性传播"))
+    check_square(added["decoder"], Text("relevance of the decoder", "解码器的相关性传播"))
     target, source = added["cross"].shape[-2:]
     lengths = added["decoder"].shape[-1], added["encoder"].shape[-1]
     if (target, source) != lengths or len(added["cross"]) != len(added["decoder"]):
         raise ShapeError(
-            f"expected cross-attention of {len(added['decoder'])} layers with {lengths[0]} queries (the decoder's "
-            f"tokens) and {lengths[1]} keys (the encoder's), got {len(added['cross'])} layers with {target} and "
-            f"{source}; take all three from one forward pass"
+            Text(
+                f"expected cross-attention of {len(added['decoder'])} layers with {lengths[0]} queries (the decoder's "
+                f"tokens) and {lengths[1]} keys (the encoder's), got {len(added['cross'])} layers with {target} and "
+                f"{source}; take all three from one forward pass",
+                f"交叉注意力应有 {len(added['decoder'])} 层、{lengths[0]} 个查询（解码器的词元）和 {lengths[1]} "
+                "个键（编码器的词元），"
+                f"得到 {len(added['cross'])} 层、{target} 个与 {source} 个；三者请取自同一次前向",
+            )
         )

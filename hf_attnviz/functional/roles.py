@@ -19,6 +19,7 @@ from hf_attnviz.functional.checks import check_mask, check_share, upcast
 from hf_attnviz.functional.induction import check_tokens, copy_cells, induction_cells
 from hf_attnviz.functional.pairs import Pairs, pairs_of
 from hf_attnviz.functional.statistics import tallied
+from hf_attnviz.language import Text
 
 THRESHOLDS = {
     "positional": 0.9,
@@ -141,7 +142,12 @@ def known_thresholds(thresholds: Mapping[str, float] | None) -> dict[str, float]
     given = dict(thresholds or {})
     unknown = [name for name in given if name not in THRESHOLDS]
     if unknown:
-        raise UnknownNameError(f"expected thresholds of {listed(ROLES)}; got one of {unknown[0]!r}")
+        raise UnknownNameError(
+            Text(
+                f"expected thresholds of {listed(ROLES)}; got one of {unknown[0]!r}",
+                f"阈值应属于 {listed(ROLES)}；得到其中没有的 {unknown[0]!r}",
+            )
+        )
     for name, value in given.items():
         check_share(value, f"the threshold of {name}")
     return THRESHOLDS | given

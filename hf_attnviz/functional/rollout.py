@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.functional.checks import check_axes, check_mask, check_name, check_share, check_square, upcast
+from hf_attnviz.language import Text
 
 FUSIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda maps: maps.mean(-3),
@@ -53,14 +54,19 @@ def rollout(
             [0.6250, 0.3750]])
     """
     check_axes(attention)
-    check_square(attention, "rollout")
+    check_square(attention, Text("rollout", "rollout "))
     check_name(head_fusion, "head_fusion", FUSIONS)
     check_name(normalise, "normalise", NORMALISATIONS)
     check_share(residual, "residual")
     check_share(discard, "discard")
     layers, batch, _, tokens, _ = attention.shape
     if not 0 <= start_layer < layers:
-        raise ArgumentError(f"expected start_layer from 0 to {layers - 1}, got {start_layer}; count layers from 0")
+        raise ArgumentError(
+            Text(
+                f"expected start_layer from 0 to {layers - 1}, got {start_layer}; count layers from 0",
+                f"start_layer 应为 0 到 {layers - 1}，得到 {start_layer}；层从 0 数起",
+            )
+        )
     real = check_mask(valid, "valid", batch, tokens, attention.device)
     examples = []
     for example in range(batch):

@@ -16,6 +16,7 @@ from hf_attnviz.functional.bootstrap import Tally
 from hf_attnviz.functional.checks import check_axes, upcast
 from hf_attnviz.functional.pairs import ends
 from hf_attnviz.functional.statistics import tally_of_rows
+from hf_attnviz.language import Text
 
 NEEDED = ("entropy", "distance", "sink")
 
@@ -109,11 +110,21 @@ def _seen(valid: Tensor, queries: int, valid_queries: Tensor | None, positions: 
 def _checked(rows: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     missing = [name for name in NEEDED if name not in rows]
     if missing:
-        raise ShapeError(f"expected {listed(NEEDED)} of each row, got {listed(rows)}; {listed(missing)} is missing")
+        raise ShapeError(
+            Text(
+                f"expected {listed(NEEDED)} of each row, got {listed(rows)}; {listed(missing)} is missing",
+                f"每行应有 {listed(NEEDED)}，得到 {listed(rows, '无')}；缺少 {listed(missing)}",
+            )
+        )
     for name in NEEDED:
         check_axes(rows[name], "layer batch head query")
     if len({rows[name].shape for name in NEEDED}) > 1:
-        raise ShapeError(f"expected one shape, got { ({name: tuple(rows[name].shape) for name in NEEDED}) }")
+        raise ShapeError(
+            Text(
+                f"expected one shape, got { ({name: tuple(rows[name].shape) for name in NEEDED}) }",
+                f"形状应一致，得到 { ({name: tuple(rows[name].shape) for name in NEEDED}) }",
+            )
+        )
     entropy, distance, sink = (upcast(rows[name]) for name in NEEDED)
     return entropy, distance, sink
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from hf_attnviz.errors import ShapeError
 from hf_attnviz.functional.bootstrap import Tally
 from hf_attnviz.functional.checks import check_axes, upcast
+from hf_attnviz.language import Text
 
 
 def segment_mass(attention: Tensor, members: Tensor) -> Tensor:
@@ -24,7 +25,12 @@ def segment_mass(attention: Tensor, members: Tensor) -> Tensor:
     """
     check_axes(attention)
     if members.dim() != 3 or members.shape[:2] != (attention.shape[1], attention.shape[4]):
-        raise ShapeError(f"expected members [batch, key, segment] of this attention, got {tuple(members.shape)}")
+        raise ShapeError(
+            Text(
+                f"expected members [batch, key, segment] of this attention, got {tuple(members.shape)}",
+                f"应为此注意力的 members [batch, key, segment]，得到 {tuple(members.shape)}",
+            )
+        )
     chosen = members.to(attention.device, torch.promote_types(attention.dtype, torch.float32))[:, None]
     found = torch.stack([upcast(layer) @ chosen for layer in attention])
     nothing = torch.stack([layer.sum(-1) == 0 for layer in attention])

@@ -15,6 +15,7 @@ from hf_attnviz.functional.checks import check_name, upcast
 from hf_attnviz.functional.correlation import cosine, pearson, spearman
 from hf_attnviz.functional.divergence import pairwise_hellinger, pairwise_jeffreys, pairwise_jensen_shannon
 from hf_attnviz.functional.pairs import Pairs, pairs_of
+from hf_attnviz.language import Text
 
 CORRELATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "pearson": pearson,
@@ -67,7 +68,12 @@ def head_similarity(
     pairs = pairs_of(attention, valid=valid, valid_queries=valid_queries, positions=positions, causal=causal)
     check_name(method, "method", [*CORRELATIONS, *DIVERGENCES])
     if centred and method in DIVERGENCES:
-        raise ArgumentError(f"expected centred=False with method={method!r}, got True; centre correlations only")
+        raise ArgumentError(
+            Text(
+                f"expected centred=False with method={method!r}, got True; centre correlations only",
+                f"method={method!r} 时 centred 应为 False，得到 True；只有相关系数可以中心化",
+            )
+        )
     counted = pairs.allowed if allowed_only else pairs.block & pairs.rows[:, :, None]
     heads = torch.cat([_flattened(upcast(layer), pairs, counted) for layer in attention])
     if method in DIVERGENCES:

@@ -10,6 +10,7 @@ from torch import Tensor
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.functional.checks import check_axes, check_share, upcast
 from hf_attnviz.functional.pairs import allowed_pairs
+from hf_attnviz.language import Text
 
 
 def sink_mass(
@@ -36,7 +37,12 @@ def sink_mass(
     check_axes(attention)
     _, batch, _, queries, keys = attention.shape
     if position < 0:
-        raise ArgumentError(f"expected position from 0, got {position}; count real keys from the first")
+        raise ArgumentError(
+            Text(
+                f"expected position from 0, got {position}; count real keys from the first",
+                f"position 应不小于 0，得到 {position}；从第一个真实的键数起",
+            )
+        )
     pairs = allowed_pairs(
         (batch, queries, keys),
         valid=valid,

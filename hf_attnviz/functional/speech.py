@@ -12,6 +12,7 @@ from torch import Tensor
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.functional.alignment import dtw
 from hf_attnviz.functional.checks import check_axes, upcast
+from hf_attnviz.language import Text
 
 
 def median_filter(values: Tensor, width: int) -> Tensor:
@@ -24,7 +25,12 @@ def median_filter(values: Tensor, width: int) -> Tensor:
     tensor([9., 1., 2., 2., 2.])
     """
     if width < 1 or width % 2 == 0:
-        raise ArgumentError(f"expected an odd width of 1 or more, got {width}; Whisper's is 7")
+        raise ArgumentError(
+            Text(
+                f"expected an odd width of 1 or more, got {width}; Whisper's is 7",
+                f"width 应为不小于 1 的奇数，得到 {width}；Whisper 用 7",
+            )
+        )
     half, length = width // 2, values.shape[-1]
     if length <= half:
         return values

@@ -13,6 +13,7 @@ from torch import Tensor
 from hf_attnviz.errors import ShapeError
 from hf_attnviz.functional.checks import check_floating, upcast
 from hf_attnviz.functional.entropy import entropy
+from hf_attnviz.language import Text
 
 Words = Sequence[int | None]
 
@@ -48,8 +49,13 @@ def pool_words(attention: Tensor, words: Words, *, query_words: Words | None = N
     for name, given, axis in (("words", words, -1), ("query_words", query_words, -2)):
         if attention.ndim < 2 or len(given) != attention.shape[axis]:
             raise ShapeError(
-                f"expected one entry of {name} a {'key' if axis == -1 else 'query'} of attention [..., query, key], "
-                f"got {len(given)} entries for sizes {tuple(attention.shape)}; None marks a token of no word"
+                Text(
+                    f"expected one entry of {name} a {'key' if axis == -1 else 'query'} of attention [..., query, "
+                    "key], "
+                    f"got {len(given)} entries for sizes {tuple(attention.shape)}; None marks a token of no word",
+                    f"{name} 应为注意力 [..., query, key] 的每个{'键' if axis == -1 else '查询'}各有一项，"
+                    f"大小 {tuple(attention.shape)} 却得到 {len(given)} 项；不属于任何词的词元用 None",
+                )
             )
     weights = upcast(attention)
     summed = torch.stack([weights[..., group].sum(-1) for group in word_groups(words)], -1)
@@ -67,8 +73,12 @@ def renormalised(attention: Tensor, left_out: Tensor) -> tuple[Tensor, Tensor]:
     check_floating(attention, "attention")
     if left_out.dtype != torch.bool or tuple(left_out.shape) != (attention.shape[-1],):
         raise ShapeError(
-            f"expected left_out of dtype torch.bool and shape {(attention.shape[-1],)}, one entry a key, got "
-            f"{left_out.dtype} of shape {tuple(left_out.shape)}"
+            Text(
+                f"expected left_out of dtype torch.bool and shape {(attention.shape[-1],)}, one entry a key, got "
+                f"{left_out.dtype} of shape {tuple(left_out.shape)}",
+                f"left_out 的类型应为 torch.bool，形状应为 {(attention.shape[-1],)}，每个键一项，得到 "
+                f"{left_out.dtype}，形状 {tuple(left_out.shape)}",
+            )
         )
     weights = upcast(attention)
     kept = weights.masked_fill(left_out, 0)

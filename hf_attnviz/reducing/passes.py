@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hf_attnviz.errors import SlowerWarning
+from hf_attnviz.language import Text
 from hf_attnviz.reducing import fused_torch
 from hf_attnviz.reducing.ran import Places, Ran
 from hf_attnviz.reducing.tile import Sums
@@ -46,7 +47,13 @@ def _numba() -> Callable[..., None] | None:
     try:
         found: Callable[..., None] = importlib.import_module("hf_attnviz.reducing.fused_numba").fused
     except Exception as problem:  # missing, or broken on this machine: the other pass gives the same numbers
-        _slower(f"some 10 % slower: numba is not at hand ({problem}); get it with: pip install 'hf-attnviz[fast]'")
+        get = "pip install 'hf-attnviz[fast]'"
+        _slower(
+            Text(
+                f"some 10 % slower: numba is not at hand ({problem}); get it with: {get}",
+                f"约慢 10 %：没有可用的 numba（{problem}）；安装方法：{get}",
+            )
+        )
         return None
     return found
 
@@ -56,12 +63,22 @@ def _triton() -> Any:
     try:
         return importlib.import_module("hf_attnviz.reducing.fused_triton")
     except Exception as problem:
-        _slower(f"several times slower: triton is not at hand ({problem}); get it with: pip install 'hf-attnviz[gpu]'")
+        get = "pip install 'hf-attnviz[gpu]'"
+        _slower(
+            Text(
+                f"several times slower: triton is not at hand ({problem}); get it with: {get}",
+                f"慢数倍：没有可用的 triton（{problem}）；安装方法：{get}",
+            )
+        )
         return None
 
 
-def _slower(why: str) -> None:
-    warnings.warn(f"statistics without the matrix run in plain PyTorch, {why}", SlowerWarning, stacklevel=3)
+def _slower(why: Text) -> None:
+    said = Text(
+        f"statistics without the matrix run in plain PyTorch, {why.en}",
+        f"不建矩阵的统计量改由纯 PyTorch 计算，{why.zh}",
+    )
+    warnings.warn(str(said), SlowerWarning, stacklevel=3)
 
 
 def native(device: torch.device) -> bool:
@@ -85,7 +102,13 @@ def at_once(ran: Ran, places: Places, sums: Sums, knows: bool) -> bool:
         _triton().fused(ran, places, sums, knows)
     except Exception as problem:  # a compiler that is missing or broken, a chip too small: the tiles always run
         _failed.append(problem)
-        _slower(f"several times slower: triton is at hand, and failed ({type(problem).__name__}: {problem})")
+        what = f"{type(problem).__name__}: {problem}"
+        _slower(
+            Text(
+                f"several times slower: triton is at hand, and failed ({what})",
+                f"慢数倍：有 triton，但运行失败（{what}）",
+            )
+        )
         for sum_of in (sums.entropy, sums.distance, sums.sink, sums.mass, sums.received):
             sum_of.zero_()
     return not _failed

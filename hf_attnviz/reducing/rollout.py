@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hf_attnviz.axes import BATCH, GROUP, KEY, QUERY
 from hf_attnviz.errors import ArgumentError, CaptureError
+from hf_attnviz.language import Text
 from hf_attnviz.reduced import Reduced
 from hf_attnviz.reducing.carried import Carried, Luggage
 from hf_attnviz.reducing.ran import Places
@@ -54,9 +55,19 @@ class Rollout:
         if isinstance(self.groups, Mapping):
             object.__setattr__(self, "groups", _checked(self.groups))
         elif isinstance(self.groups, bool) or not isinstance(self.groups, int) or self.groups < 1:
-            raise ArgumentError(f"Rollout({self.groups!r}): expected how many groups, or stretches by name")
+            raise ArgumentError(
+                Text(
+                    f"Rollout({self.groups!r}): expected how many groups, or stretches by name",
+                    f"Rollout({self.groups!r})：应为组数，或带名字的各段",
+                )
+            )
         if not 0 <= self.residual <= 1:
-            raise ArgumentError(f"Rollout(residual={self.residual!r}): expected a share from 0 to 1")
+            raise ArgumentError(
+                Text(
+                    f"Rollout(residual={self.residual!r}): expected a share from 0 to 1",
+                    f"Rollout(residual={self.residual!r})：应为 0 到 1 的占比",
+                )
+            )
 
     def update(self, state: "Carried | Rolling | None", tile: Tile) -> "Rolling":
         """Mix what the rows of a tile look at."""
@@ -205,11 +216,21 @@ def _check(places: Places, known: Tensor) -> None:
     starts = torch.where(places.queries < 0, places.ends[:, None], places.queries).amin(1)
     if bool((starts > known).any()):
         raise CaptureError(
-            f"rollout needs the run from its first token: rows begin at the places {starts.tolist()}, and what was "
-            f"mixed into those from {known.tolist()} on is not known (a cache filled before, or learned prefixes)"
+            Text(
+                f"rollout needs the run from its first token: rows begin at the places {starts.tolist()}, and what was "
+                f"mixed into those from {known.tolist()} on is not known (a cache filled before, or learned prefixes)",
+                f"rollout 需要从第一个词元起的整个运行：各行始于位置 {starts.tolist()}，而从 {known.tolist()} "
+                "起混入其中的内容不得而知"
+                "（缓存事先已有内容，或有学得的前缀）",
+            )
         )
     if bool((places.keys >= places.ends[:, None]).any()):
-        raise CaptureError("rollout cannot follow rows that look at keys which are no places of their own sequence")
+        raise CaptureError(
+            Text(
+                "rollout cannot follow rows that look at keys which are no places of their own sequence",
+                "有些行所看的键不是其自身序列的位置，rollout 无法追溯",
+            )
+        )
 
 
 def _checked(groups: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
@@ -218,10 +239,22 @@ def _checked(groups: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
         numbers = tuple(bounds) if isinstance(bounds, (tuple, list)) else ()
         whole = len(numbers) == 2 and all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
         if not isinstance(name, str) or not whole or not 0 <= numbers[0] < numbers[1]:
-            raise ArgumentError(f"Rollout: expected stretches such as 'system': (0, 12), got {name!r}: {bounds!r}")
+            raise ArgumentError(
+                Text(
+                    f"Rollout: expected stretches such as 'system': (0, 12), got {name!r}: {bounds!r}",
+                    f"Rollout：各段应形如 'system': (0, 12)，得到 {name!r}：{bounds!r}",
+                )
+            )
         if any(start < numbers[1] and numbers[0] < stop for start, stop in found.values()) or name == OTHERS:
-            raise ArgumentError(f"Rollout: {name!r} {bounds!r} overlaps another stretch, or is called {OTHERS!r}")
+            raise ArgumentError(
+                Text(
+                    f"Rollout: {name!r} {bounds!r} overlaps another stretch, or is called {OTHERS!r}",
+                    f"Rollout：{name!r} {bounds!r} 与另一段重叠，或名为 {OTHERS!r}",
+                )
+            )
         found[name] = (numbers[0], numbers[1])
     if not found:
-        raise ArgumentError("Rollout: expected stretches by name, got none")
+        raise ArgumentError(
+            Text("Rollout: expected stretches by name, got none", "Rollout：应有带名字的各段，得到零段")
+        )
     return found

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from hf_attnviz.errors import ArgumentError
+from hf_attnviz.language import Text
 from hf_attnviz.packed import ROWS, PackedRows
 from hf_attnviz.reducing.outline import Outline
 from hf_attnviz.reducing.ran import Places
@@ -91,7 +92,12 @@ class Maps:
 
     def __post_init__(self) -> None:
         if self.dtype is not None and not (isinstance(self.dtype, torch.dtype) and self.dtype.is_floating_point):
-            raise ArgumentError(f"Maps(dtype={self.dtype!r}): expected a floating-point type such as torch.float16")
+            raise ArgumentError(
+                Text(
+                    f"Maps(dtype={self.dtype!r}): expected a floating-point type such as torch.float16",
+                    f"Maps(dtype={self.dtype!r})：应为浮点类型，例如 torch.float16",
+                )
+            )
         object.__setattr__(self, "needs", frozenset({"weights" if self.packed else "maps"}))
 
     def update(self, state: KeptRows | Packing | None, tile: Tile) -> KeptRows | Packing:
@@ -134,10 +140,17 @@ class Rows:
 
     def __post_init__(self) -> None:
         if isinstance(self.queries, (str, int)) or not all(isinstance(q, int) for q in self.queries):
-            raise ArgumentError(f"Rows({self.queries!r}): expected a list of query positions such as [0, -1]")
+            raise ArgumentError(
+                Text(
+                    f"Rows({self.queries!r}): expected a list of query positions such as [0, -1]",
+                    f"Rows({self.queries!r})：应为查询位置的列表，例如 [0, -1]",
+                )
+            )
         chosen = tuple(dict.fromkeys(self.queries))
         if not chosen:
-            raise ArgumentError("Rows needs at least one query position; got none")
+            raise ArgumentError(
+                Text("Rows needs at least one query position; got none", "Rows 应至少有一个查询位置；得到零个")
+            )
         object.__setattr__(self, "queries", chosen)
 
     def update(self, state: KeptRows | None, tile: Tile) -> KeptRows:

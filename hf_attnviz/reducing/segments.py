@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hf_attnviz.axes import BATCH, HEAD, QUERY, SEGMENT
 from hf_attnviz.errors import ArgumentError, listed
+from hf_attnviz.language import Text
 from hf_attnviz.reduced import Reduced
 from hf_attnviz.reducing.counting import keys_before, keys_of
 from hf_attnviz.reducing.ran import Places
@@ -46,14 +47,24 @@ class Segments:
     def __post_init__(self) -> None:
         if isinstance(self.bounds, str):
             if self.bounds != KINDS:
-                raise ArgumentError(f"Segments({self.bounds!r}): expected (start, stop) by name, a list, or {KINDS!r}")
+                raise ArgumentError(
+                    Text(
+                        f"Segments({self.bounds!r}): expected (start, stop) by name, a list, or {KINDS!r}",
+                        f"Segments({self.bounds!r})：应为带名字的 (start, stop)、一个列表或 {KINDS!r}",
+                    )
+                )
             return
         given = self.bounds
         named = given if isinstance(given, Mapping) else {f"{one[0]}:{one[1]}": one for one in map(_pair, given)}
         for name, one in named.items():
             _checked(name, one)
         if not named or self.rest in named:
-            raise ArgumentError(f"Segments needs one or more, none of them called {self.rest!r}; got {listed(named)}")
+            raise ArgumentError(
+                Text(
+                    f"Segments needs one or more, none of them called {self.rest!r}; got {listed(named)}",
+                    f"Segments 应有一段或多段，且都不名为 {self.rest!r}；得到 {listed(named, '无')}",
+                )
+            )
         object.__setattr__(self, "bounds", dict(named))
         if any(callable(one) for one in named.values()):
             object.__setattr__(self, "needs", self.needs | {"tokens"})
@@ -76,8 +87,12 @@ class Segments:
             return self
         if not marks:
             raise ArgumentError(
-                "this model's configuration names no token that stands for a picture or a sound; say which places "
-                'you mean: keep=av.Segments({"system": (0, 12)})'
+                Text(
+                    "this model's configuration names no token that stands for a picture or a sound; say which places "
+                    'you mean: keep=av.Segments({"system": (0, 12)})',
+                    "这个模型的配置没有说明哪个词元代表图片或声音；请说明所指的位置："
+                    'keep=av.Segments({"system": (0, 12)})',
+                )
             )
         return replace(self, bounds={name: _among(ids) for name, ids in marks.items()}, rest="text")
 
@@ -127,18 +142,25 @@ class Segments:
 
 def _pair(one: object) -> tuple[int, int]:
     if not isinstance(one, Sequence) or len(one) != 2:
-        raise ArgumentError(f"Segments: expected (start, stop), got {one!r}")
+        raise ArgumentError(
+            Text(f"Segments: expected (start, stop), got {one!r}", f"Segments：应为 (start, stop)，得到 {one!r}")
+        )
     return one[0], one[1]
 
 
 def _checked(name: object, one: object) -> None:
     if not isinstance(name, str) or not name:
-        raise ArgumentError(f"Segments: expected a name, got {name!r}")
+        raise ArgumentError(Text(f"Segments: expected a name, got {name!r}", f"Segments：应为名字，得到 {name!r}"))
     if callable(one):
         return
     start, stop = _pair(one)
     if any(isinstance(end, bool) or not isinstance(end, int) for end in (start, stop)) or not 0 <= start < stop:
-        raise ArgumentError(f"Segments: {name}: expected places 0 <= start < stop, got {one!r}")
+        raise ArgumentError(
+            Text(
+                f"Segments: {name}: expected places 0 <= start < stop, got {one!r}",
+                f"Segments：{name}：位置应满足 0 <= start < stop，得到 {one!r}",
+            )
+        )
 
 
 def _among(ids: Collection[int]) -> Among:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hf_attnviz.axes import BATCH, HEAD, OTHER_SKETCH, SKETCH
 from hf_attnviz.errors import ArgumentError
+from hf_attnviz.language import Text
 from hf_attnviz.reduced import Reduced
 from hf_attnviz.reducing.counting import AXES, Counted, even_of
 from hf_attnviz.reducing.ran import Places
@@ -45,9 +46,19 @@ class Sketch:
 
     def __post_init__(self) -> None:
         if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < _LEAST:
-            raise ArgumentError(f"Sketch({self.size!r}): expected how many columns of signs, {_LEAST} or more")
+            raise ArgumentError(
+                Text(
+                    f"Sketch({self.size!r}): expected how many columns of signs, {_LEAST} or more",
+                    f"Sketch({self.size!r})：应为符号的列数，不少于 {_LEAST}",
+                )
+            )
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not -(2**63) <= self.seed < 2**63:
-            raise ArgumentError(f"Sketch(seed={self.seed!r}): expected a whole number of 64 bits")
+            raise ArgumentError(
+                Text(
+                    f"Sketch(seed={self.seed!r}): expected a whole number of 64 bits",
+                    f"Sketch(seed={self.seed!r})：应为 64 位整数",
+                )
+            )
 
     def update(self, state: "Tensor | None", tile: Tile) -> "Tensor | Reduced":
         """Add the sketch of a tile; at the end of a call, those of what it is centred by."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hf_attnviz.axes import BATCH, HEAD, KEY, QUERY
 from hf_attnviz.errors import ShapeError
+from hf_attnviz.language import Text
 from hf_attnviz.reduced import Reduced
 from hf_attnviz.reducing.outline import Outline
 from hf_attnviz.reducing.ran import Places
@@ -58,7 +59,12 @@ def sums_of(weights: Tensor, places: Places, attending: Tensor | None = None) ->
         ShapeError: a layout of the model's own.
     """
     if weights.dim() != 4:
-        raise ShapeError(f"expected weights [batch, head, query, key], got {tuple(weights.shape)}")
+        raise ShapeError(
+            Text(
+                f"expected weights [batch, head, query, key], got {tuple(weights.shape)}",
+                f"应为权重 [batch, head, query, key]，得到 {tuple(weights.shape)}",
+            )
+        )
     if weights.numel() <= _AT_ONCE or len(weights) == 1:
         return _sums(weights, places, attending)
     of = [attending if attending is None or len(attending) == 1 else attending[b : b + 1] for b in range(len(weights))]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hf_attnviz.errors import NotUnderstoodError
+from hf_attnviz.language import Text
 from hf_attnviz.reducing.passes import at_once, exact, pass_over
 from hf_attnviz.reducing.ran import LOWEST, Places, Ran
 from hf_attnviz.reducing.tile import ROWS, Sums, Tile, spanned
@@ -191,7 +192,7 @@ def _check(ran: Ran, places: Places) -> None:
                 continue
         elif ran.causal and int(spare.nonzero()[0]) > int(rows.nonzero()[-1]):
             continue  # what fills up the right end lies ahead of every row
-        raise NotUnderstoodError("rows look at keys that are padding")
+        raise NotUnderstoodError(Text("rows look at keys that are padding", "有些行在看填充的键"))
 
 
 def _lse_of(ran: Ran, scores: Tensor, b: int, h: int | slice, rows: slice, keys: slice) -> Tensor:
@@ -234,9 +235,19 @@ def _told(ran: Ran, places: Places, sums: Sums) -> Sums:
     worst, largest = both.amax(1).cpu().tolist() if both.numel() else (0.0, 0.0)
     allowed = LOOSE * max(1.0, largest / _LARGE)
     if largest > _HUGE:
-        raise NotUnderstoodError(f"float32 has too few digits of scores as large as {largest:.0f}")
+        raise NotUnderstoodError(
+            Text(
+                f"float32 has too few digits of scores as large as {largest:.0f}",
+                f"分数大到 {largest:.0f}，float32 的位数不够",
+            )
+        )
     if not worst <= allowed:
-        raise NotUnderstoodError(f"rows sum to something else than one (off by {worst:.2g}, allowed: {allowed:.2g})")
+        raise NotUnderstoodError(
+            Text(
+                f"rows sum to something else than one (off by {worst:.2g}, allowed: {allowed:.2g})",
+                f"各行之和不为一（相差 {worst:.2g}，允许 {allowed:.2g}）",
+            )
+        )
     rows = {
         "entropy": (sums.entropy / mass + mass.log()).clamp_(min=0),
         "distance": sums.distance / mass if places.standing else torch.full_like(mass, torch.nan),

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hf_attnviz.axes import BATCH, HEAD, QUERY, RANK
 from hf_attnviz.errors import ArgumentError
+from hf_attnviz.language import Text
 from hf_attnviz.reduced import Reduced
 from hf_attnviz.reducing.outline import Outline
 from hf_attnviz.reducing.passes import on_tiles
@@ -35,7 +36,12 @@ class TopK:
 
     def __post_init__(self) -> None:
         if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
-            raise ArgumentError(f"TopK({self.k!r}): expected how many keys of each row, 1 or more")
+            raise ArgumentError(
+                Text(
+                    f"TopK({self.k!r}): expected how many keys of each row, 1 or more",
+                    f"TopK({self.k!r})：应为每行几个键，1 或更多",
+                )
+            )
 
     def update(self, state: State | None, tile: Tile) -> State:
         """Find the largest of each row of a tile."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_attnviz.errors import AttnvizError, ModelError, UnknownNameError, listed
+from hf_attnviz.language import Text
 
 MODELS = Path(__file__).parent / "models"
 HUB_NAME = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
@@ -63,8 +64,11 @@ def load(name: str) -> Loaded:
     """An embedded model. The network is not touched."""
     if name not in names():
         raise UnknownNameError(
-            f"There is no embedded model {name!r}. The embedded models are: {listed(names())}. "
-            "For a folder or a model of the hub use load_model."
+            Text(
+                f"There is no embedded model {name!r}. The embedded models are: {listed(names())}. "
+                "For a folder or a model of the hub use load_model.",
+                f"没有内置模型 {name!r}。内置模型有：{listed(names())}。文件夹或 hub 上的模型请用 load_model。",
+            )
         )
     return from_folder(MODELS / name, name=name)
 
@@ -81,13 +85,21 @@ def load_model(name_or_path: str | Path, *, task: str | None = None) -> Loaded:
     path = Path(name).expanduser()
     if path.is_dir():
         return from_folder(path, name=name, task=task)
-    missing = f"{name!r} is no embedded model ({listed(names())}), and there is no local folder of that name"
+    missing = Text(
+        f"{name!r} is no embedded model ({listed(names())}), and there is no local folder of that name",
+        f"{name!r} 不是内置模型（{listed(names())}），也没有这个名字的本地文件夹",
+    )
     if isinstance(name_or_path, Path) or not HUB_NAME.fullmatch(name):
-        raise UnknownNameError(f"{missing}. Give an embedded name, an existing folder, or a hub name like org/model.")
+        raise UnknownNameError(
+            Text(
+                f"{missing.en}. Give an embedded name, an existing folder, or a hub name like org/model.",
+                f"{missing.zh}。请给出内置模型名、存在的文件夹，或形如 org/model 的 hub 名。",
+            )
+        )
     return from_folder(from_hub(name, missing), name=name, task=task)
 
 
-def from_hub(name: str, missing: str) -> Path:
+def from_hub(name: str, missing: Text) -> Path:
     """The folder of the hub's cache that holds the model, after a download if needed."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
@@ -97,15 +109,23 @@ def from_hub(name: str, missing: str) -> Path:
         return Path(fetch(allow_patterns=list(WANTED)))
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise UnknownNameError(
-            f"{missing}; the hub has no such model, or wants you to log in for it. "
-            "Look at the spelling, or run `hf auth login`."
+            Text(
+                f"{missing.en}; the hub has no such model, or wants you to log in for it. "
+                "Look at the spelling, or run `hf auth login`.",
+                f"{missing.zh}；hub 上没有这个模型，或需要登录。请检查拼写，或运行 `hf auth login`。",
+            )
         ) from error
     except HfHubHTTPError as error:
-        raise ModelError(f"{missing}; the hub refused: {error}") from error
+        raise ModelError(
+            Text(f"{missing.en}; the hub refused: {error}", f"{missing.zh}；hub 拒绝了：{error}")
+        ) from error
     except OSError as error:
         raise UnknownNameError(
-            f"{missing}; the hub could not be reached and its cache does not hold it. "
-            "Look at the spelling and the network, or give a folder that holds the model."
+            Text(
+                f"{missing.en}; the hub could not be reached and its cache does not hold it. "
+                "Look at the spelling and the network, or give a folder that holds the model.",
+                f"{missing.zh}；无法访问 hub，其缓存中也没有。请检查拼写与网络，或给出存有该模型的文件夹。",
+            )
         ) from error
 
 
@@ -151,15 +171,23 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise ModelError(
-            f"{folder} holds no config.json, so it is no model in the Hugging Face layout. "
-            "Give the folder that save_pretrained wrote."
+            Text(
+                f"{folder} holds no config.json, so it is no model in the Hugging Face layout. "
+                "Give the folder that save_pretrained wrote.",
+                f"{folder} 中没有 config.json，因此不是 Hugging Face 布局的模型。请给出 save_pretrained 写出的文件夹。",
+            )
         )
     try:
         config = json.loads(path.read_text("utf-8"))
     except ValueError as error:
-        raise ModelError(f"{path} is no JSON: {error}") from error
+        raise ModelError(Text(f"{path} is no JSON: {error}", f"{path} 不是 JSON：{error}")) from error
     if not isinstance(config, dict):
-        raise ModelError(f"Expected an object in {path}, got {type(config).__name__}.")
+        raise ModelError(
+            Text(
+                f"Expected an object in {path}, got {type(config).__name__}.",
+                f"{path} 中应为一个对象，得到的是 {type(config).__name__}。",
+            )
+        )
     return config
 
 
@@ -169,11 +197,21 @@ def refuse_pickles(folder: Path) -> None:
     pickled = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
     if pickled:
         raise ModelError(
-            f"{folder} holds pickled weights only ({listed(pickled)}), and unpickling can run any code. "
-            "Only safetensors are read. If you trust the file, convert it once: "
-            "model.from_pretrained(folder, use_safetensors=False), then model.save_pretrained(new_folder)."
+            Text(
+                f"{folder} holds pickled weights only ({listed(pickled)}), and unpickling can run any code. "
+                "Only safetensors are read. If you trust the file, convert it once: "
+                "model.from_pretrained(folder, use_safetensors=False), then model.save_pretrained(new_folder).",
+                f"{folder} 中只有 pickle 的权重（{listed(pickled)}），而读取 pickle 可能运行任意代码。只读取 "
+                "safetensors。"
+                "若你信任该文件，请转换一次：model.from_pretrained(folder, use_safetensors=False)，"
+                "再 model.save_pretrained(new_folder)。",
+            )
         )
-    raise ModelError(f"{folder} holds no weights: expected model.safetensors.")
+    raise ModelError(
+        Text(
+            f"{folder} holds no weights: expected model.safetensors.", f"{folder} 中没有权重：应有 model.safetensors。"
+        )
+    )
 
 
 def class_of(config: dict[str, Any], folder: Path) -> Any:
@@ -186,13 +224,22 @@ def class_of(config: dict[str, Any], folder: Path) -> Any:
     known = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
     if "auto_map" in config and not known:
         raise ModelError(
-            f"{folder} brings its own code ({listed(config['auto_map'].values())}), which would have to be run. "
-            "That is refused. If you trust it, load the model yourself and hand it over: every function takes a model."
+            Text(
+                f"{folder} brings its own code ({listed(config['auto_map'].values())}), which would have to be run. "
+                "That is refused. If you trust it, load the model yourself and hand it over: every function takes a "
+                "model.",
+                f"{folder} 带有自己的代码（{listed(config['auto_map'].values())}），加载时须运行它，因此拒绝。"
+                "若你信任它，请自己加载模型再传入：每个函数都接受模型。",
+            )
         )
     if not known and config.get("model_type") not in CONFIG_MAPPING_NAMES:
         raise ModelError(
-            f"{folder} is of the type {config.get('model_type')!r}, which transformers {transformers.__version__} "
-            "does not know. A newer transformers may; or build the model yourself and hand it over."
+            Text(
+                f"{folder} is of the type {config.get('model_type')!r}, which transformers {transformers.__version__} "
+                "does not know. A newer transformers may; or build the model yourself and hand it over.",
+                f"{folder} 的类型为 {config.get('model_type')!r}，transformers {transformers.__version__} 不认识它。"
+                "更新的 transformers 也许认识；或自己构建模型再传入。",
+            )
         )
     return found if known else transformers.AutoModel
 
@@ -204,13 +251,21 @@ def class_for_task(folder: Path, task: str) -> Any:
 
     tasks = PIPELINE_REGISTRY.get_supported_tasks()
     if task not in tasks:
-        raise UnknownNameError(f"There is no task {task!r}. The tasks are: {listed(tasks)}.")
+        raise UnknownNameError(
+            Text(
+                f"There is no task {task!r}. The tasks are: {listed(tasks)}.",
+                f"没有任务 {task!r}。任务有：{listed(tasks)}。",
+            )
+        )
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     for candidate in PIPELINE_REGISTRY.check_task(task)[1]["pt"]:
         if type(config) in candidate._model_mapping:
             return candidate
     raise ModelError(
-        f"A model of the type {config.model_type!r} cannot do {task!r}. Leave the task out, or name another."
+        Text(
+            f"A model of the type {config.model_type!r} cannot do {task!r}. Leave the task out, or name another.",
+            f"类型为 {config.model_type!r} 的模型不能做 {task!r}。请不给任务，或换一个。",
+        )
     )
 
 
@@ -237,7 +292,15 @@ def processor_of(folder: Path, options: dict[str, Any]) -> Any:
             if loader is loaders[-1] or not isinstance(error.__cause__, ImportError):
                 raise
             why = str(error.__cause__).strip().splitlines()[0]
-            warnings.warn(f"only the tokenizer of {folder} is loaded, its processor cannot be: {why}", stacklevel=2)
+            warnings.warn(
+                str(
+                    Text(
+                        f"only the tokenizer of {folder} is loaded, its processor cannot be: {why}",
+                        f"只加载了 {folder} 的分词器，无法加载其 processor：{why}",
+                    )
+                ),
+                stacklevel=2,
+            )
     return None
 
 
@@ -248,4 +311,6 @@ def told(action: Callable[[], Any], folder: Path) -> Any:
     except AttnvizError:
         raise
     except Exception as error:
-        raise ModelError(f"transformers could not load {folder}: {error}") from error
+        raise ModelError(
+            Text(f"transformers could not load {folder}: {error}", f"transformers 无法加载 {folder}：{error}")
+        ) from error

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
+from hf_attnviz.language import Text
 
 RECIPES = {
     "induction": "hf_attnviz.zoo.induction",
@@ -41,10 +42,18 @@ def train(
     The default seed is that of the embedded model. `output` may exist only if it is empty or holds such a model.
     """
     if name not in RECIPES:
-        raise UnknownNameError(f"There is no recipe for {name!r}. The recipes are: {listed(RECIPES)}.")
+        raise UnknownNameError(
+            Text(
+                f"There is no recipe for {name!r}. The recipes are: {listed(RECIPES)}.",
+                f"没有 {name!r} 的配方。配方有：{listed(RECIPES)}。",
+            )
+        )
     if steps is not None and steps < 1:
         raise ArgumentError(
-            f"Expected at least one training step, got steps={steps}. Leave it out for the usual number."
+            Text(
+                f"Expected at least one training step, got steps={steps}. Leave it out for the usual number.",
+                f"训练步数应至少为 1，得到 steps={steps}。不给它即用通常的步数。",
+            )
         )
     target = Path(output).expanduser().absolute()
     refuse_foreign(target)
@@ -63,11 +72,19 @@ def refuse_foreign(target: Path) -> None:
         foreign = sorted(entry.name for entry in target.iterdir() if entry.name not in FILES)
         if foreign:
             raise ArgumentError(
-                f"{target} holds other files ({listed(foreign[:5])}) and would be replaced. "
-                "Name a new or an empty folder."
+                Text(
+                    f"{target} holds other files ({listed(foreign[:5])}) and would be replaced. "
+                    "Name a new or an empty folder.",
+                    f"{target} 中有其他文件（{listed(foreign[:5])}），会被替换。请给出新的或空的文件夹。",
+                )
             )
     elif target.exists():
-        raise ArgumentError(f"Expected a folder, {target} is a file. Name a new folder.")
+        raise ArgumentError(
+            Text(
+                f"Expected a folder, {target} is a file. Name a new folder.",
+                f"应为文件夹，{target} 是文件。请给出新的文件夹。",
+            )
+        )
 
 
 @contextmanager

@@ -44,9 +44,19 @@ def exhibit(name: str, *, seed: int = 0, steps: int | None = None) -> Exhibit:
         ModelError: within so many steps it did not become what it is to show.
     """
     if name not in HOMES:
-        raise UnknownNameError(f"There is no exhibit {name!r}. The exhibits are: {listed(HOMES)}.")
+        raise UnknownNameError(
+            Text(
+                f"There is no exhibit {name!r}. The exhibits are: {listed(HOMES)}.",
+                f"没有展品 {name!r}。展品有：{listed(HOMES)}。",
+            )
+        )
     if steps is not None and steps < 1:
-        raise ArgumentError(f"Expected at least one training step, got steps={steps}. Leave it out.")
+        raise ArgumentError(
+            Text(
+                f"Expected at least one training step, got steps={steps}. Leave it out.",
+                f"训练步数应至少为 1，得到 steps={steps}。可以不给它。",
+            )
+        )
     recipe: Recipe = importlib.import_module(HOMES[name]).RECIPES[name]
     with repeatable(seed):
         trained, taken, figures = _fit(name, recipe, seed, recipe.steps if steps is None else steps)
@@ -71,8 +81,11 @@ def _fit(name: str, recipe: Recipe, seed: int, steps: int) -> tuple[Any, int, di
             model.train()
     came = listed(f"{key} {value:.3f} (from {recipe.holds[key]})" for key, value in missing.items())
     raise ModelError(
-        f"The exhibit {name!r} from seed {seed} did not become what it is to show within {steps} steps: {came}. "
-        "Take another seed."
+        Text(
+            f"The exhibit {name!r} from seed {seed} did not become what it is to show within {steps} steps: {came}. "
+            "Take another seed.",
+            f"展品 {name!r} 以种子 {seed} 在 {steps} 步之内没有成为它应展示的样子：{came}。请换一个种子。",
+        )
     )
 
 
