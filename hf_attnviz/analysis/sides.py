@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from hf_attnviz.analysis.steps import producing_rows
-from hf_attnviz.analysis.words import goes_on, piece
 from hf_attnviz.attention_map import AttentionMap
 from hf_attnviz.errors import ArgumentError, NotKeptError, UnknownNameError, listed
 from hf_attnviz.trace import Trace
+from hf_attnviz.words import goes_on, piece
 
 READS: Final = ("output", "reading")
 _END_MARKS: Final = frozenset(

@@ -1,7 +1,6 @@
 """Attention between words instead of pieces, and without the keys on which it is merely parked.
 
-Source: Clark et al., "What Does BERT Look At?" (2019), section 4.1: weight *to* a split word is the sum over its
-pieces, weight *from* it the mean over its pieces, so that rows that summed to one still do.
+Source: Clark et al., "What Does BERT Look At?" (2019), section 4.1; the arithmetic is that of :mod:`hf_attnviz.words`.
 """
 
 import math
@@ -13,20 +12,9 @@ from torch import Tensor
 from hf_attnviz.errors import ShapeError
 from hf_attnviz.functional.checks import check_floating, upcast
 from hf_attnviz.functional.entropy import entropy
+from hf_attnviz.words import pooled, rescaled, word_groups
 
 Words = Sequence[int | None]
-
-
-def word_groups(words: Words) -> list[list[int]]:
-    """The positions of each word, in the order in which words begin; a position of no word (None) stands alone.
-
-    >>> word_groups([None, 0, 0, 1, None])
-    [[0], [1, 2], [3], [4]]
-    """
-    groups: dict[tuple[str, int], list[int]] = {}
-    for place, word in enumerate(words):
-        groups.setdefault(("no word", place) if word is None else ("word", word), []).append(place)
-    return list(groups.values())
 
 
 def pool_words(attention: Tensor, words: Words, *, query_words: Words | None = None) -> Tensor:
@@ -51,9 +39,7 @@ def pool_words(attention: Tensor, words: Words, *, query_words: Words | None = N
                 f"expected one entry of {name} a {'key' if axis == -1 else 'query'} of attention [..., query, key], "
                 f"got {len(given)} entries for sizes {tuple(attention.shape)}; None marks a token of no word"
             )
-    weights = upcast(attention)
-    summed = torch.stack([weights[..., group].sum(-1) for group in word_groups(words)], -1)
-    return torch.stack([summed[..., group, :].mean(-2) for group in word_groups(query_words)], -2)
+    return pooled(upcast(attention), word_groups(query_words), word_groups(words))
 
 
 def renormalised(attention: Tensor, left_out: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,9 +56,7 @@ def renormalised(attention: Tensor, left_out: Tensor) -> tuple[Tensor, Tensor]:
             f"expected left_out of dtype torch.bool and shape {(attention.shape[-1],)}, one entry a key, got "
             f"{left_out.dtype} of shape {tuple(left_out.shape)}"
         )
-    weights = upcast(attention)
-    kept = weights.masked_fill(left_out, 0)
-    return kept / kept.sum(-1, keepdim=True), weights[..., left_out].sum(-1)
+    return rescaled(upcast(attention), left_out)
 
 
 def row_statistics(row: Tensor, *, own: int, special: Tensor, choices: int) -> dict[str, Tensor]:
