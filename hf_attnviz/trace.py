@@ -17,6 +17,7 @@ from hf_attnviz.attention_map import AttentionMap
 from hf_attnviz.decomposition import description_of, tensors_of
 from hf_attnviz.errors import NotKeptError, ShapeError, UnknownNameError, UnknownStackError, listed
 from hf_attnviz.labels import Labels
+from hf_attnviz.language import Text
 from hf_attnviz.packed import PackedRows
 from hf_attnviz.storage import write_archive
 
@@ -155,6 +156,7 @@ class Trace:
             several pictures (the items) with each of several texts.
         model: the name of the model.
         origin: which piece of a pipeline's inputs it was; None outside pipelines.
+        notes: what was done to it since it was captured, which whoever draws it should say.
     """
 
     maps: tuple[AttentionMap, ...]
@@ -163,6 +165,7 @@ class Trace:
     candidate: int = 0
     model: str = ""
     origin: Origin | None = None
+    notes: tuple[Text, ...] = ()
 
     def __repr__(self) -> str:
         return f"Trace({self.model or 'a model'}: {', '.join(map(repr, self.stacks.values())) or 'no maps'})"
@@ -205,6 +208,7 @@ class Trace:
         tables: list[dict[str, Any]] = []
         meta = {"format": FORMAT, "version": VERSION, "model": self.model}
         meta |= {"origin": None if self.origin is None else asdict(self.origin)}
+        meta |= {"notes": [[note.en, note.zh] for note in self.notes]}
         meta |= {"run": self.run, "item": self.item, "candidate": self.candidate, "labels": tables}
         meta |= {"maps": [_described(m, tables) for m in self.maps]}
         tensors: dict[str, torch.Tensor] = {}

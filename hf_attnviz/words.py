@@ -8,12 +8,16 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 
 from hf_attnviz.errors import UnknownNameError, listed
 from hf_attnviz.labels import Labels
 
+END_MARKS: Final = frozenset(
+    {"</s>", "<s>", "<pad>", "<eos>", "[SEP]", "[EOS]", "[PAD]", "<|endoftext|>", "<|im_end|>", "<|eot_id|>"}
+)
 _TAIL = re.compile(r"^.{1,32}?⟨(?:[2-9]|\d\d+)/\d+⟩", re.DOTALL)  # a character that began in the piece before
 _HEAD = re.compile(r"⟨1/\d+⟩$")
 

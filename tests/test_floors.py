@@ -20,6 +20,7 @@ TRAVELS = {
     "reduced",
     "result",
     "trace",
+    "tidying",
     "trace_file",
     "view",
     "words",
