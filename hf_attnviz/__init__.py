@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from hf_attnviz.reporting import report as report
     from hf_attnviz.result import Axis as Axis
     from hf_attnviz.result import Result as Result
+    from hf_attnviz.tidying import tidied as tidied
     from hf_attnviz.trace import AttentionStack as AttentionStack
     from hf_attnviz.trace import Origin as Origin
     from hf_attnviz.trace import Trace as Trace
@@ -189,6 +190,7 @@ _HOME = {
     "hf_attnviz.reduced": ("Reduced",),
     "hf_attnviz.reporting": ("report",),
     "hf_attnviz.result": ("Axis", "Result"),
+    "hf_attnviz.tidying": ("tidied",),
     "hf_attnviz.trace": ("AttentionStack", "Origin", "Trace"),
     "hf_attnviz.trace_file": ("load",),
     "hf_attnviz.view": ("View",),

@@ -12,7 +12,19 @@ PACKAGE = ROOT / "hf_attnviz"
 
 # room -> the rooms it may import from (a room is a top-level module or subpackage of hf_attnviz)
 GROUND = {"axes", "errors", "language", "legible", "optional", "progress", "role_names", "storage"}
-TRAVELS = {"attention_map", "decomposition", "labels", "packed", "reduced", "result", "trace", "trace_file", "view"}
+TRAVELS = {
+    "attention_map",
+    "decomposition",
+    "labels",
+    "packed",
+    "reduced",
+    "result",
+    "trace",
+    "tidying",
+    "trace_file",
+    "view",
+    "words",
+}
 MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(GROUND, GROUND),
     **dict.fromkeys(TRAVELS, GROUND | TRAVELS),

@@ -60,7 +60,7 @@ def label_ticks(axis: Any, labels: Sequence[str], fonts: Any, *, rotation: float
     """Labels on the ticks of one axis, every n-th when there are many."""
     step = max(1, -(-len(labels) // _MOST_TICKS))
     places = list(range(0, len(labels), step))
-    shown = [_shortened(readable(labels[i])) for i in places]
+    shown = [shortened(readable(labels[i])) for i in places]
     axis.set_ticks(places, shown, parse_math=False, fontfamily=fonts, fontsize=size, rotation=rotation)
 
 
@@ -121,7 +121,8 @@ def _rendered(draw: Callable[[], Any], name: str) -> bytes:
     return file.getvalue()
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """A label of at most 18 characters."""
     return text if len(text) <= 18 else f"{text[:17]}…"
 
 
