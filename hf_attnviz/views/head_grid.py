@@ -122,10 +122,11 @@ _READING: Final = (
     ),
     Text(
         "In a map, a row is the token that looks (query), a column the token that is looked at (key). Colour is the "
-        "square root of the weight, so that small weights are seen: the middle of the bar is a quarter. By default all "
-        "heads share one scale, 0 to 1; set to “each head’s largest”, compare numbers, not colours, between heads.",
+        "square root of the weight, so that small weights are seen: the middle of a bar is a quarter of its end. Small "
+        "maps share one scale, 0 to 1, unless the menu says otherwise; the enlarged head’s colours end at its own largest "
+        "weight, so compare its numbers, not its colours, with other heads.",
         "图中一行是发出注意的词元（查询），一列是被注意的词元（键）。颜色表示权重的平方根，使小权重也可见："
-        "色条正中为四分之一。默认所有头共用 0 到 1 的标度；若选“各头最大值”，不同头之间请比较数值，而非颜色。",
+        "色条正中为其末端的四分之一。小图默认共用 0 到 1 的标度；放大的头以自身最大权重为上限：与其他头请比较数值，而非颜色。",
     ),
     Text(
         "Small pictures are coarse where a text has more than 64 tokens: a cell is the share of a row’s weight that "
