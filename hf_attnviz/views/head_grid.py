@@ -123,10 +123,11 @@ _READING: Final = (
     Text(
         "In a map, a row is the token that looks (query), a column the token that is looked at (key). Colour is the "
         "square root of the weight, so that small weights are seen: the middle of a bar is a quarter of its end. Small "
-        "maps share one scale, 0 to 1, unless the menu says otherwise; the enlarged head’s colours end at its own largest "
-        "weight, so compare its numbers, not its colours, with other heads.",
+        "maps share one scale, 0 to 1, unless the menu says otherwise; the enlarged head’s colours end at its own "
+        "largest weight, so compare its numbers, not its colours, with other heads.",
         "图中一行是发出注意的词元（查询），一列是被注意的词元（键）。颜色表示权重的平方根，使小权重也可见："
-        "色条正中为其末端的四分之一。小图默认共用 0 到 1 的标度；放大的头以自身最大权重为上限：与其他头请比较数值，而非颜色。",
+        "色条正中为其末端的四分之一。小图默认共用 0 到 1 的标度；放大的头以自身最大权重为上限："
+        "与其他头请比较数值，而非颜色。",
     ),
     Text(
         "Small pictures are coarse where a text has more than 64 tokens: a cell is the share of a row’s weight that "
@@ -152,7 +153,8 @@ _SIDES: Final = (
 
 def _held(bound: float, size: int, *, exact: bool) -> Text:
     """How near the enlarged head's numbers are to the real ones, and what they take."""
-    takes = Text(f" They take {size / 1e6:.1f} MB of this page.", f"它们占此页 {size / 1e6:.1f} MB。")
+    amount = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+    takes = Text(f" They take {amount} of this page.", f"它们占此页 {amount}。")
     if exact:
         told = Text(
             "Weights are stored as 16-bit floats (float16), within 1/2,048 of each.",
@@ -172,7 +174,8 @@ def _held(bound: float, size: int, *, exact: bool) -> Text:
         told = Text(
             f"{told.en} That is coarser than the usual {WEIGHT_ERROR}, for otherwise the page would be larger than 25 "
             "MB: choose one stack, or capture fewer layers, for finer numbers.",
-            f"{told.zh}这比通常的 {WEIGHT_ERROR} 粗略，否则此页会超过 25 MB：只选一个栈，或捕获更少的层，数值会更精细。",
+            f"{told.zh}这比通常的 {WEIGHT_ERROR} 粗略，否则此页会超过 25 MB：要更精细的数值，请只选一个栈，"
+            "或捕获更少的层。",
         )
     return Text(told.en + takes.en, told.zh + takes.zh)
 
@@ -187,6 +190,7 @@ def _about(model: str, found: Sequence[Group]) -> list[Text]:
 def _figure(group: Group, thumbs: Bytes, title: str) -> Any:
     """All thumbnails in one panel, and a colour bar for all."""
     from matplotlib.colors import PowerNorm
+    from matplotlib.patches import Rectangle
 
     layers, heads = group.layers, group.heads
     shares = np.where(thumbs == UNDEFINED, np.nan, (thumbs / SHADES) ** 2)
@@ -195,15 +199,18 @@ def _figure(group: Group, thumbs: Bytes, title: str) -> Any:
     fonts = figures.fonts_for([title, *words])
     figures.write(figure.suptitle("", fontsize=11), title, fonts)
     panel = figure.add_subplot(1, 1, 1)
-    panel.set_facecolor("#e9ebee")  # of rows that are undefined
     for n, one in enumerate(shares):
         row, column = divmod(n, heads)
+        corner, side = (column - 0.46, row - 0.46), 0.92
+        if np.isnan(one).any():  # rows that are undefined
+            panel.add_patch(Rectangle(corner, side, side, facecolor="#e9ebee", edgecolor="#a9b0b9", hatch="////", lw=0))
         image = panel.imshow(
             np.ma.masked_invalid(one),
             cmap="GnBu",
             norm=PowerNorm(0.5, 0, 1),
             interpolation="nearest",
-            extent=(column - 0.46, column + 0.46, row + 0.46, row - 0.46),
+            extent=(corner[0], corner[0] + side, corner[1] + side, corner[1]),
+            zorder=2,
         )
     panel.set(xlim=(-0.54, heads - 0.46), ylim=(len(layers) - 0.46, -0.54))
     figures.label_ticks(panel.xaxis, [str(n) for n in range(heads)], fonts)

@@ -34,13 +34,13 @@ def sparse_head(weights: Floats, bound: float) -> bytes:
 
     A bound of 0 stores every weight.
     """
-    undefined = np.isnan(weights).any(1)
-    known = np.where(undefined[:, None], np.float32(0), weights) if undefined.any() else weights
+    undefined = np.asarray(np.isnan(weights).any(axis=1, keepdims=True))
+    known = np.where(undefined, np.float32(0), weights)
     starts, stops = _spans(known)
     places = np.arange(weights.shape[1], dtype=np.uint16)
     inside = (places >= starts[:, None]) & (places < stops[:, None])
     means, stored = _split(known, inside, max(bound - _ROUNDING, 0.0))
-    starts[undefined] = NO_ROW
+    starts[undefined[:, 0]] = NO_ROW
     by_key = np.ascontiguousarray(stored.T)
     codes = root_codes(known).T[by_key]
     spans = np.diff(np.stack([starts, stops]), prepend=np.uint16(0), axis=1)  # modulo 65,536
@@ -60,10 +60,10 @@ def thumbnail(weights: Floats) -> Bytes:
     so that rows still sum to what they summed to; its code is ``round(254 √share)``, :data:`UNDEFINED` without a row.
     """
     rows, keys = (np.arange(0, size, block_size(size)) for size in weights.shape)
-    defined = ~np.isnan(weights).any(1)
-    known = weights if defined.all() else np.where(defined[:, None], weights, np.float32(0))
+    undefined = np.isnan(weights).any(axis=1, keepdims=True)
+    known = np.where(undefined, np.float32(0), weights)
     shares = np.add.reduceat(np.add.reduceat(known, keys, axis=1), rows, axis=0)
-    counts = np.add.reduceat(defined.astype(np.int64), rows)[:, None]
+    counts = np.add.reduceat((~undefined).astype(np.int64), rows)
     codes = np.rint(SHADES * np.sqrt(np.clip(shares / np.maximum(counts, 1), 0, 1)))
     return np.where(counts > 0, codes, UNDEFINED).astype(np.uint8)
 
@@ -75,7 +75,8 @@ def block_size(size: int) -> int:
 
 def root_codes(weights: npt.NDArray[Any]) -> Bytes:
     """The rounded square root of each weight, in one byte."""
-    return np.rint(np.sqrt(np.clip(weights, 0, 1)) * 255).astype(np.uint8)
+    codes: Bytes = np.rint(np.sqrt(np.clip(weights, 0, 1)) * 255).astype(np.uint8)
+    return codes
 
 
 def packed_bytes(data: bytes) -> str:

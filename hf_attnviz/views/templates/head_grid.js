@@ -518,7 +518,9 @@
   const statistics = make("span");
   function menus() {
     const listen = (menu, act) => { menu.querySelector("select").addEventListener("change", (event) => act(event.target.value)); return menu; };
-    const named = group.statistics.map((one, n) => [String(n), one.name]);
+    const full = (one, language) => (group.statistics.some((other) => other !== one && other.id === one.id)
+      ? `${one.name[language]} · ${one.of[language]}` : one.name[language]); // two analyses may use one name
+    const named = group.statistics.map((one, n) => [String(n), {en: full(one, "en"), zh: full(one, "zh")}]);
     statistics.replaceChildren();
     if (named.length) statistics.append(listen(attnviz.menu("statistic", {en: "Map of the heads by", zh: "头图按"}, named, String(state.statistic)), (value) => { state.statistic = +value; words(); paintGrid(); tellGrid(state.at.layer, state.at.head); title(); }));
     return listen;
