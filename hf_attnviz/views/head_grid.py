@@ -83,6 +83,7 @@ def grid_view(
         "start": {"group": start, "layer": place, "statistic": chosen},
         "exact": exact,
         "bound": bound,
+        "within": max(bound, WEIGHT_ERROR),
         "stretch": STRETCH,
         "shades": SHADES,
         "undefined": UNDEFINED,
@@ -166,9 +167,9 @@ def _held(bound: float, size: int, *, exact: bool) -> Text:
         told = Text(
             f"A weight that stands out is stored in one byte, within {WEIGHT_ERROR} of the real number. For each of "
             f"the others, written with ≈, stands the mean of those others among {STRETCH} neighbouring keys of its "
-            f"row, within {bound} of the real number.",
+            f"row, within {bound} of the real number: pale steps every {STRETCH} keys are of the page, not of the model.",
             f"突出的权重各用一个字节存储，与真实值相差不超过 {WEIGHT_ERROR}。其余权重（写作 ≈）以同一行相邻 {STRETCH} "
-            f"个键中其余权重的平均表示，与真实值相差不超过 {bound}。",
+            f"个键中其余权重的平均表示，与真实值相差不超过 {bound}：每 {STRETCH} 个键一处的浅色台阶来自此页，而非模型。",
         )
     if bound > WEIGHT_ERROR:
         told = Text(

@@ -2,7 +2,7 @@
 // Every head as a small coarse map over its number by a statistic; the chosen head whole, with zoom and a lens. Only the
 // chosen head is unpacked.
 (async () => {
-  const {groups, exact, bound, stretch, shades, undefined: none} = attnviz.data;
+  const {groups, exact, bound, within, stretch, shades, undefined: none} = attnviz.data;
   const byId = (id) => document.getElementById(id);
   const {say, make} = attnviz;
   const [grid, map, lens] = ["grid", "map", "lens"].map(byId);
@@ -492,7 +492,7 @@
       ? say({en: "Small maps: every weight is a cell of its own.", zh: "小图：每个权重各为一格。"})
       : say({en: `Small maps are coarse: a cell stands for ${rows} × ${keys} weights.`, zh: `小图是粗略的：每格代表 ${rows} × ${keys} 个权重。`});
     byId("fine").textContent = exact ? say({en: "This head is not coarse: every weight is here, as a 16-bit float.", zh: "此头不是粗略的：每个权重都在此，为 16 位浮点数。"})
-      : say({en: `This head is not coarse: every weight is here, within ${Math.max(bound, 0.004)}.`, zh: `此头不是粗略的：每个权重都在此，误差不超过 ${Math.max(bound, 0.004)}。`});
+      : say({en: `This head is not coarse: every weight is here, within ${within}.`, zh: `此头不是粗略的：每个权重都在此，误差不超过 ${within}。`});
     grid.setAttribute("aria-label", say({
       en: `Every head, ${group.layers.length} layers by ${group.heads} heads; arrow keys move, Enter enlarges`,
       zh: `所有注意力头，${group.layers.length} 层 × ${group.heads} 头；用方向键移动，按回车放大`}));
