@@ -66,6 +66,10 @@ def _has_vectors(trace: Trace) -> bool:
     return any(m.query_vectors is not None for m in trace.maps)
 
 
+def _has_weights(trace: Trace) -> bool:
+    return all(m.has_weights for m in trace.maps)
+
+
 def _has_statistics(trace: Trace) -> bool:
     return all("statistics" in m.reduced for m in trace.maps)
 
@@ -81,6 +85,13 @@ _KNOWN: Final[Mapping[str, Picture]] = {
         ("maps", "vectors"),
         _has_vectors,
         Text("query and key vectors", "查询与键向量"),
+    ),
+    "grid": Picture(
+        "hf_attnviz.drawing.head_grid",
+        "head_grid",
+        Text("every head small, one large, and a map of their numbers", "每头一小图、选一放大，并有各头数值图"),
+        suits=_has_weights,
+        needs=Text("the weights themselves", "权重本身"),
     ),
     "long": Picture(
         "hf_attnviz.drawing.long",
