@@ -62,11 +62,11 @@ def _owner(found: Sequence[Group], given: Result) -> int:
     """Which group a result speaks of: the first with its layers and heads."""
     labels = [axis.labels for axis in given.axes if axis.name in (LAYER, HEAD)]
     for n, group in enumerate(found):
-        if labels == [tuple(map(str, group.layers)), tuple(map(str, range(group.heads)))]:
+        if labels == [tuple(map(str, group.layers)), tuple(map(str, group.heads))]:
             return n
     return _none_fits(found, given)
 
 
 def _none_fits(found: Sequence[Group], given: Result) -> int:
-    drawn = "; ".join(f"{g.name.en}: layers {', '.join(map(str, g.layers))}, {g.heads} heads" for g in found)
+    drawn = "; ".join(f"{g.name.en}: layers {', '.join(map(str, g.layers))}, {len(g.heads)} heads" for g in found)
     raise ArgumentError(f"{given!r} is about other heads than those drawn ({drawn}): its axes must be layer and head")

@@ -38,7 +38,7 @@ class Panel:
     results: tuple[Result, ...] = ()
 
     def __post_init__(self) -> None:
-        expected = [tuple(map(str, self.group.layers)), tuple(map(str, range(self.group.heads)))]
+        expected = [tuple(map(str, self.group.layers)), tuple(map(str, self.group.heads))]
         for result in self.results:
             names, labels = [a.name for a in result.axes], [a.labels for a in result.axes[-2:]]
             if names not in ([STATISTIC, LAYER, HEAD], [LAYER, HEAD]) or labels != expected:
@@ -167,9 +167,9 @@ def _held(bound: float, size: int, *, exact: bool) -> Text:
         told = Text(
             f"A weight that stands out is stored in one byte, within {WEIGHT_ERROR} of the real number. For each of "
             f"the others, written with ≈, stands the mean of those others among {STRETCH} neighbouring keys of its "
-            f"row, within {bound} of the real number: pale steps every {STRETCH} keys are of the page, not of the model.",
+            f"row, within {bound} of the real number: pale steps every {STRETCH} keys are the page's, not the model's.",
             f"突出的权重各用一个字节存储，与真实值相差不超过 {WEIGHT_ERROR}。其余权重（写作 ≈）以同一行相邻 {STRETCH} "
-            f"个键中其余权重的平均表示，与真实值相差不超过 {bound}：每 {STRETCH} 个键一处的浅色台阶来自此页，而非模型。",
+            f"个键中其余权重的平均表示，与真实值相差不超过 {bound}：每 {STRETCH} 个键一处的浅色台阶来自此页而非模型。",
         )
     if bound > WEIGHT_ERROR:
         told = Text(
@@ -182,8 +182,10 @@ def _held(bound: float, size: int, *, exact: bool) -> Text:
 
 
 def _about(model: str, found: Sequence[Group]) -> list[Text]:
-    english = "; ".join(f"{g.name.en}: {counted(len(g.maps), 'layer')} × {counted(g.heads, 'head')}" for g in found)
-    chinese = "；".join(f"{g.name.zh}：{len(g.maps)} 层 × {g.heads} 头" for g in found)
+    english = "; ".join(
+        f"{g.name.en}: {counted(len(g.maps), 'layer')} × {counted(len(g.heads), 'head')}" for g in found
+    )
+    chinese = "；".join(f"{g.name.zh}：{len(g.maps)} 层 × {len(g.heads)} 头" for g in found)
     lines = [Text(f"{english}. Layer numbers are the model's block indices.", f"{chinese}。层号为模型的块序号。")]
     return [*([Text(f"Model: {model}", f"模型：{model}")] if model else []), *lines]
 
@@ -193,7 +195,7 @@ def _figure(group: Group, thumbs: Bytes, title: str) -> Any:
     from matplotlib.colors import PowerNorm
     from matplotlib.patches import Rectangle
 
-    layers, heads = group.layers, group.heads
+    layers, heads = group.layers, len(group.heads)
     shares = np.where(thumbs == UNDEFINED, np.nan, (thumbs / SHADES) ** 2)
     figure = figures.new_figure(min(1.6 + 0.62 * heads, 12), min(1.2 + 0.62 * len(layers), 12))
     words = [str(axis_word(LAYER)), str(axis_word(HEAD)), str(_BAR)]

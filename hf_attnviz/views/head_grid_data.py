@@ -51,7 +51,7 @@ def fitted(found: Sequence[Group], *, small: int = SMALL, most: int = MOST) -> t
     The finest of the bounds below :data:`WEIGHT_ERROR` with which all heads take ``small`` characters; else the first
     of it and coarser ones with which they take ``most``.
     """
-    count = sum(len(group.maps) * group.heads for group in found)
+    count = sum(len(group.maps) * len(group.heads) for group in found)
     sample = list(_sampled(found, count))
 
     def foreseen(bound: float) -> float:
@@ -72,7 +72,7 @@ def exactly(found: Sequence[Group]) -> list[list[str]]:
     Raises:
         ArgumentError: more than a browser opens.
     """
-    size = sum(len(g.maps) * g.heads * len(g.maps[0].queries) * len(g.maps[0].keys) for g in found) * 8 // 3
+    size = sum(len(g.maps) * len(g.heads) * len(g.maps[0].queries) * len(g.maps[0].keys) for g in found) * 8 // 3
     if size > MOST_EXACT:
         raise ArgumentError(
             f"exact weights would take up to {size / 1e6:,.0f} MB, more than a browser opens "
@@ -116,7 +116,7 @@ def payload(
     return {
         "name": in_both(group.name),
         "layers": list(group.layers),
-        "heads": group.heads,
+        "heads": len(group.heads),
         "queries": rows,
         "keys": None if keys == rows else keys,
         "blocks": [block_size(len(rows)), block_size(len(keys))],
