@@ -96,7 +96,7 @@ def grid_view(
         how_to_read=[*_READING, _held(bound, size, exact=exact), *_SIDES],
         footer=_about(model, found),
         data=data,
-        scripts=[own("colours.js"), own("head_grid.js")],
+        scripts=[own(name) for name in ("colours.js", "head_grid_parts.js", "head_grid_large.js", "head_grid.js")],
         style=own("head_grid.css"),
         wide=True,
         height=1150,
@@ -167,9 +167,11 @@ def _held(bound: float, size: int, *, exact: bool) -> Text:
         told = Text(
             f"A weight that stands out is stored in one byte, within {WEIGHT_ERROR} of the real number. For each of "
             f"the others, written with ≈, stands the mean of those others among {STRETCH} neighbouring keys of its "
-            f"row, within {bound} of the real number: pale steps every {STRETCH} keys are the page's, not the model's.",
+            f"row, within {bound} of the real number: pale steps every {STRETCH} keys are of the page, not of the "
+            "model.",
             f"突出的权重各用一个字节存储，与真实值相差不超过 {WEIGHT_ERROR}。其余权重（写作 ≈）以同一行相邻 {STRETCH} "
-            f"个键中其余权重的平均表示，与真实值相差不超过 {bound}：每 {STRETCH} 个键一处的浅色台阶来自此页而非模型。",
+            f"个键中其余权重的平均表示，与真实值相差不超过 {bound}："
+            f"每 {STRETCH} 个键一处的浅色台阶来自此页，而非模型。",
         )
     if bound > WEIGHT_ERROR:
         told = Text(
