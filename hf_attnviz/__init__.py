@@ -101,6 +101,7 @@ if TYPE_CHECKING:
     from hf_attnviz.views import head_view as head_view
     from hf_attnviz.views import model_view as model_view
     from hf_attnviz.views import neuron_view as neuron_view
+    from hf_attnviz.views import overlay as overlay
     from hf_attnviz.views import picture as picture
     from hf_attnviz.views import roles_view as roles_view
     from hf_attnviz.views import to_bertviz as to_bertviz
@@ -199,6 +200,7 @@ _HOME = {
         "heatmap",
         "model_view",
         "neuron_view",
+        "overlay",
         "picture",
         "roles_view",
         "to_bertviz",

@@ -10,6 +10,7 @@ from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
 from hf_attnviz.trace import Trace
 from hf_attnviz.view import View
+from hf_attnviz.views.overlay import has_patches
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,13 @@ _KNOWN: Final[Mapping[str, Picture]] = {
         ("maps", "vectors"),
         _has_vectors,
         Text("query and key vectors", "查询与键向量"),
+    ),
+    "overlay": Picture(
+        "hf_attnviz.views.overlay",
+        "overlay",
+        Text("over the patches of a picture", "覆盖在图像的图块上"),
+        suits=has_patches,
+        needs=Text("keys that are patches of a picture", "作为图像图块的键"),
     ),
     "long": Picture(
         "hf_attnviz.drawing.long",

@@ -29,9 +29,10 @@ _ANSWER: Final = Text("mean over the answer", "回答的平均")
 _COLOUR: Final = Text(
     "The colour of a cell is the weight that the chosen row (or the mean over rows) gives to that patch; the bar says "
     "which. It begins at zero and ends at the largest weight shown, anew for each choice: compare numbers, not "
-    "colours, between choices. A ring marks the strongest patch.",
+    "colours, between choices. A ring marks the strongest patch. The picture beneath is shown in grey, so that hue is "
+    "the weight's alone; its brightness still shines through.",
     "格子的颜色是所选行（或各行平均）给该图块的权重，对应关系见色条。色条自零起，至所示的最大权重止，每次选择各自定标："
-    "不同选择之间请比较数值，而非颜色。圆圈标出最强的图块。",
+    "不同选择之间请比较数值，而非颜色。圆圈标出最强的图块。下方图像以灰度显示，使色调只表示权重；其明暗仍会透出。",
 )
 _CHOOSE: Final = Text(
     "Choose a row in the list, or click a patch where patches look at patches (arrow keys and Enter do the same); a "
@@ -211,7 +212,9 @@ def _canvas(image: Any, box: Any, known: Sequence[int], shown: Sequence[int]) ->
     """Pictures and boxes by part."""
     boxes = dict(enumerate(box)) if _several(box) else dict.fromkeys(known, box)
     if _several(box) and len(box) <= known[-1]:
-        raise ArgumentError(f"expected a box for each of the parts {listed(known)}, or None in its place; got {len(box)}")
+        raise ArgumentError(
+            f"expected a box for each of the parts {listed(known)}, or None in its place; got {len(box)}"
+        )
     if image is None:
         if box is not None:
             raise ArgumentError("expected a picture with box=…, got none: a bare grid has no box")
@@ -246,7 +249,9 @@ def _sheet(
     asked = None if query is None else _row(first, query)
     cells = _cells(keys, numbers)
     words = [n for n, kind in enumerate(first.queries.kinds) if kind != "patch"]
-    rows = sorted({*words, *(() if asked is None else (asked,))}) if _mixed(first.queries) else range(len(first.queries))
+    rows = (
+        sorted({*words, *(() if asked is None else (asked,))}) if _mixed(first.queries) else range(len(first.queries))
+    )
     kept = held(group.maps, layer, rows, len(places), words if asked is None else [asked, *words])
     averages = _averages(first, words, places)
     queries = _queries(first, kept.rows, numbers)

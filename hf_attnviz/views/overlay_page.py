@@ -16,7 +16,6 @@ from PIL import Image
 
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
-from hf_attnviz.legible import visible
 from hf_attnviz.view import View
 from hf_attnviz.views import figures
 from hf_attnviz.views.encoding import packed
@@ -136,9 +135,7 @@ def _payload(sheet: Sheet, pictures: Sequence[Image.Image], *, exact: bool) -> M
         "start": sheet.start,
         "chosen": sheet.chosen,
         "averages": [in_both(one.text) for one in sheet.averages],
-        "queries": [
-            {"text": in_both(one.text), "cell": one.cell, "answered": one.answered} for one in sheet.queries
-        ],
+        "queries": [{"text": in_both(one.text), "cell": one.cell, "answered": one.answered} for one in sheet.queries],
         "parts": [
             {
                 "name": None if part.name is None else in_both(part.name),
@@ -175,7 +172,9 @@ def _figure(sheet: Sheet, choices: Sequence[int], menus: tuple[Text, Text], titl
     """A panel for each choice and part, one scale of colours a choice."""
     count = len(choices) * len(sheet.parts)
     if count > _MOST_PANELS:
-        raise ArgumentError(f"{count} pictures in one file are too many (at most {_MOST_PANELS}); choose a stack or fewer words")
+        raise ArgumentError(
+            f"{count} pictures in one file are too many (at most {_MOST_PANELS}); choose a stack or fewer words"
+        )
     across = min(count, max(1, round(math.sqrt(count * 1.4))))
     down = -(-count // across)
     shapes = [_shape(part) for part in sheet.parts]
