@@ -72,6 +72,8 @@ if TYPE_CHECKING:
     from hf_attnviz.capturing import trace_text as trace_text
     from hf_attnviz.drawing.known import pictures as pictures
     from hf_attnviz.drawing.long import long_view as long_view
+    from hf_attnviz.drawing.spectrogram import spectrogram_view as spectrogram_view
+    from hf_attnviz.drawing.word_maps import word_maps as word_maps
     from hf_attnviz.explaining.explanation import explain as explain
     from hf_attnviz.explaining.flips import hotflip as hotflip
     from hf_attnviz.explaining.judged import Trust as Trust
@@ -173,6 +175,8 @@ _HOME = {
     ),
     "hf_attnviz.drawing.known": ("pictures",),
     "hf_attnviz.drawing.long": ("long_view",),
+    "hf_attnviz.drawing.spectrogram": ("spectrogram_view",),
+    "hf_attnviz.drawing.word_maps": ("word_maps",),
     "hf_attnviz.explaining.explanation": ("explain",),
     "hf_attnviz.explaining.flips": ("hotflip",),
     "hf_attnviz.explaining.layers": ("layer_attributions",),

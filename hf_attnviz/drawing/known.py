@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from hf_attnviz.drawing.spectrogram import has_speech
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
 from hf_attnviz.trace import Trace
@@ -84,6 +85,13 @@ _KNOWN: Final[Mapping[str, Picture]] = {
         Text("over the patches of a picture", "覆盖在图像的图块上"),
         suits=has_patches,
         needs=Text("keys that are patches of a picture", "作为图像图块的键"),
+    ),
+    "spectrogram": Picture(
+        "hf_attnviz.drawing.spectrogram",
+        "spectrogram_view",
+        Text("along a sound, with word times", "沿声音观察，含词的时间"),
+        suits=has_speech,
+        needs=Text("cross-attention from a text to frames of sound", "文本到声音各帧的交叉注意力"),
     ),
     "long": Picture(
         "hf_attnviz.drawing.long",

@@ -25,6 +25,7 @@ from hf_attnviz.views.sheets import Leaf, encoded
 
 _MOST_PANELS: Final = 64
 _OPACITY: Final = 0.6
+_ASKED: Final = Text("Which row looks", "由哪一行发出注意")
 Cell = tuple[int, int, int]
 """The number of the part, row and column."""
 
@@ -99,9 +100,21 @@ def overlay_page(
     start: int = 0,
     exact: bool = False,
     panels: Sequence[int] | None = None,
+    asked: Text = _ASKED,
+    sums: bool = True,
 ) -> View:
-    """The page of these sheets, the one called ``start`` first; on paper the choices ``panels`` of it, else the one
-    that is chosen at first."""
+    """The page of these sheets.
+
+    Args:
+        sheets: one for each position of the first menu, and ``start``, the one that is shown first.
+        title: the heading.
+        menus: what the two menus of a sheet are called.
+        reading, footer: how to read it, and the small print.
+        exact: half precision in place of a byte a weight.
+        panels: on paper, the choices that are drawn of the first sheet; None for the one that is chosen at first.
+        asked: what the list of queries is called.
+        sums: whether a query's weights are shares of one, so that their sum over the cells means something.
+    """
     pictures: list[Image.Image] = []
     for part in (part for sheet in sheets for part in sheet.parts):
         if part.picture is not None and not any(part.picture is one for one in pictures):
@@ -111,12 +124,13 @@ def overlay_page(
     choices = [told.chosen] if panels is None else list(panels)
     return page(
         title,
-        fragment("overlay.html"),
+        fragment("overlay.html", asked=asked),
         how_to_read=reading,
         footer=footer,
         data={
             "menus": [in_both(one) for one in menus],
             "start": start,
+            "sums": sums,
             "pictures": [
                 {"source": data_uri(one, longest), "width": one.width, "height": one.height} for one in pictures
             ],

@@ -133,7 +133,8 @@ def encoded(
     for leaf in leaves:
         whole = leaf.weights()
         chosen = whole[:, list(keys)]
-        means.append(torch.stack([chosen[list(over)].nanmean(0) for over in averages]))
+        over = [chosen[list(several)].nanmean(0) for several in averages]
+        means.append(torch.stack(over) if over else chosen[:0])
         kept = chosen[list(rows)]
         shares.append(_shares(kept))
         values.append(kept.nan_to_num().half().numpy().view(np.uint16) if exact else weight_codes(kept))

@@ -1,7 +1,7 @@
 "use strict";
 // Numbers laid over pictures: one canvas a picture, its cells coloured by the row that is chosen.
 (async () => {
-  const {menus, sheets, pictures} = attnviz.data;
+  const {menus, sheets, pictures, sums} = attnviz.data;
   const byId = (id) => document.getElementById(id);
   const say = attnviz.say;
   const WIDEST = 620;
@@ -239,7 +239,8 @@
     const parts = [];
     if (!weights) parts.push(say({en: "This row sees nothing: its weights are undefined.", zh: "此行看不到任何键：权重未定义。"}));
     else if (strongest) parts.push(`${say({en: "Strongest", zh: "最强"})}: ${cellName(strongest)} · ${number4(weightAt(strongest))}`);
-    if (weights && choice >= sheet.averages.length) {
+    if (!sums) { /* places of an image: their weights on a word are no shares of one */ }
+    else if (weights && choice >= sheet.averages.length) {
       const share = sheet.ready.shares[leaf * sheet.queries.length + choice - sheet.averages.length] / (UNDEFINED - 1);
       parts.push(`${say({en: "on all patches", zh: "所有图块合计"})} ${share.toFixed(3)}`);
     } else if (weights) {
@@ -255,8 +256,8 @@
     const {canvas, part, size} = canvases[index];
     const bounds = canvas.getBoundingClientRect();
     const [left, top, right, bottom] = size.box;
-    const column = Math.floor(((event.clientX - bounds.left - 1 - left) / (right - left)) * part.grid[1]);
-    const row = Math.floor(((event.clientY - bounds.top - 1 - top) / (bottom - top)) * part.grid[0]);
+    const column = Math.floor(((event.clientX - bounds.left - left) / (right - left)) * part.grid[1]);
+    const row = Math.floor(((event.clientY - bounds.top - top) / (bottom - top)) * part.grid[0]);
     return row >= 0 && row < part.grid[0] && column >= 0 && column < part.grid[1] ? [index, row, column] : null;
   }
   function move(cell) {
