@@ -103,12 +103,12 @@ if TYPE_CHECKING:
     from hf_attnviz.views import head_view as head_view
     from hf_attnviz.views import model_view as model_view
     from hf_attnviz.views import neuron_view as neuron_view
-    from hf_attnviz.views import overlay as overlay
     from hf_attnviz.views import picture as picture
     from hf_attnviz.views import roles_view as roles_view
     from hf_attnviz.views import to_bertviz as to_bertviz
     from hf_attnviz.views import trust_view as trust_view
     from hf_attnviz.views.heatmap import heatmap as heatmap
+    from hf_attnviz.views.overlay import overlay as overlay
     from hf_attnviz.zoo import Loaded as Loaded
     from hf_attnviz.zoo import load_model as load_model
 

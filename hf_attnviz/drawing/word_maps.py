@@ -27,7 +27,7 @@ from hf_attnviz.views.overlay_page import Part, Query, Sheet, overlay_page
 from hf_attnviz.views.pictures import as_picture, checked_box
 from hf_attnviz.views.sheets import ROOM, Leaf
 
-_MENUS: Final = (Text("layer", "层"), Text("step", "步"))
+_MENUS: Final = (Text("grid", "网格"), Text("layer", "层"), Text("step", "步"))
 _ASKED: Final = Text("Which word", "哪个词")
 _LAYERS: Final = Text("mean of all", "各层平均")
 _STEPS: Final = Text("mean of all", "各步平均")
@@ -46,17 +46,18 @@ _READING: Final = (
         "每处对所有词元的权重之和为一；其中大部分通常给了提示的起始标记，它不是词，此处不显示。圆圈标出最强处。",
     ),
     Text(
-        "“All sizes” enlarges the maps of small layers to the finest grid (bicubic; what falls below zero is cut), so "
-        "its cells are smoother than what the model has; the other sheets are the layers' own grids.",
-        "“所有尺寸”把较小的层放大到最细的网格（双三次插值，低于零者截去），因此比模型实际的更平滑；其余各张为各层自己的网格。",
-    ),
-    Text(
         "Not shown: whether the word caused what is seen there. Attention is not an explanation.",
         "未显示：该处所见是否由该词引起。注意力本身不是解释。",
     ),
 )
+_ENLARGED: Final = Text(
+    "“All sizes” enlarges the maps of small layers to the finest grid (bicubic; what falls below zero is cut), so "
+    "its cells are smoother than what the model has; the other sheets are the layers' own grids.",
+    "“所有尺寸”把较小的层放大到最细的网格（双三次插值，低于零者截去），因此比模型实际的更平滑；其余各张为各层自己的网格。",
+)
 _SQUARE: Final = Text(
-    "No picture and no grid=… was given: the image is taken to be square.", "未给出图像，也未给出 grid=…：假定图像为正方形。"
+    "No picture and no grid=… was given: the image is taken to be square.",
+    "未给出图像，也未给出 grid=…：假定图像为正方形。",
 )
 
 
@@ -132,9 +133,15 @@ def word_maps(
     footer += [Text(f"Model: {steps[0].model}", f"模型：{steps[0].model}")] if steps[0].model else []
     footer += dict.fromkeys(note for _, note in drawn if note is not None)
     return overlay_page(
-        [sheet for sheet, _ in drawn], title=title or Text("Where each word stands in the image", "每个词在图像中的位置"), menus=_MENUS,
-        reading=_READING, footer=footer, panels=range(min(len(texts), 24)), asked=_ASKED, sums=False,
-    )  # fmt: skip
+        [sheet for sheet, _ in drawn],
+        title=title or Text("Where each word stands in the image", "每个词在图像中的位置"),
+        menus=_MENUS,
+        reading=[*_READING[:-1], *([_ENLARGED] if len(sizes) > 1 else []), _READING[-1]],
+        footer=footer,
+        panels=range(min(len(texts), 24)),
+        asked=_ASKED,
+        sums=False,
+    )
 
 
 # ---- which maps
@@ -240,7 +247,9 @@ def _sizes(
                 by_step[s] += words / len(layers)
         names = tuple(str(steps[0].cross.maps[n].layer) for n in layers)
         name = Text(f"{grid[0]} × {grid[1]}", f"{grid[0]} × {grid[1]}")
-        found.append(_Size(name, names, by_layer.unflatten(-1, grid), by_step.unflatten(-1, grid)))
+        found.append(
+            _Size(name, names, by_layer.view(*by_layer.shape[:2], *grid), by_step.view(*by_step.shape[:2], *grid))
+        )
     return found
 
 
@@ -283,10 +292,12 @@ def _leaves(size: _Size, each: int) -> tuple[tuple[Leaf, ...], Text | None]:
     """The mean of all, each layer, each step, as many as there is room for; and what was left out."""
     whole = [Leaf(_LAYERS, _STEPS, _flat(size.by_step.mean(0)))]
     steps = [Leaf(_LAYERS, _number(n), _flat(one)) for n, one in enumerate(size.by_step)]
-    layers = [
-        Leaf(Text(name, name), _STEPS, _flat(one)) for name, one in zip(size.layers, size.by_layer, strict=True)
+    layers = [Leaf(Text(name, name), _STEPS, _flat(one)) for name, one in zip(size.layers, size.by_layer, strict=True)]
+    plans: list[tuple[list[Leaf], Text | None]] = [
+        ([*whole, *steps, *layers], None),
+        ([*whole, *layers], _NO_STEPS),
+        (whole, _MEAN_ONLY),
     ]
-    plans: list[tuple[list[Leaf], Text | None]] = [([*whole, *steps, *layers], None), ([*whole, *layers], _NO_STEPS), (whole, _MEAN_ONLY)]
     leaves, note = next((plan for plan in plans if len(plan[0]) * each <= ROOM), plans[-1])
     return tuple(leaves), note
 

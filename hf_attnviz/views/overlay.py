@@ -21,7 +21,7 @@ from hf_attnviz.views.pictures import BoxOption, as_picture, checked_box
 from hf_attnviz.views.sheets import checked_place, found_leaf, held
 from hf_attnviz.views.words import axis_word
 
-_MENUS: Final = (axis_word(LAYER), axis_word(HEAD))
+_MENUS: Final = (Text("stack", "堆栈"), axis_word(LAYER), axis_word(HEAD))
 _ALL: Final = Text("mean over all rows: what each patch receives", "所有行的平均：每个图块所得")
 _ROWS: Final = Text("mean over all rows", "所有行的平均")
 _WORDS: Final = Text("mean over the words that see the picture", "能看到图像的词的平均")

@@ -94,7 +94,7 @@ def overlay_page(
     sheets: Sequence[Sheet],
     *,
     title: Text | str,
-    menus: tuple[Text, Text],
+    menus: tuple[Text, Text, Text],
     reading: Sequence[Text],
     footer: Sequence[Text],
     start: int = 0,
@@ -108,7 +108,7 @@ def overlay_page(
     Args:
         sheets: one for each position of the first menu, and ``start``, the one that is shown first.
         title: the heading.
-        menus: what the two menus of a sheet are called.
+        menus: what the menu of sheets and the two of a sheet are called.
         reading, footer: how to read it, and the small print.
         exact: half precision in place of a byte a weight.
         panels: on paper, the choices that are drawn of the first sheet; None for the one that is chosen at first.
@@ -139,7 +139,7 @@ def overlay_page(
         scripts=[own("colours.js"), own("overlay.js")],
         style=own("overlay.css"),
         height=760,
-        figures=figures.files(partial(_figure, told, choices, menus, str(title))),
+        figures=figures.files(partial(_figure, told, choices, menus[1:], str(title))),
     )
 
 
@@ -182,7 +182,7 @@ def grids(sheet: Sheet, choice: int) -> list[npt.NDArray[np.float64]]:
     return found
 
 
-def _figure(sheet: Sheet, choices: Sequence[int], menus: tuple[Text, Text], title: str) -> Any:
+def _figure(sheet: Sheet, choices: Sequence[int], menus: Sequence[Text], title: str) -> Any:
     """A panel for each choice and part, one scale of colours a choice."""
     count = len(choices) * len(sheet.parts)
     if count > _MOST_PANELS:

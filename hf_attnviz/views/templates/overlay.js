@@ -322,7 +322,7 @@
     const change = (menu, then) => menu.querySelector("select").addEventListener("change", (event) => then(+event.target.value));
     const own = [];
     if (outer.length > 1) {
-      const first = attnviz.menu("outer", menus[0], outer.map((text, i) => [String(i), text]), String(leaves[leaf].outer));
+      const first = attnviz.menu("outer", menus[1], outer.map((text, i) => [String(i), text]), String(leaves[leaf].outer));
       change(first, (which) => {
         const alike = leaves.findIndex((one) => one.outer === which && say(one.inner) === say(leaves[leaf].inner));
         leaf = alike < 0 ? leaves.findIndex((one) => one.outer === which) : alike;
@@ -333,7 +333,7 @@
     }
     const within = leaves.flatMap((one, i) => (one.outer === leaves[leaf].outer ? [[String(i), one.inner]] : []));
     if (within.length > 1) {
-      const second = attnviz.menu("inner", menus[1], within, String(leaf));
+      const second = attnviz.menu("inner", menus[2], within, String(leaf));
       change(second, (which) => { leaf = which; paint(); });
       own.push(second);
     }
@@ -350,7 +350,7 @@
   }
 
   if (sheets.length > 1) {
-    const menu = attnviz.menu("sheet", {en: "Stack", zh: "堆栈"}, sheets.map(({name}, i) => [String(i), name]), String(number));
+    const menu = attnviz.menu("sheet", menus[0], sheets.map(({name}, i) => [String(i), name]), String(number));
     menu.querySelector("select").addEventListener("change", (event) => { show(+event.target.value).catch(attnviz.fail); });
     byId("menus").append(menu);
   }
