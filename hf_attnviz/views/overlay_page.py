@@ -199,8 +199,8 @@ def _figure(sheet: Sheet, choices: Sequence[int], menus: Sequence[Text], title: 
     names = [one.text for one in sheet.averages] + [one.text for one in sheet.queries]
     where = " · ".join(f"{menu} {said}" for menu, said in zip(menus, (leaf.outer, leaf.inner), strict=True))
     fonts = figures.fonts_for([title, where, *(str(names[c]) for c in choices), *(str(p.name) for p in sheet.parts)])
-    figures.write(figure.suptitle("", fontsize=_fitting(title, figure, 10)), title, fonts)
-    figures.write(figure.supxlabel("", fontsize=_fitting(where, figure, 8)), where, fonts)
+    figures.write(figure.suptitle("", fontsize=figures.fitting(title, figure.get_figwidth(), 10)), title, fonts)
+    figures.write(figure.supxlabel("", fontsize=figures.fitting(where, figure.get_figwidth(), 8)), where, fonts)
     for n, choice in enumerate(choices):
         heats = grids(sheet, choice)
         finite = np.concatenate([heat[np.isfinite(heat)] for heat in heats])
@@ -209,15 +209,11 @@ def _figure(sheet: Sheet, choices: Sequence[int], menus: Sequence[Text], title: 
         for panel, heat, part in zip(axes, heats, sheet.parts, strict=True):
             drawn = _panel(panel, heat, part, high)
             said = str(names[choice]) if part.name is None else f"{names[choice]} · {part.name}"
-            figures.write(panel.set_title("", fontsize=_fitting(said, figure, 8, across)), said, fonts)
+            figures.write(
+                panel.set_title("", fontsize=figures.fitting(said, figure.get_figwidth() / across, 8)), said, fonts
+            )
         figure.colorbar(drawn, ax=axes, shrink=0.75, pad=0.02).ax.tick_params(labelsize=7)
     return figure
-
-
-def _fitting(text: str, figure: Any, most: float, across: int = 1) -> float:
-    """A size at which a line of text is no wider than the figure, or than one of so many panels."""
-    letters = sum(2 if ord(c) > 0x2E80 else 1 for c in text)
-    return float(max(4, min(most, figure.get_figwidth() / across * 72 / (0.62 * max(letters, 1)))))
 
 
 def _shape(part: Part) -> tuple[float, float]:

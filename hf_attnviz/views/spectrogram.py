@@ -145,7 +145,7 @@ def _figure(spoken: Spoken, sound: Sound | None, title: str) -> Any:
     where = f"{axis_word(LAYER)} {leaf.outer} · {axis_word(HEAD)} {leaf.inner}"
     time = str(Text("seconds", "秒"))
     fonts = figures.fonts_for([title, where, time, *spoken.tokens, *(text for text, _, _ in spoken.words)])
-    figures.write(figure.suptitle("", fontsize=10), title, fonts)
+    figures.write(figure.suptitle("", fontsize=figures.fitting(title, figure.get_figwidth(), 10)), title, fonts)
     heights = [above, below] if sound is not None else [below]
     axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     if sound is not None:
@@ -162,7 +162,9 @@ def _figure(spoken: Spoken, sound: Sound | None, title: str) -> Any:
     axes[-1].set_xlim(edges[0], edges[-1])
     figures.label_ticks(axes[-1].yaxis, spoken.tokens, fonts, size=7)
     axes[-1].tick_params(axis="x", labelsize=7)
-    figures.write(axes[-1].xaxis.label, f"{time}  ({where})", fonts)
+    about = f"{time}  ({where})"
+    axes[-1].xaxis.label.set_size(figures.fitting(about, figure.get_figwidth(), 9))
+    figures.write(axes[-1].xaxis.label, about, fonts)
     figure.colorbar(drawn, ax=list(axes), shrink=0.6, pad=0.01).ax.tick_params(labelsize=7)
     return figure
 
@@ -175,4 +177,4 @@ def _write_words(panel: Any, words: Sequence[tuple[str, float, float]], fonts: A
             "", (begins, 1), xycoords=("data", "axes fraction"), xytext=(1, 2), textcoords="offset points",
             rotation=60, ha="left", va="bottom", fontsize=7,
         )  # fmt: skip
-        figures.write(label, text, fonts)
+        figures.write(label, figures.shortened(text), fonts)
