@@ -74,6 +74,8 @@ if TYPE_CHECKING:
     from hf_attnviz.drawing.head_grid import head_grid as head_grid
     from hf_attnviz.drawing.known import pictures as pictures
     from hf_attnviz.drawing.long import long_view as long_view
+    from hf_attnviz.drawing.spectrogram import spectrogram_view as spectrogram_view
+    from hf_attnviz.drawing.word_maps import word_maps as word_maps
     from hf_attnviz.explaining.explanation import explain as explain
     from hf_attnviz.explaining.flips import hotflip as hotflip
     from hf_attnviz.explaining.judged import Trust as Trust
@@ -109,6 +111,7 @@ if TYPE_CHECKING:
     from hf_attnviz.views import to_bertviz as to_bertviz
     from hf_attnviz.views import trust_view as trust_view
     from hf_attnviz.views.heatmap import heatmap as heatmap
+    from hf_attnviz.views.overlay import overlay as overlay
     from hf_attnviz.zoo import Loaded as Loaded
     from hf_attnviz.zoo import load_model as load_model
 
@@ -177,6 +180,8 @@ _HOME = {
     "hf_attnviz.drawing.head_grid": ("head_grid",),
     "hf_attnviz.drawing.known": ("pictures",),
     "hf_attnviz.drawing.long": ("long_view",),
+    "hf_attnviz.drawing.spectrogram": ("spectrogram_view",),
+    "hf_attnviz.drawing.word_maps": ("word_maps",),
     "hf_attnviz.explaining.explanation": ("explain",),
     "hf_attnviz.explaining.flips": ("hotflip",),
     "hf_attnviz.explaining.layers": ("layer_attributions",),
@@ -205,6 +210,7 @@ _HOME = {
         "heatmap",
         "model_view",
         "neuron_view",
+        "overlay",
         "picture",
         "roles_view",
         "to_bertviz",

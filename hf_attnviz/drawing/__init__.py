@@ -3,5 +3,7 @@
 from hf_attnviz.drawing.head_grid import head_grid
 from hf_attnviz.drawing.known import Picture, pictures
 from hf_attnviz.drawing.long import long_view
+from hf_attnviz.drawing.spectrogram import spectrogram_view
+from hf_attnviz.drawing.word_maps import word_maps
 
-__all__ = ["Picture", "head_grid", "long_view", "pictures"]
+__all__ = ["Picture", "head_grid", "long_view", "pictures", "spectrogram_view", "word_maps"]

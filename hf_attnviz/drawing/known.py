@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from hf_attnviz.drawing.spectrogram import has_speech
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
 from hf_attnviz.trace import Trace
 from hf_attnviz.view import View
+from hf_attnviz.views.overlay import has_patches
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,20 @@ _KNOWN: Final[Mapping[str, Picture]] = {
         Text("every head small, one large, and a map of their numbers", "每头一小图、选一放大，并有各头数值图"),
         suits=_has_weights,
         needs=Text("the weights themselves", "权重本身"),
+    ),
+    "overlay": Picture(
+        "hf_attnviz.views.overlay",
+        "overlay",
+        Text("over the patches of a picture", "覆盖在图像的图块上"),
+        suits=has_patches,
+        needs=Text("keys that are patches of a picture", "作为图像图块的键"),
+    ),
+    "spectrogram": Picture(
+        "hf_attnviz.drawing.spectrogram",
+        "spectrogram_view",
+        Text("along a sound, with word times", "沿声音观察，含词的时间"),
+        suits=has_speech,
+        needs=Text("cross-attention from a text to frames of sound", "文本到声音各帧的交叉注意力"),
     ),
     "long": Picture(
         "hf_attnviz.drawing.long",

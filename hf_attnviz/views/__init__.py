@@ -7,6 +7,7 @@ from hf_attnviz.views.evolution import evolution_view
 from hf_attnviz.views.head_map import head_map_view
 from hf_attnviz.views.heatmap import correlation_view, heatmap
 from hf_attnviz.views.original import to_bertviz
+from hf_attnviz.views.overlay import overlay
 from hf_attnviz.views.page import compose, page
 from hf_attnviz.views.roles import roles_view
 from hf_attnviz.views.trust import trust_view
@@ -21,6 +22,7 @@ __all__ = [
     "heatmap",
     "model_view",
     "neuron_view",
+    "overlay",
     "page",
     "picture",
     "roles_view",

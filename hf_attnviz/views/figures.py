@@ -60,8 +60,20 @@ def label_ticks(axis: Any, labels: Sequence[str], fonts: Any, *, rotation: float
     """Labels on the ticks of one axis, every n-th when there are many."""
     step = max(1, -(-len(labels) // _MOST_TICKS))
     places = list(range(0, len(labels), step))
-    shown = [shortened(readable(labels[i])) for i in places]
+    shown = [shortened(labels[i]) for i in places]
     axis.set_ticks(places, shown, parse_math=False, fontfamily=fonts, fontsize=size, rotation=rotation)
+
+
+def fitting(text: str, width: float, most: float) -> float:
+    """A size of letters, at most ``most`` and at least 4, with which a line of text is about so many inches wide."""
+    letters = sum(2 if ord(c) > 0x2E80 else 1 for c in readable(text))
+    return float(max(4, min(most, width * 72 / (0.62 * max(letters, 1)))))
+
+
+def shortened(text: str, most: int = 18) -> str:
+    """The text as it can be read, cut to so many characters."""
+    shown = readable(text)
+    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
 
 
 def heat(axes: Any, values: npt.NDArray[Any], *, diverging: bool, low: float, high: float) -> Any:
@@ -119,11 +131,6 @@ def _rendered(draw: Callable[[], Any], name: str) -> bytes:
     dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     draw().savefig(file, format=name, dpi=200, metadata=dated.get(name), facecolor="white")
     return file.getvalue()
-
-
-def shortened(text: str) -> str:
-    """A label of at most 18 characters."""
-    return text if len(text) <= 18 else f"{text[:17]}…"
 
 
 @cache

@@ -43,7 +43,7 @@ def one_layer_figure(group: Group, place: int, heads: Sequence[int], title: Text
     faintest = lines.draw(axes, 1.4)
     for texts, x, side in ((left, -0.03, "right"), (right, 1.03, "left")):
         for row, text in enumerate(texts):
-            write(axes.text(x, row, "", ha=side, va="center", fontsize=8), shortened(readable(text)), fonts)
+            write(axes.text(x, row, "", ha=side, va="center", fontsize=8), shortened(text), fonts)
     for number, head in enumerate(heads):
         x, y = -0.7 + (number % _IN_A_ROW) * 2.4 / _IN_A_ROW, -1.5 - number // _IN_A_ROW
         axes.plot([x], [y], marker="s", markersize=5, color=COLOURS[head % 10], linestyle="none")
