@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from hf_attnviz.errors import ArgumentError, listed
+from hf_attnviz.language import Text
 from hf_attnviz.storage import write_atomically
 
 # Inches that a figure takes in one column and across two: those of ICML's style, whose columns are 3.25 wide and 0.25
@@ -72,29 +73,54 @@ class View:
         suffix = Path(path).suffix.lower().removeprefix(".")
         inches = _inches(columns, width)
         if dpi is not None and not _DOTS[0] <= dpi <= _DOTS[1]:
-            raise ArgumentError(f"expected dpi from {_DOTS[0]} to {_DOTS[1]}, got {dpi!r}")
+            low, high = _DOTS
+            raise ArgumentError(
+                Text(f"expected dpi from {low} to {high}, got {dpi!r}", f"dpi 应在 {low} 到 {high} 之间，得到 {dpi!r}")
+            )
         if suffix in ("html", "htm"):
             if inches is not None or dpi is not None:
+                files = listed(self.figures or ["svg"])
                 raise ArgumentError(
-                    "a page has no width of its own: columns=, width= and dpi= are for "
-                    f"{listed(self.figures or ['svg'])}"
+                    Text(
+                        f"a page has no width of its own: columns=, width= and dpi= are for {files}",
+                        f"网页没有自己的宽度：columns=、width= 与 dpi= 用于 {files}",
+                    )
                 )
             return write_atomically(path, self.html.encode("utf-8"))
         if suffix in self.figures:
             return write_atomically(path, self.figures[suffix](width=inches, dpi=dpi))
         raise ArgumentError(
-            f"this view cannot be saved as {suffix or 'a file without ending'!r}; "
-            f"formats it has: {listed(['html', *self.figures])}"
+            Text(
+                f"this view cannot be saved as {suffix or 'a file without ending'!r}; "
+                f"formats it has: {listed(['html', *self.figures])}",
+                f"这个视图不能保存为 {suffix or '没有扩展名的文件'!r}；可用格式：{listed(['html', *self.figures])}",
+            )
         )
 
 
 def _inches(columns: int | None, width: float | None) -> float | None:
     """The width that is asked for, None where none is."""
     if columns is not None and width is not None:
-        raise ArgumentError(f"expected columns= or width=, got both: {columns!r} and {width!r}")
+        raise ArgumentError(
+            Text(
+                f"expected columns= or width=, got both: {columns!r} and {width!r}",
+                f"columns= 与 width= 只能给一个，得到 {columns!r} 与 {width!r}",
+            )
+        )
     if columns is not None and columns not in COLUMNS:
-        raise ArgumentError(f"expected columns of 1 or 2, got {columns!r}; give another width in inches: width=5.5")
+        raise ArgumentError(
+            Text(
+                f"expected columns of 1 or 2, got {columns!r}; give another width in inches: width=5.5",
+                f"columns 应为 1 或 2，得到 {columns!r}；其他宽度请以英寸给出：width=5.5",
+            )
+        )
     inches = width if columns is None else COLUMNS[columns]
     if inches is not None and not _WIDTHS[0] <= inches <= _WIDTHS[1]:
-        raise ArgumentError(f"expected a width from {_WIDTHS[0]:g} to {_WIDTHS[1]:g} inches, got {width!r}")
+        low, high = _WIDTHS
+        raise ArgumentError(
+            Text(
+                f"expected a width from {low:g} to {high:g} inches, got {width!r}",
+                f"宽度应在 {low:g} 到 {high:g} 英寸之间，得到 {width!r}",
+            )
+        )
     return inches

@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_attnviz.errors import ArgumentError
-from hf_attnviz.views.fitting import fit
+from hf_attnviz.language import Text
+from hf_attnviz.views.fitting import fit, panels
 from hf_attnviz.views.fonts import fonts_for as fonts_for
 from hf_attnviz.views.fonts import has_curves_of_postscript
 from hf_attnviz.views.fonts import readable as readable
@@ -34,6 +35,14 @@ _MOST_CELLS: Final = 18  # of a label, counted in Latin letters
 _CELLS_OF_AN_INCH: Final = 4  # of the width that is asked for: a label has about a third of one column
 _DOTS: Final = 200  # an inch, of a png
 _drawing: Final = threading.Lock()
+_INK: Final = "#e6e9ed"  # the page's letters in the dark
+_DARK: Final = dict.fromkeys(
+    ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK
+) | {
+    "svg.hashsalt": "hf_attnviz in the dark"  # names of patterns, of their own where both stand in one page
+}
+_NOTHING: Final[Mapping[str, str]] = {}
+_MOST_SQUARES: Final = 400  # cells across a picture that are still squares on paper
 _NO_LIMIT: Final = 1_000_000
 
 
@@ -83,7 +92,7 @@ def label_ticks(axis: Any, labels: Sequence[str], fonts: Any = None, *, rotation
     """Labels on the ticks of one axis, every n-th when there are many."""
     step = max(1, -(-len(labels) // _MOST_TICKS))
     places = list(range(0, len(labels), step))
-    shown = [_shortened(readable(labels[i])) for i in places]
+    shown = [shortened(readable(labels[i])) for i in places]
     family = fonts or fonts_for(shown)
     axis.set_ticks(places, shown, parse_math=False, fontfamily=family, fontsize=size, rotation=rotation)
 
@@ -112,7 +121,8 @@ def heat(
         cmap=cmap or ("RdBu_r" if diverging else "GnBu"),
         vmin=low,
         vmax=high,
-        interpolation="nearest",
+        # few cells: sharp squares; many: every number goes into a svg or pdf, where squares cut to dots would lose some
+        interpolation="nearest" if max(rows, columns) <= _MOST_SQUARES else "none",
         aspect=aspect,
         zorder=2,
     )
@@ -154,8 +164,51 @@ def laid_out(draw: Callable[[], Any], width: float | None = None) -> Any:
             _asked.reset(said)
         asked = _Asked(width, asked.stood - 1)
     raise ArgumentError(
-        f"{width:g} inches leave no room for the picture beside its labels: give a larger width, or draw a smaller part"
+        Text(
+            f"{width:g} inches leave no room for the picture beside its labels: "
+            "give a larger width, or draw a smaller part",
+            f"{width:g} 英寸容不下图及其标签：请给出更大的宽度，或只画一部分",
+        )
     )
+
+
+@dataclass(frozen=True)
+class Inline:
+    """A figure that stands in a page.
+
+    Attributes:
+        svg: its mark-up, from ``<svg`` on, without a background.
+        boxes: of each panel its left, top, width and height, as parts of the figure's width and height.
+    """
+
+    svg: str
+    boxes: tuple[tuple[float, float, float, float], ...]
+
+
+def inline(draw: Callable[[], Any], *, dark: bool = False) -> Inline:
+    """The figure for a page, in letters of the page's colour.
+
+    Raises:
+        ArgumentError: its size leaves no room for the panels.
+    """
+    file = io.StringIO()
+    with _our_settings(_DARK if dark else {}):
+        figure = draw()
+        if not fit(figure, None):
+            width, height = figure.get_size_inches()
+            count = len(panels(figure))
+            raise ArgumentError(
+                Text(
+                    f"{width:g} × {height:g} inches leave no room for {count} panels with their labels: "
+                    "give a larger size",
+                    f"{width:g} × {height:g} 英寸容不下 {count} 个图及其标签：请给出更大的尺寸",
+                )
+            )
+        figure.savefig(file, format="svg", dpi=_DOTS, metadata={"Date": None}, transparent=True)
+        boxes = [one.get_position().bounds for one in panels(figure)]
+    text = file.getvalue()
+    tops = tuple((left, 1 - bottom - height, width, height) for left, bottom, width, height in boxes)
+    return Inline(text[text.index("<svg") :], tops)
 
 
 def _rendered(draw: Callable[[], Any], name: str, *, width: float | None = None, dpi: float | None = None) -> bytes:
@@ -164,36 +217,47 @@ def _rendered(draw: Callable[[], Any], name: str, *, width: float | None = None,
     with _our_settings():
         figure = laid_out(draw, width)
         title = "".join(figure.get_suptitle().split("\n"))
-        metadata = {"Title": title or None} | dict.fromkeys(undated)
+        metadata = ({"Title": title} if title else {}) | dict.fromkeys(undated)
+        if name == "png":
+            _averaged(figure)
         with _letters_of_pdf(figure):
             figure.savefig(file, format=name, dpi=dpi or _DOTS, metadata=metadata, facecolor="white")
     return file.getvalue()
 
 
 @contextmanager
-def _our_settings() -> Iterator[None]:
+def _our_settings(more: Mapping[str, str] = _NOTHING) -> Iterator[None]:
     """matplotlib's settings as they come, for one figure at a time: they are one table for the whole process."""
     import matplotlib as mpl
     from matplotlib import style
 
     # Letters of an svg are paths: they look alike everywhere and no letter can be markup.
     ours = {"svg.fonttype": "path", "svg.hashsalt": "hf_attnviz"}
-    with _drawing, mpl.rc_context(), style.context(["default", ours]):
+    with _drawing, mpl.rc_context(), style.context(["default", ours | dict(more)]):
         yield
+
+
+def _averaged(figure: Any) -> None:
+    """Cells that share a dot of a png are averaged: none is left out."""
+    from matplotlib.image import AxesImage
+
+    for image in figure.findobj(AxesImage):
+        if image.get_interpolation() == "none":
+            image.set_interpolation("auto")
 
 
 @contextmanager
 def _letters_of_pdf(figure: Any) -> Iterator[None]:
     """Letters of a pdf are embedded as TrueType (Type 42), which publishers ask for, where the fonts are TrueType."""
     import matplotlib as mpl
-    from matplotlib.text import Text
+    from matplotlib.text import Text as Letters
 
-    families = {family for text in figure.findobj(Text) for family in text.get_fontfamily()}
+    families = {family for text in figure.findobj(Letters) for family in text.get_fontfamily()}
     with mpl.rc_context({"pdf.fonttype": 3 if any(map(has_curves_of_postscript, families)) else 42}):
         yield
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
     """At most so many cells: a Han character takes two."""
     asked = _asked.get()
     room = _MOST_CELLS if asked is None else min(_MOST_CELLS, max(6, int(_CELLS_OF_AN_INCH * asked.width)))

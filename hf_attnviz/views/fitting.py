@@ -47,13 +47,11 @@ def fit(figure: Any, width: float | None) -> bool:
         wide, tall = _room(figure)
         if tall:
             break
-    if width is not None and not (wide and tall):
-        return False
     _part_title_and_legends(figure)
     for axes in figure.axes:
         _thin(figure, axes.xaxis, across=True)
         _thin(figure, axes.yaxis, across=False)
-    return True
+    return wide and tall
 
 
 def wrapped(text: str, room: float, measure: Callable[[str], float], most: int = _MOST_LINES) -> str:
@@ -163,21 +161,29 @@ def _room(figure: Any) -> tuple[bool, bool]:
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=_COLLAPSED)
         try:
-            figure.get_layout_engine().execute(figure)
+            _lay_out(figure)
         except UserWarning as warning:
             if not re.match(_COLLAPSED, str(warning)):
                 raise
             return True, False  # whichever it was, a taller figure is tried first
     left = [
         (size / figure.dpi >= _LEAST_PANEL) & (size / figure.bbox.size >= _LEAST_SHARE * np.array(_share(axes)))
-        for axes in _panels(figure)
+        for axes in panels(figure)
         for size in [np.array(axes.get_window_extent().size)]
     ]
     wide, tall = np.all(left, axis=0) if left else (True, True)
     return bool(wide), bool(tall)
 
 
-def _panels(figure: Any) -> Sequence[Any]:
+def _lay_out(figure: Any) -> None:
+    engine = figure.get_layout_engine()
+    if engine is None:
+        figure.draw_without_rendering()
+    else:
+        engine.execute(figure)
+
+
+def panels(figure: Any) -> Sequence[Any]:
     """Axes that hold a picture: no colour bars."""
     return [axes for axes in figure.axes if not hasattr(axes, "_colorbar") and axes.axison]
 
@@ -197,7 +203,7 @@ def _thin(figure: Any, axis: Any, *, across: bool) -> None:
     if across and _step(ticks, across) > 1 and any(_is_word(tick.label1) for tick in ticks):
         for tick in ticks:
             tick.label1.set_rotation(90)
-        figure.draw_without_rendering()
+        _room(figure)
     _leave(ticks, _step(ticks, across))
 
 
