@@ -108,6 +108,7 @@ if TYPE_CHECKING:
     from hf_attnviz.views import neuron_view as neuron_view
     from hf_attnviz.views import picture as picture
     from hf_attnviz.views import roles_view as roles_view
+    from hf_attnviz.views import show_heatmaps as show_heatmaps
     from hf_attnviz.views import to_bertviz as to_bertviz
     from hf_attnviz.views import trust_view as trust_view
     from hf_attnviz.views.heatmap import heatmap as heatmap
@@ -213,6 +214,7 @@ _HOME = {
         "overlay",
         "picture",
         "roles_view",
+        "show_heatmaps",
         "to_bertviz",
         "trust_view",
     ),

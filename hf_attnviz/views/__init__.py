@@ -6,6 +6,7 @@ from hf_attnviz.views.comparison import compare_view
 from hf_attnviz.views.evolution import evolution_view
 from hf_attnviz.views.head_map import head_map_view
 from hf_attnviz.views.heatmap import correlation_view, heatmap
+from hf_attnviz.views.matrices import show_heatmaps
 from hf_attnviz.views.original import to_bertviz
 from hf_attnviz.views.overlay import overlay
 from hf_attnviz.views.page import compose, page
@@ -26,6 +27,7 @@ __all__ = [
     "page",
     "picture",
     "roles_view",
+    "show_heatmaps",
     "to_bertviz",
     "trust_view",
 ]

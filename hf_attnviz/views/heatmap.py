@@ -330,7 +330,7 @@ def _figure(values: npt.NDArray[Any], result: Result, title: str) -> Any:
             )
         )
     scales, unit = _scales(result), str(unit_word(result.unit)) if _brief(result.unit) else ""
-    across = math.ceil(math.sqrt(len(picks)))
+    across = figures.beside(math.ceil(math.sqrt(len(picks))))
     down = math.ceil(len(picks) / across)
     width = min(max(3.2, 1.8 + 0.17 * len(columns.labels)), 9)
     height = min(max(2.4, 1.4 + 0.17 * len(rows.labels)), 9)

@@ -30,7 +30,7 @@ def page(
     style: str = "",
     wide: bool = False,
     height: int = 400,
-    figures: Mapping[str, Callable[[], bytes]] | None = None,
+    figures: Mapping[str, Callable[..., bytes]] | None = None,
 ) -> View:
     """A self-contained page.
 
