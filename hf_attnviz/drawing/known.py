@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from hf_attnviz.drawing.evolution import is_generation
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
 from hf_attnviz.trace import Trace
@@ -84,6 +85,13 @@ _KNOWN: Final[Mapping[str, Picture]] = {
         ("statistics",),
         _has_statistics,
         Text("statistics", "统计量"),
+    ),
+    "evolution": Picture(
+        "hf_attnviz.drawing.evolution",
+        "evolution_view",
+        Text("a generation, step by step", "逐步看生成"),
+        suits=is_generation,
+        needs=Text("a generation", "一次生成"),
     ),
 }
 
