@@ -244,23 +244,24 @@ def _of(part: _Part, note: Text, *, several: bool) -> Text:
 def _left_out(part: _Part) -> list[Text]:
     """What did not fit on the page."""
     found, stack = [], part.one.stack
+    name, steps, keys = part.one.name, len(part.one.rows), len(stack.keys)
     if not part.whole:
         chosen = sorted({layer for layer, head in part.places if head != MEAN})
         layers = listed(stack.layers[n] for n in chosen)
         some = (f", and heads of layer {layers} alone", f"；单个头仅限第 {layers} 层") if chosen else ("", "")
         found.append(
             Text(
-                f"Too much for one page ({len(part.one.rows):,} steps × {len(stack.keys):,} keys): of {part.one.name.en} "
-                f"each layer is shown as the mean over its heads{some[0]}. Choose others with layer=… and head=….",
-                f"一页容不下（{len(part.one.rows):,} 步 × {len(stack.keys):,} 个键）：{part.one.name.zh}的各层只显示"
-                f"各头的平均{some[1]}。可用 layer=… 和 head=… 另选。",
+                f"Too much for one page ({steps:,} steps × {keys:,} keys): of {name.en} each layer is shown as the mean "
+                f"over its heads{some[0]}. Choose others with layer=… and head=….",
+                f"一页容不下（{steps:,} 步 × {keys:,} 个键）：{name.zh}的各层只显示各头的平均{some[1]}。"
+                "可用 layer=… 和 head=… 另选。",
             )
         )
     if part.bin > 1:
         found.append(
             Text(
-                f"Coarser: {part.bin} neighbouring keys of {part.one.name.en} share a cell, which holds their sum.",
-                f"已变粗：{part.one.name.zh}中相邻的 {part.bin} 个键共用一格，格中为其和。",
+                f"Coarser: {part.bin} neighbouring keys of {name.en} share a cell, which holds their sum.",
+                f"已变粗：{name.zh}中相邻的 {part.bin} 个键共用一格，格中为其和。",
             )
         )
     return found
