@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from hf_attnviz.capturing import register_attention as register_attention
     from hf_attnviz.capturing import trace_text as trace_text
     from hf_attnviz.drawing.evolution import evolution_view as evolution_view
+    from hf_attnviz.drawing.flow import flow_view as flow_view
     from hf_attnviz.drawing.known import pictures as pictures
     from hf_attnviz.drawing.long import long_view as long_view
     from hf_attnviz.explaining.explanation import explain as explain
@@ -171,6 +172,7 @@ _HOME = {
         "trace_text",
     ),
     "hf_attnviz.drawing.evolution": ("evolution_view",),
+    "hf_attnviz.drawing.flow": ("flow_view",),
     "hf_attnviz.drawing.known": ("pictures",),
     "hf_attnviz.drawing.long": ("long_view",),
     "hf_attnviz.explaining.explanation": ("explain",),

@@ -91,7 +91,11 @@ def layer_by_layer(trace: Trace, *, stack: str | None = None, residual: float = 
     chosen = stack_of(trace, stack).whole()
     maps = chosen.stacked()[:, None]
     values = torch.cat([functional.rollout(layer[None], residual=residual)[:, 0] for layer in maps])
-    axes = (Axis(LAYER, tuple(map(str, chosen.layers))), Axis(QUERY, chosen.queries.texts), Axis(KEY, chosen.keys.texts))
+    axes = (
+        Axis(LAYER, tuple(map(str, chosen.layers))),
+        Axis(QUERY, chosen.queries.texts),
+        Axis(KEY, chosen.keys.texts),
+    )
     notes = (*nan_weights(maps), *_gone(values, maps), NO_PROOF, UNTESTED)
     about = {"stack": chosen.name, "residual": residual}
     return Result(values, axes, "attention with residual", about, "Abnar & Zuidema 2020", "share", notes)

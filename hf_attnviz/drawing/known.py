@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hf_attnviz.drawing.evolution import is_generation
+from hf_attnviz.drawing.flow import can_flow
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
 from hf_attnviz.trace import Trace
@@ -92,6 +93,13 @@ _KNOWN: Final[Mapping[str, Picture]] = {
         Text("a generation, step by step", "逐步看生成"),
         suits=is_generation,
         needs=Text("a generation", "一次生成"),
+    ),
+    "flow": Picture(
+        "hf_attnviz.drawing.flow",
+        "flow_view",
+        Text("paths through the layers", "逐层的路径"),
+        suits=can_flow,
+        needs=Text("self-attention maps with every row", "含全部行的自注意力图"),
     ),
 }
 

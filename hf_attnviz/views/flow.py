@@ -118,7 +118,9 @@ def _payload(one: Mixing, weights: torch.Tensor, keys: torch.Tensor) -> dict[str
         "name": in_both(one.name),
         "layers": list(one.layers),
         "texts": [visible(text) for text in one.texts],
-        "produced": None if one.produced is None else [text if text is None else visible(text) for text in one.produced],
+        "produced": None
+        if one.produced is None
+        else [text if text is None else visible(text) for text in one.produced],
         "start": one.start,
         "ranks": weights.shape[-1],
         "keys": packed(keys.numpy().astype(np.uint16 if len(one.texts) <= _STEPS else np.uint32)),
@@ -159,7 +161,9 @@ _CAVEAT: Final = Text(
 
 
 def _reading(found: Sequence[Mixing], kept: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> list[Text]:
-    cut = [_cut(one, weights) for one, (weights, _) in zip(found, kept, strict=True) if weights.shape[-1] < len(one.texts)]
+    cut = [
+        _cut(one, weights) for one, (weights, _) in zip(found, kept, strict=True) if weights.shape[-1] < len(one.texts)
+    ]
     undefined = [_UNDEFINED] if any(one.undefined for one in found) else []
     notes = [note for one in found for note in one.each.notes]
     return list(dict.fromkeys([*cut, _GRAPH, _PATHS, _LEFT_OUT, *undefined, *notes, _CAVEAT]))
@@ -170,9 +174,10 @@ def _cut(one: Mixing, weights: torch.Tensor) -> Text:
     share = float(weights.sum() / one.values.sum())
     return Text(
         f"Too much for one page ({len(one.texts):,} tokens): of each row of {one.name.en} the {ranks} largest "
-        f"contributions are here, {share:.1%} of all; what is left out of a row counts as left out of every path.",
-        f"一页容不下（{len(one.texts):,} 个词元）：{one.name.zh}的每行只含最大的 {ranks} 个贡献，占全部的 {share:.1%}；"
-        "略去的部分在每条路径中都算作略去。",
+        f"contributions are here, {share:.1%} of all: what is left out is in no path, and shares over several layers are "
+        "lower bounds.",
+        f"一页容不下（{len(one.texts):,} 个词元）：{one.name.zh}的每行只含最大的 {ranks} 个贡献，占全部的 {share:.1%}："
+        "略去的部分不在任何路径中，跨层的占比因此是下界。",
     )
 
 
