@@ -132,14 +132,14 @@ def _payload(one: Mixing, weights: torch.Tensor, keys: torch.Tensor) -> dict[str
 
 _INPUT: Final = Text("input", "输入")
 _GRAPH: Final = Text(
-    "From left to right: the input, then every position after each layer. A line is what a position takes of another in "
-    "one layer; a grey one stays on its own token, where the residual is.",
+    "From left to right: the input, then every position after each layer. A line is what a position takes of another "
+    "in one layer; a grey one stays on its own token, where the residual is.",
     "从左到右：输入，以及每一层之后的各个位置。一条线表示某位置在该层中取自另一位置的部分；灰线停留在自身词元上，残差即在其中。",
 )
 _PATHS: Final = Text(
-    "The thickness of a line is that contribution. Shown are the paths into one position, the ringed dot: the size of a "
-    "dot, and how dark a line is, is the share of it that passes there, the layers being multiplied (rollout). Click a "
-    "dot, or move there with the arrow keys and press Enter, for the paths into it; “All lines” (Escape) shows every "
+    "The thickness of a line is that contribution. Shown are the paths into one position, the ringed dot: the size of "
+    "a dot, and how dark a line is, is the share of it that passes there, the layers being multiplied (rollout). Click "
+    "a dot, or move there with the arrow keys and press Enter, for the paths into it; “All lines” (Escape) shows every "
     "layer by itself.",
     "线的粗细即该贡献。图中为通向一个位置（带环的点）的路径：点的大小和线的深浅是它经过该处的占比，由各层相乘（rollout）得出。"
     "点击某点，或用方向键移到该点再按回车，可看通向它的路径；“全部连线”（Esc）逐层显示。",
@@ -174,8 +174,8 @@ def _cut(one: Mixing, weights: torch.Tensor) -> Text:
     share = float(weights.sum() / one.values.sum())
     return Text(
         f"Too much for one page ({len(one.texts):,} tokens): of each row of {one.name.en} the {ranks} largest "
-        f"contributions are here, {share:.1%} of all: what is left out is in no path, and shares over several layers are "
-        "lower bounds.",
+        f"contributions are here, {share:.1%} of all: what is left out is in no path, and shares over several layers "
+        "are lower bounds.",
         f"一页容不下（{len(one.texts):,} 个词元）：{one.name.zh}的每行只含最大的 {ranks} 个贡献，占全部的 {share:.1%}："
         "略去的部分不在任何路径中，跨层的占比因此是下界。",
     )

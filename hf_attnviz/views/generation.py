@@ -251,8 +251,8 @@ def _left_out(part: _Part) -> list[Text]:
         some = (f", and heads of layer {layers} alone", f"；单个头仅限第 {layers} 层") if chosen else ("", "")
         found.append(
             Text(
-                f"Too much for one page ({steps:,} steps × {keys:,} keys): of {name.en} each layer is shown as the mean "
-                f"over its heads{some[0]}. Choose others with layer=… and head=….",
+                f"Too much for one page ({steps:,} steps × {keys:,} keys): of {name.en} each layer is shown as the "
+                f"mean over its heads{some[0]}. Choose others with layer=… and head=….",
                 f"一页容不下（{steps:,} 步 × {keys:,} 个键）：{name.zh}的各层只显示各头的平均{some[1]}。"
                 "可用 layer=… 和 head=… 另选。",
             )
