@@ -113,6 +113,7 @@ def _strongest(one: Mixing, room: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _payload(one: Mixing, weights: torch.Tensor, keys: torch.Tensor) -> dict[str, Any]:
+    others = one.values * (1 - torch.eye(len(one.texts)))  # what is taken of other tokens
     codes = (weights.double() * _STEPS).round().numpy().astype(np.uint16)
     return {
         "name": in_both(one.name),
@@ -126,7 +127,7 @@ def _payload(one: Mixing, weights: torch.Tensor, keys: torch.Tensor) -> dict[str
         "keys": packed(keys.numpy().astype(np.uint16 if len(one.texts) <= _STEPS else np.uint32)),
         "weights": packed(codes),
         "undefined": one.undefined,
-        "edges": int((one.values > 0).sum()),
+        "others": {"lines": int((others > 0).sum()), "sum": float(others.double().sum())},
     }
 
 
@@ -140,9 +141,9 @@ _PATHS: Final = Text(
     "The thickness of a line is that contribution. Shown are the paths into one position, the ringed dot: the size of "
     "a dot, and how dark a line is, is the share of it that passes there, the layers being multiplied (rollout). Click "
     "a dot, or move there with the arrow keys and press Enter, for the paths into it; “All lines” (Escape) shows every "
-    "layer by itself.",
+    "layer by itself, between different tokens.",
     "线的粗细即该贡献。图中为通向一个位置（带环的点）的路径：点的大小和线的深浅是它经过该处的占比，由各层相乘（rollout）得出。"
-    "点击某点，或用方向键移到该点再按回车，可看通向它的路径；“全部连线”（Esc）逐层显示。",
+    "点击某点，或用方向键移到该点再按回车，可看通向它的路径；“全部连线”（Esc）逐层显示不同词元之间的连线。",
 )
 _LEFT_OUT: Final = Text(
     "Contributions below the threshold are left out; above the picture stands how many, and what share those drawn "

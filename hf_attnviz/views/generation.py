@@ -66,11 +66,13 @@ class Generation:
         """Of one picture."""
         return len(self.rows) * len(self.stack.keys)
 
+    def of_layer(self, layer: int) -> torch.Tensor:
+        """``[head, step, key]``."""
+        return self.stack.maps[layer].weights[:, self.rows].detach().to("cpu", torch.float32)
+
     def weights(self, place: Place) -> torch.Tensor:
         """``[step, key]`` of a head, or the mean over the heads of a layer."""
-        layer, head = place
-        rows = self.stack.maps[layer].weights[:, self.rows].detach().to("cpu", torch.float32)
-        return rows.mean(0) if head == MEAN else rows[head]
+        return _picked(self.of_layer(place[0]), place[1])
 
     def told(self, place: Place) -> npt.NDArray[Any]:
         """Its statistics ``[statistic, step]``; of a mean, the mean of what the heads have."""
@@ -168,7 +170,11 @@ class _Part:
     @cached_property
     def weights(self) -> torch.Tensor:
         """``[picture, step, cell]``; a cell of several keys is their sum."""
-        return torch.stack([_binned(self.one.weights(place), self.bin) for place in self.places])
+        found = {}
+        for layer in range(len(self.one.stack.maps)):  # one at a time: packed weights are unpacked anew
+            rows = self.one.of_layer(layer)
+            found |= {place: _binned(_picked(rows, place[1]), self.bin) for place in self.places if place[0] == layer}
+        return torch.stack([found[place] for place in self.places])
 
     def payload(self) -> dict[str, Any]:
         one, stack = self.one, self.one.stack
@@ -195,6 +201,10 @@ class _Part:
             "numbers": packed(np.stack([one.told(place) for place in self.places]).astype(np.float32)),
             "ends": packed(torch.stack(ends).numpy()),
         }
+
+
+def _picked(rows: torch.Tensor, head: int) -> torch.Tensor:
+    return rows.mean(0) if head == MEAN else rows[head]
 
 
 def _binned(weights: torch.Tensor, size: int) -> torch.Tensor:

@@ -35,8 +35,9 @@ _READING: Final = (
 
 _BESIDE: Final = Text(
     "Beside it: how far every two heads are apart (Jensen–Shannon divergence: 0 is alike), in the order of a "
-    "clustering, so that groups of like heads are light squares along the diagonal. Point at either; both show it.",
-    "右侧：每两个头之间的距离（Jensen–Shannon 散度，0 为相同），按聚类次序排列，相近的头在对角线上成浅色方块。"
+    "clustering, so that groups of like heads are squares of small numbers along the diagonal. Point at either; both "
+    "show it.",
+    "右侧：每两个头之间的距离（Jensen–Shannon 散度，0 为相同），按聚类次序排列，相近的头在对角线上成数值小的方块。"
     "指向任一侧，两侧同步显示。",
 )
 

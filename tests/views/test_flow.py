@@ -109,7 +109,9 @@ def test_any_dot_can_be_chosen_and_escape_shows_every_layer(open_page):
     assert page.inner_text("#shown").startswith("Paths into Peking (2), after layer 0: 3 / 3 lines; along them 100 %")
     assert page.inner_text("#inputs-name") == "What Peking (2), after layer 0, is made of at the input"
     page.keyboard.press("Escape")
-    assert page.inner_text("#shown").startswith("Every layer by itself: 20 / 20 lines, 100 % of all contributions")
+    assert page.inner_text("#shown").startswith(
+        "Every layer by itself, between different tokens: 12 / 12 lines, 100 % of"
+    )
     assert not page.locator("#inputs").is_visible()
     page.click("#back")
     box = page.locator("#graph .ring").bounding_box()

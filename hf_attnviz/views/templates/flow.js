@@ -60,6 +60,7 @@
       for (const query of state.chosen ? every : reached) {
         const held = shares ? shares[layer + 1][query] : 1;
         if (held) each(layer, query, (key, contribution) => {
+          if (!state.chosen && key === query) return; // every residual at once would hide all else
           possible += 1;
           if (contribution < state.threshold || !reached.has(query)) return;
           below.add(key);
@@ -160,12 +161,13 @@
       zh: ` 超过 ${most} 条达到阈值：只画最强的。`}) : "";
     const hidden = one.texts.length - rows.length;
     const without = hidden ? say({en: ` ${hidden.toLocaleString("en-US")} positions without a line are left out.`, zh: ` ${hidden} 个没有连线的位置被略去。`}) : "";
-    const count = `${drawn.length.toLocaleString("en-US")} / ${(shares ? possible : one.edges).toLocaleString("en-US")}`;
+    const count = `${drawn.length.toLocaleString("en-US")} / ${(shares ? possible : one.others.lines).toLocaleString("en-US")}`;
+    const share = percent(sum(shares ? carried() : drawn.map((line) => line.contribution)) / (shares ? 1 : one.others.sum || 1));
     byId("shown").textContent = (shares ? say({
-      en: `Paths into ${position(state.chosen)}: ${count} lines; along them ${percent(sum(carried()))} of it arrives at the input. The others are below the threshold.`,
-      zh: `通向 ${position(state.chosen)} 的路径：${count} 条线；其 ${percent(sum(carried()))} 沿这些线来自输入。其余低于阈值。`}) : say({
-      en: `Every layer by itself: ${count} lines, ${percent(sum(drawn.map(({share}) => share)) / (one.layers.length * one.texts.length - one.lost.size))} of all contributions. The others are below the threshold.`,
-      zh: `逐层显示：${count} 条线，占全部贡献的 ${percent(sum(drawn.map(({share}) => share)) / (one.layers.length * one.texts.length - one.lost.size))}。其余低于阈值。`})) + capped + without;
+      en: `Paths into ${position(state.chosen)}: ${count} lines; along them ${share} of it arrives at the input. The others are below the threshold.`,
+      zh: `通向 ${position(state.chosen)} 的路径：${count} 条线；其 ${share} 沿这些线来自输入。其余低于阈值。`}) : say({
+      en: `Every layer by itself, between different tokens: ${count} lines, ${share} of what they take of each other. The others are below the threshold.`,
+      zh: `逐层显示不同词元之间的连线：${count} 条，占其相互所取的 ${share}。其余低于阈值。`})) + capped + without;
     byId("threshold-number").textContent = format(state.threshold);
     byId("threshold").setAttribute("aria-valuetext", format(state.threshold));
   }

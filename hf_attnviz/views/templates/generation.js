@@ -53,7 +53,7 @@
   }
   const doing = (step) => say({en: `reads “${one.read[step]}”, puts out “${one.produced[step]}”`, zh: `读入“${one.read[step]}”，产出“${one.produced[step]}”`});
   function told(step, place) {
-    const read = `${say({en: `step ${step}`, zh: `第 ${step} 步`})} ${doing(step)}`;
+    const read = say({en: `step ${step} ${doing(step)}`, zh: `第 ${step} 步${doing(step)}`});
     const value = there(step, place) ? format(weight(step, place)) : say({en: "not there yet", zh: "尚不存在"});
     return `${read} · ${say({en: "key", zh: "键"})} ${keyName(place)} · ${value}`;
   }
@@ -349,7 +349,7 @@
     document.querySelector(`#row-labels [data-index="${state.step}"]`)?.classList.add("now");
     for (const {put} of lines) put(state.step);
     byId("step").value = state.step;
-    const words = `${say({en: `step ${state.step} of 0–${one.steps - 1}:`, zh: `第 ${state.step} 步（0–${one.steps - 1}）：`})} ${doing(state.step)}`;
+    const words = say({en: `step ${state.step} of 0–${one.steps - 1}: ${doing(state.step)}`, zh: `第 ${state.step} 步（0–${one.steps - 1}）：${doing(state.step)}`});
     byId("step").setAttribute("aria-valuetext", words);
     byId("step-name").textContent = words;
   }

@@ -54,15 +54,22 @@
     const found = points.reduce((best, one) => (Math.hypot(one.x - mx, one.y - my) < Math.hypot(best.x - mx, best.y - my) ? one : best));
     return Math.hypot(found.x - mx, found.y - my) < 26 ? found.head : null;
   }
-  /** The nearest head that lies rather in a direction than beside it. */
+  /** The next head to the right or left, above or below: every head can be reached so, also those on one spot. */
   function towards(from, dx, dy) {
-    let [best, least] = [from, Infinity];
-    for (const one of points) {
-      const [x, y] = [one.x - from.x, one.y - from.y];
-      const [along, beside] = [x * dx + y * dy, Math.abs(x * dy) + Math.abs(y * dx)];
-      if (one !== from && along > 0 && beside <= along * 1.5 && along + beside < least) [best, least] = [one, along + beside];
+    const sorted = [...points].sort((a, b) => (dx ? a.x - b.x || a.y - b.y : a.y - b.y || a.x - b.x) || a.head - b.head);
+    return sorted[Math.min(sorted.length - 1, Math.max(0, sorted.indexOf(from) + dx + dy))];
+  }
+  /** Names that would lie on an earlier one are left to pointing. */
+  function thinOut() {
+    const kept = [];
+    for (const {group} of points) {
+      const text = group.querySelector("text");
+      if (!text) return;
+      const box = text.getBoundingClientRect();
+      const covered = kept.some((other) => box.left < other.right && other.left < box.right && box.top < other.bottom - 3 && other.top < box.bottom - 3);
+      group.classList.toggle("covered", covered);
+      if (!covered) kept.push(box);
     }
-    return best;
   }
   const ARROWS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]};
   svg.addEventListener("mousemove", (event) => { const head = closest(event); if (head !== null || document.activeElement !== svg) point(head); });
@@ -130,6 +137,7 @@
     });
   }
   paint();
+  thinOut();
   point(null);
   attnviz.onChange(() => { paint(); point(...(at || [null])); });
   attnviz.ready();
