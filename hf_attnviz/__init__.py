@@ -71,7 +71,11 @@ if TYPE_CHECKING:
     from hf_attnviz.capturing import register_attention as register_attention
     from hf_attnviz.capturing import trace_input as trace_input
     from hf_attnviz.capturing import trace_text as trace_text
+    from hf_attnviz.drawing.compare import compare_view as compare_view
+    from hf_attnviz.drawing.evolution import evolution_view as evolution_view
+    from hf_attnviz.drawing.flow import flow_view as flow_view
     from hf_attnviz.drawing.head_grid import head_grid as head_grid
+    from hf_attnviz.drawing.head_map import head_map_view as head_map_view
     from hf_attnviz.drawing.known import pictures as pictures
     from hf_attnviz.drawing.long import long_view as long_view
     from hf_attnviz.drawing.spectrogram import spectrogram_view as spectrogram_view
@@ -99,10 +103,7 @@ if TYPE_CHECKING:
     from hf_attnviz.trace import Trace as Trace
     from hf_attnviz.trace_file import load as load
     from hf_attnviz.view import View as View
-    from hf_attnviz.views import compare_view as compare_view
     from hf_attnviz.views import correlation_view as correlation_view
-    from hf_attnviz.views import evolution_view as evolution_view
-    from hf_attnviz.views import head_map_view as head_map_view
     from hf_attnviz.views import head_view as head_view
     from hf_attnviz.views import model_view as model_view
     from hf_attnviz.views import neuron_view as neuron_view
@@ -179,6 +180,10 @@ _HOME = {
         "trace_text",
     ),
     "hf_attnviz.drawing.head_grid": ("head_grid",),
+    "hf_attnviz.drawing.compare": ("compare_view",),
+    "hf_attnviz.drawing.evolution": ("evolution_view",),
+    "hf_attnviz.drawing.flow": ("flow_view",),
+    "hf_attnviz.drawing.head_map": ("head_map_view",),
     "hf_attnviz.drawing.known": ("pictures",),
     "hf_attnviz.drawing.long": ("long_view",),
     "hf_attnviz.drawing.spectrogram": ("spectrogram_view",),
@@ -203,10 +208,7 @@ _HOME = {
     "hf_attnviz.trace_file": ("load",),
     "hf_attnviz.view": ("View",),
     "hf_attnviz.views": (
-        "compare_view",
         "correlation_view",
-        "evolution_view",
-        "head_map_view",
         "head_view",
         "heatmap",
         "model_view",

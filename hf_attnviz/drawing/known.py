@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from hf_attnviz.drawing.evolution import is_generation
+from hf_attnviz.drawing.flow import can_flow
 from hf_attnviz.drawing.spectrogram import has_speech
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
@@ -116,6 +118,20 @@ _KNOWN: Final[Mapping[str, Picture]] = {
         ("statistics",),
         _has_statistics,
         Text("statistics", "统计量"),
+    ),
+    "evolution": Picture(
+        "hf_attnviz.drawing.evolution",
+        "evolution_view",
+        Text("a generation, step by step", "逐步看生成"),
+        suits=is_generation,
+        needs=Text("a generation", "一次生成"),
+    ),
+    "flow": Picture(
+        "hf_attnviz.drawing.flow",
+        "flow_view",
+        Text("paths through the layers", "逐层的路径"),
+        suits=can_flow,
+        needs=Text("self-attention maps with every row", "含全部行的自注意力图"),
     ),
 }
 
