@@ -106,6 +106,9 @@ if TYPE_CHECKING:
     from hf_attnviz.views import to_bertviz as to_bertviz
     from hf_attnviz.views import trust_view as trust_view
     from hf_attnviz.views.heatmap import heatmap as heatmap
+    from hf_attnviz.views.terminal import print_bars as print_bars
+    from hf_attnviz.views.terminal import print_heatmap as print_heatmap
+    from hf_attnviz.views.terminal import print_tokens as print_tokens
     from hf_attnviz.zoo import Loaded as Loaded
     from hf_attnviz.zoo import load_model as load_model
 
@@ -204,6 +207,7 @@ _HOME = {
         "to_bertviz",
         "trust_view",
     ),
+    "hf_attnviz.views.terminal": ("print_bars", "print_heatmap", "print_tokens"),
     "hf_attnviz.zoo": ("Loaded", "load_model"),
 }
 _MODULES = ("errors", "functional", "language", "zoo")

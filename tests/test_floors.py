@@ -50,6 +50,14 @@ ONLY_IN = {  # an outside package -> the only places that may know it
     "jinja2": {"hf_attnviz/views"},
     "captum": {"hf_attnviz/benchmarking/peers.py", "hf_attnviz/explaining"},
     "tqdm": {"hf_attnviz/progress.py"},
+    "rich": {
+        "hf_attnviz/benchmarking/told.py",
+        "hf_attnviz/benchmarking/table.py",
+        "hf_attnviz/cli.py",
+        "hf_attnviz/printing.py",
+        "hf_attnviz/views/shades.py",
+        "hf_attnviz/views/typesetting.py",
+    },
 }
 
 
