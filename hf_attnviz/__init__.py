@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from hf_attnviz.capturing import patch as patch
     from hf_attnviz.capturing import register_attention as register_attention
     from hf_attnviz.capturing import trace_text as trace_text
+    from hf_attnviz.drawing.alignment import alignment_view as alignment_view
     from hf_attnviz.drawing.known import pictures as pictures
     from hf_attnviz.drawing.long import long_view as long_view
     from hf_attnviz.explaining.explanation import explain as explain
@@ -173,6 +174,7 @@ _HOME = {
         "register_attention",
         "trace_text",
     ),
+    "hf_attnviz.drawing.alignment": ("alignment_view",),
     "hf_attnviz.drawing.known": ("pictures",),
     "hf_attnviz.drawing.long": ("long_view",),
     "hf_attnviz.explaining.explanation": ("explain",),

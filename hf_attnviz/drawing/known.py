@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from hf_attnviz.drawing.alignment import aligns
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
 from hf_attnviz.trace import Trace
@@ -84,6 +85,13 @@ _KNOWN: Final[Mapping[str, Picture]] = {
         ("statistics",),
         _has_statistics,
         Text("statistics", "统计量"),
+    ),
+    "alignment": Picture(
+        "hf_attnviz.drawing.alignment",
+        "alignment_view",
+        Text("words of two texts, joined by arrows", "两段文本的词，以箭头相连"),
+        suits=aligns,
+        needs=Text("cross-attention of a text to a text", "文本对文本的交叉注意力"),
     ),
 }
 
