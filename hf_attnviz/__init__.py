@@ -105,6 +105,7 @@ if TYPE_CHECKING:
     from hf_attnviz.views import picture as picture
     from hf_attnviz.views import roles_view as roles_view
     from hf_attnviz.views import to_bertviz as to_bertviz
+    from hf_attnviz.views import token_view as token_view
     from hf_attnviz.views import trust_view as trust_view
     from hf_attnviz.views.heatmap import heatmap as heatmap
     from hf_attnviz.views.terminal import print_bars as print_bars
@@ -207,6 +208,7 @@ _HOME = {
         "picture",
         "roles_view",
         "to_bertviz",
+        "token_view",
         "trust_view",
     ),
     "hf_attnviz.views.terminal": ("print_bars", "print_heatmap", "print_tokens"),

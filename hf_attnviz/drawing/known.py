@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from hf_attnviz.attention_map import LAYOUT
 from hf_attnviz.drawing.alignment import aligns
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
@@ -62,6 +63,10 @@ def _has_vectors(trace: Trace) -> bool:
     return any(m.query_vectors is not None for m in trace.maps)
 
 
+def _has_weights(trace: Trace) -> bool:
+    return all(m.has_weights and m.layout == LAYOUT for m in trace.maps)
+
+
 def _has_statistics(trace: Trace) -> bool:
     return all("statistics" in m.reduced for m in trace.maps)
 
@@ -92,6 +97,13 @@ _KNOWN: Final[Mapping[str, Picture]] = {
         Text("words of two texts, joined by arrows", "两段文本的词，以箭头相连"),
         suits=aligns,
         needs=Text("cross-attention of a text to a text", "文本对文本的交叉注意力"),
+    ),
+    "tokens": Picture(
+        "hf_attnviz.views.tokens",
+        "token_view",
+        Text("the text, coloured by what a token looks at", "以一个词元的注意力着色的文本"),
+        suits=_has_weights,
+        needs=Text("attention weights [head, query, key]", "注意力权重 [头, 查询, 键]"),
     ),
 }
 

@@ -8,6 +8,7 @@ from hf_attnviz.views.head_map import head_map_view
 from hf_attnviz.views.heatmap import correlation_view, heatmap
 from hf_attnviz.views.page import compose, page
 from hf_attnviz.views.roles import roles_view
+from hf_attnviz.views.tokens import token_view
 from hf_attnviz.views.trust import trust_view
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "picture",
     "roles_view",
     "to_bertviz",
+    "token_view",
     "trust_view",
 ]

@@ -28,7 +28,7 @@
   /** Menus for axes {id, name, labels, mean}: options are the mean over all, where that makes sense, and each label. */
   attnviz.menus = (box, axes, chosen, changed) => axes.forEach(({id, name, labels, mean}, n) => {
     if (labels.length < 2) return;
-    const all = typeof mean === "object" ? [["-1", mean]] : [];
+    const all = mean ? [["-1", mean]] : [];
     const made = attnviz.menu(id, name, [...all, ...labels.map((text, i) => [String(i), text])], String(chosen[n]));
     made.querySelector("select").addEventListener("change", (event) => { chosen[n] = +event.target.value; changed(); });
     box.append(made);
