@@ -205,9 +205,11 @@ def _written(axis: Axis) -> Sequence[str]:
 
 
 def _named(result: Result) -> Text:
-    chosen = [str(result.parameters[name]) for name in (STATISTIC,) if name in result.parameters]
     word = method_word(result.method)
-    return Text(" · ".join([word.en, *chosen]), " · ".join([word.zh, *chosen]))
+    if STATISTIC not in result.parameters:
+        return word
+    chosen = statistic_words(str(result.parameters[STATISTIC]))[0]
+    return Text(f"{word.en} · {chosen.en}", f"{word.zh} · {chosen.zh}")
 
 
 def _one_head(found: AttentionMap, head: int | None) -> tuple[npt.NDArray[Any], Text]:
