@@ -61,7 +61,9 @@ def print_(
     text_file: Annotated[Path | None, typer.Option(help=_said("read the text from a file", "从文件读取文本"))] = None,
 ) -> None:
     if kind not in PRINTS:
-        raise av.errors.UnknownNameError(f"unknown view {kind!r}; known: {', '.join(PRINTS)}")
+        raise av.errors.UnknownNameError(
+            Text(f"unknown view {kind!r}; known: {', '.join(PRINTS)}", f"没有视图 {kind!r}；可用：{', '.join(PRINTS)}")
+        )
     read = asked.text(text, text_file)
     loaded = av.load_model(model)
     trace = av.trace_text(loaded, read, pair=pair, generate=generate, max_new_tokens=max_new_tokens)

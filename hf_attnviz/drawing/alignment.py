@@ -51,7 +51,12 @@ def alignment_view(
     if isinstance(data, Result):
         return alignment_picture(data, layer=layer, head=head, threshold=threshold, title=title)
     if not isinstance(data, Trace):
-        raise ArgumentError(f"expected a trace or the result of alignment(trace), got {type(data).__name__}")
+        raise ArgumentError(
+            Text(
+                f"expected a trace or the result of alignment(trace), got {type(data).__name__}",
+                f"应为 trace 或 alignment(trace) 的结果，现为 {type(data).__name__}",
+            )
+        )
     name = "cross" if stack is None and "cross" in data.stacks else data.stack(stack).name
     known = _has_words(data.stack(name).maps[0])
     found = analysis.alignment(data, stack=name, words=words and known)

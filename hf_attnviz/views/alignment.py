@@ -72,7 +72,9 @@ def alignment_picture(
         UnknownNameError: no such layer or head.
     """
     if not 0 <= threshold <= 1:
-        raise ArgumentError(f"expected a threshold from 0 to 1, got {threshold:g}")
+        raise ArgumentError(
+            Text(f"expected a threshold from 0 to 1, got {threshold:g}", f"阈值应在 0 到 1 之间，现为 {threshold:g}")
+        )
     weights, layers, heads = _weights(result)
     targets, sources = result.axis(QUERY).labels, result.axis(KEY).labels
     place, chosen = _place(layer, layers, LAYER), _place(head, heads, HEAD)
@@ -117,8 +119,11 @@ def _weights(result: Result) -> tuple[torch.Tensor, tuple[str, ...], tuple[str, 
     known = ([STATISTIC, *more, QUERY, KEY] for more in ([LAYER, HEAD], [LAYER], [HEAD], []))
     if result.method != _METHOD or names not in list(known):
         raise ArgumentError(
-            f"expected the result of alignment(trace), got {result.method!r} with axes {listed(names)}: draw other "
-            "results with heatmap(result)"
+            Text(
+                f"expected the result of alignment(trace), got {result.method!r} with axes {listed(names)}: draw other "
+                "results with heatmap(result)",
+                f"应为 alignment(trace) 的结果，现为 {result.method!r}，轴为 {listed(names)}：其他结果请用 heatmap(result)",
+            )
         )
     values = result.values[result.axis(STATISTIC).labels.index("weight")].detach().cpu()
     if HEAD not in names:
@@ -136,7 +141,12 @@ def _place(chosen: int | None, labels: Sequence[str], name: str) -> int | None:
     if chosen is None:
         return None
     if str(chosen) not in labels:
-        raise UnknownNameError(f"there is no {name} {chosen}; there are: {listed(labels)}")
+        raise UnknownNameError(
+            Text(
+                f"there is no {name} {chosen}; there are: {listed(labels)}",
+                f"没有 {name} {chosen}；可用：{listed(labels)}",
+            )
+        )
     return labels.index(str(chosen))
 
 

@@ -61,8 +61,12 @@ def held(
     one = rows * columns
     if one > most:
         raise ArgumentError(
-            f"a page holds {most:,} numbers at most, and one map has {rows:,} × {columns:,}; look at a part of the "
-            'text, or capture it with keep="statistics" and draw long_view(trace)'
+            Text(
+                f"a page holds {most:,} numbers at most, and one map has {rows:,} × {columns:,}; look at a part of the "
+                'text, or capture it with keep="statistics" and draw long_view(trace)',
+                f"一页至多容纳 {most:,} 个数值，而一张图有 {rows:,} × {columns:,} 个；请只看文本的一部分，"
+                '或以 keep="statistics" 捕获并用 long_view(trace) 绘制',
+            )
         )
     if one * heads * len(matrices) <= most:
         return Held(torch.stack([give() for give in matrices]), tuple(layers), tuple(map(str, range(heads))))

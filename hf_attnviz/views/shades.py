@@ -105,7 +105,10 @@ class Sheet:
         found = cls(Console(file=file, width=width, color_system=system, force_terminal=force, no_color=no_color))
         if found.width < _NARROWEST:
             raise ArgumentError(
-                f"expected a terminal of {_NARROWEST} columns or more, got {found.width}; pass width=80"
+                Text(
+                    f"expected a terminal of {_NARROWEST} columns or more, got {found.width}; pass width=80",
+                    f"终端至少需要 {_NARROWEST} 列，现为 {found.width} 列；请传入 width=80",
+                )
             )
         return found
 

@@ -156,7 +156,12 @@ def _undefined(sheet: Sheet, values: npt.NDArray[Any]) -> None:
 
 def _labels(given: Sequence[str] | None, own: Sequence[str], name: str) -> Sequence[str]:
     if given is not None and len(given) != len(own):
-        raise ShapeError(f"expected {len(own)} {name}, one a number; got {len(given)}")
+        raise ShapeError(
+            Text(
+                f"expected {len(own)} {name}, one a number; got {len(given)}",
+                f"{name} 应有 {len(own)} 个，每个数一个；现为 {len(given)} 个",
+            )
+        )
     return own if given is None else [str(text) for text in given]
 
 
@@ -182,7 +187,11 @@ def _matrix(data: Any, head: int | None) -> _Matrix:
     values = _array(data)
     if values.ndim != 2 or not values.size:
         raise ArgumentError(
-            f"expected numbers [row, column], none empty, got sizes {values.shape}; pick one matrix, such as weights[0]"
+            Text(
+                f"expected numbers [row, column], none empty, got sizes {values.shape}; pick one matrix, such as "
+                "weights[0]",
+                f"应为非空的 [行, 列] 数值，现形状为 {values.shape}；请选一个矩阵，如 weights[0]",
+            )
         )
     return _Matrix(values, _numbered(values.shape[0]), _numbered(values.shape[1]), "", "")
 
@@ -191,7 +200,12 @@ def _of_result(result: Result) -> _Matrix:
     if len(result.axes) != 2 or not result.values.numel():
         more = ", ".join(f"{axis.name}=…" for axis in result.axes[:-2])
         came = listed(f"{axis.name} ({len(axis.labels)})" for axis in result.axes)
-        raise ArgumentError(f"expected a result with two axes, none empty, got {came}; pick with result.select({more})")
+        raise ArgumentError(
+            Text(
+                f"expected a result with two axes, none empty, got {came}; pick with result.select({more})",
+                f"应为两个非空轴的结果，现为 {came}；请用 result.select({more}) 选定",
+            )
+        )
     first, second = result.axes
     words = axis_word(first.name), axis_word(second.name)
     reading = Text(
@@ -216,7 +230,12 @@ def _one_head(found: AttentionMap, head: int | None) -> tuple[npt.NDArray[Any], 
     """The weights of a head, or their mean, and what they are called."""
     weights = found.plain().weights
     if head is not None and not 0 <= head < found.heads:
-        raise UnknownNameError(f"there is no head {head} in {found.group} {found.layer}; it has 0 to {found.heads - 1}")
+        raise UnknownNameError(
+            Text(
+                f"there is no head {head} in {found.group} {found.layer}; it has 0 to {found.heads - 1}",
+                f"{found.group} 第 {found.layer} 层没有第 {head} 头；可用 0 到 {found.heads - 1}",
+            )
+        )
     en = "mean over heads" if head is None else f"head {head}"
     zh = "各头平均" if head is None else f"第 {head} 头"
     named = Text(f"{found.group} · layer {found.layer} · {en}", f"{found.group} · 第 {found.layer} 层 · {zh}")
@@ -237,7 +256,12 @@ def _along_tokens(
     texts = tuple(map(str, tokens))
     values = _array([] if weights is None else weights)
     if values.shape != (len(texts),) or not texts:
-        raise ShapeError(f"expected a weight for each of {len(texts)} tokens, one at least; got sizes {values.shape}")
+        raise ShapeError(
+            Text(
+                f"expected a weight for each of {len(texts)} tokens, one at least; got sizes {values.shape}",
+                f"{len(texts)} 个词元各应有一个权重，至少一个；现形状为 {values.shape}",
+            )
+        )
     words = tokens.words if isinstance(tokens, Labels) else None
     return texts, spaces_before(texts, words), values, ""
 
@@ -247,8 +271,11 @@ def _result_tokens(result: Result, query: int | None) -> tuple[Sequence[str], li
     if names not in ([QUERY], [KEY], [QUERY, KEY]) or not result.values.numel():
         more = ", ".join(f"{name}=…" for name in names if name not in (QUERY, KEY))
         raise ArgumentError(
-            f"expected a result along tokens (query, key, or both), got axes {listed(names)}; pick with "
-            f"result.select({more})"
+            Text(
+                f"expected a result along tokens (query, key, or both), got axes {listed(names)}; pick with "
+                f"result.select({more})",
+                f"应为沿词元的结果（query、key 或二者），现有轴 {listed(names)}；请用 result.select({more}) 选定",
+            )
         )
     named, values, texts = _named(result), _array(result.values), result.axes[-1].labels
     if len(names) == 2:
@@ -265,7 +292,12 @@ def _row(values: npt.NDArray[Any], rows: Sequence[str], query: int | None) -> tu
         mean = np.where(count > 0, np.where(defined, values, 0).sum(0) / np.maximum(count, 1), np.nan)
         return mean, Text("mean over queries", "各查询平均")
     if not 0 <= query < len(rows):
-        raise UnknownNameError(f"there is no query {query}; there are 0 to {len(rows) - 1}")
+        raise UnknownNameError(
+            Text(
+                f"there is no query {query}; there are 0 to {len(rows) - 1}",
+                f"没有查询 {query}；可用 0 到 {len(rows) - 1}",
+            )
+        )
     return values[query], Text(f"query {rows[query]} ({query})", f"查询 {rows[query]}（{query}）")
 
 
@@ -273,16 +305,25 @@ def _along_one(data: Any, statistic: str | None) -> tuple[npt.NDArray[Any], Sequ
     if not isinstance(data, Result):
         values = _array(data)
         if values.ndim != 1 or not values.size:
-            raise ArgumentError(f"expected numbers along one axis, one at least, got sizes {values.shape}")
+            raise ArgumentError(
+                Text(
+                    f"expected numbers along one axis, one at least, got sizes {values.shape}",
+                    f"应为沿单个轴的数值，至少一个，现形状为 {values.shape}",
+                )
+            )
         return values, _numbered(len(values)), ""
     chosen = _of_statistic(data, statistic)
     names = [axis.name for axis in chosen.axes]
     along = STEP if STEP in names else names[-1]
     others = [name for name in names if name not in (along, LAYER, HEAD)]
+    more = ", ".join(f"{name}=…" for name in others)
     if others or not chosen.values.numel():
         raise ArgumentError(
-            f"expected numbers along {along} (and layers and heads), none empty, got axes {listed(names)}; pick with "
-            f"result.select({', '.join(f'{name}=…' for name in others)})"
+            Text(
+                f"expected numbers along {along} (and layers and heads), none empty, got axes {listed(names)}; pick with "
+                f"result.select({more})",
+                f"应为沿 {along}（及层、头）的非空数值，现有轴 {listed(names)}；请用 result.select({more}) 选定",
+            )
         )
     rest = [n for n, name in enumerate(names) if name != along]
     named, labels = _named(chosen), chosen.axis(along).labels
@@ -301,5 +342,10 @@ def _of_statistic(result: Result, statistic: str | None) -> Result:
         return result
     known = result.axis(STATISTIC).labels
     if statistic is None and len(known) > 1:
-        raise UnknownNameError(f"choose a statistic with statistic=…; there are: {listed(known)}")
+        raise UnknownNameError(
+            Text(
+                f"choose a statistic with statistic=…; there are: {listed(known)}",
+                f"请用 statistic=… 选一个统计量；可用：{listed(known)}",
+            )
+        )
     return result.select(statistic=known[0] if statistic is None else statistic)

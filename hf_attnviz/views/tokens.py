@@ -116,7 +116,12 @@ def token_view(
     start = [_start(axis, {LAYER: layer, HEAD: head}.get(axis.name)) for axis in shown.axes]
     if query is not None and not 0 <= query < len(shown.queries):
         last = len(shown.queries) - 1
-        raise UnknownNameError(f"there is no query {query}; there are {f'0 to {last}' if last >= 0 else 'none'}")
+        raise UnknownNameError(
+            Text(
+                f"there is no query {query}; there are {f'0 to {last}' if last >= 0 else 'none'}",
+                f"没有查询 {query}；可用：{f'0 到 {last}' if last >= 0 else '无'}",
+            )
+        )
     heading = title or _title(data)
     signed = any(bool((one.values < 0).any()) for one in several)
     unit = data.unit if isinstance(data, Result) else "share"
@@ -150,7 +155,12 @@ def _shown(
         found = groups(data, stack)
         first, _ = starting_place(found, layer)
     else:
-        raise ArgumentError(f"expected a trace, one of its maps, or a result along tokens; got {type(data).__name__}")
+        raise ArgumentError(
+            Text(
+                f"expected a trace, one of its maps, or a result along tokens; got {type(data).__name__}",
+                f"应为 trace、其中一张图，或沿词元的结果；现为 {type(data).__name__}",
+            )
+        )
     most = _MOST // len(found)
     return [
         _of_maps(group.name, group.maps, layer if n == first else None, head if n == first else None, most)
@@ -161,7 +171,12 @@ def _shown(
 def _of_maps(name: Text, maps: Sequence[AttentionMap], layer: int | None, head: int | None, most: int) -> Shown:
     one = maps[0]
     if head is not None and not 0 <= head < one.heads:
-        raise UnknownNameError(f"there is no head {head}; there are 0 to {one.heads - 1}")
+        raise UnknownNameError(
+            Text(
+                f"there is no head {head}; there are 0 to {one.heads - 1}",
+                f"没有第 {head} 头；可用 0 到 {one.heads - 1}",
+            )
+        )
     layers = [m.layer for m in maps]
     several = [partial(_weights, m) for m in maps]
     shape = (one.heads, len(one.queries), len(one.keys))
@@ -190,12 +205,19 @@ def _of_result(result: Result) -> Shown:
     ends = [name for name in (QUERY, KEY) if name in names]
     if not ends or not result.values.numel():
         raise ArgumentError(
-            f"expected a result along tokens, with an axis query or key, none empty; got {listed(names)}: draw others "
-            "with heatmap(result)"
+            Text(
+                f"expected a result along tokens, with an axis query or key, none empty; got {listed(names)}: draw "
+                "others with heatmap(result)",
+                f"应为沿词元的结果，有非空的轴 query 或 key；现有 {listed(names)}：其他结果请用 heatmap(result)",
+            )
         )
     if result.values.numel() > _MOST:
         raise ArgumentError(
-            f"a page holds {_MOST:,} numbers at most, got {result.values.numel():,}; pick a part with result.select(…)"
+            Text(
+                f"a page holds {_MOST:,} numbers at most, got {result.values.numel():,}; pick a part with "
+                "result.select(…)",
+                f"一页至多容纳 {_MOST:,} 个数值，现有 {result.values.numel():,} 个；请用 result.select(…) 选一部分",
+            )
         )
     leading = [axis for axis in result.axes if axis.name not in ends]
     order = [names.index(name) for name in (*(axis.name for axis in leading), *ends)]
@@ -221,7 +243,12 @@ def _start(axis: Axis, chosen: int | None) -> int:
         if len(axis.labels) == 1:
             return 0
         if str(chosen) not in axis.labels:
-            raise UnknownNameError(f"there is no {axis.name} {chosen}; there are: {listed(axis.labels)}")
+            raise UnknownNameError(
+                Text(
+                    f"there is no {axis.name} {chosen}; there are: {listed(axis.labels)}",
+                    f"没有 {axis.name} {chosen}；可用：{listed(axis.labels)}",
+                )
+            )
         return axis.labels.index(str(chosen))
     if axis.name == HEAD and len(axis.labels) > 1:
         return -1

@@ -234,5 +234,7 @@ def test_refusals_say_what_to_do() -> None:
         av.print_heatmap(torch.zeros(2, 2, 2))
     with pytest.raises(ShapeError, match="expected 2 rows"):
         av.print_heatmap(torch.eye(2), rows=["a"])
-    with pytest.raises(ArgumentError, match="along one axis"):
+    with pytest.raises(ArgumentError, match="along one axis") as refused:
         av.print_bars(torch.eye(2))
+    set_language("zh")
+    assert "应为沿单个轴的数值" in str(refused.value)
