@@ -71,6 +71,7 @@ if TYPE_CHECKING:
     from hf_attnviz.capturing import register_attention as register_attention
     from hf_attnviz.capturing import trace_input as trace_input
     from hf_attnviz.capturing import trace_text as trace_text
+    from hf_attnviz.drawing.alignment import alignment_view as alignment_view
     from hf_attnviz.drawing.compare import compare_view as compare_view
     from hf_attnviz.drawing.evolution import evolution_view as evolution_view
     from hf_attnviz.drawing.flow import flow_view as flow_view
@@ -111,9 +112,13 @@ if TYPE_CHECKING:
     from hf_attnviz.views import roles_view as roles_view
     from hf_attnviz.views import show_heatmaps as show_heatmaps
     from hf_attnviz.views import to_bertviz as to_bertviz
+    from hf_attnviz.views import token_view as token_view
     from hf_attnviz.views import trust_view as trust_view
     from hf_attnviz.views.heatmap import heatmap as heatmap
     from hf_attnviz.views.overlay import overlay as overlay
+    from hf_attnviz.views.terminal import print_bars as print_bars
+    from hf_attnviz.views.terminal import print_heatmap as print_heatmap
+    from hf_attnviz.views.terminal import print_tokens as print_tokens
     from hf_attnviz.zoo import Loaded as Loaded
     from hf_attnviz.zoo import load_model as load_model
 
@@ -184,6 +189,7 @@ _HOME = {
     "hf_attnviz.drawing.evolution": ("evolution_view",),
     "hf_attnviz.drawing.flow": ("flow_view",),
     "hf_attnviz.drawing.head_map": ("head_map_view",),
+    "hf_attnviz.drawing.alignment": ("alignment_view",),
     "hf_attnviz.drawing.known": ("pictures",),
     "hf_attnviz.drawing.long": ("long_view",),
     "hf_attnviz.drawing.spectrogram": ("spectrogram_view",),
@@ -218,8 +224,10 @@ _HOME = {
         "roles_view",
         "show_heatmaps",
         "to_bertviz",
+        "token_view",
         "trust_view",
     ),
+    "hf_attnviz.views.terminal": ("print_bars", "print_heatmap", "print_tokens"),
     "hf_attnviz.zoo": ("Loaded", "load_model"),
 }
 _MODULES = ("errors", "functional", "language", "zoo")

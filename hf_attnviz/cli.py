@@ -14,6 +14,7 @@ from rich.text import Text as RichText
 import hf_attnviz as av
 from hf_attnviz import asked
 from hf_attnviz.cli_bench import bench
+from hf_attnviz.cli_print import HELP, print_
 from hf_attnviz.printing import print_diagnosis, print_trust, show, wrote
 
 Text = av.language.Text
@@ -366,6 +367,7 @@ def demo(
 
 
 app.command(name="bench", help=bench.__doc__)(bench)
+app.command(name="print", help=HELP)(print_)
 
 
 @zoo_app.command("list", help=_said("The embedded models and their examples.", "内置模型及示例。"))

@@ -38,8 +38,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "drawing": GROUND | TRAVELS | {"analysis", "views"},
     "reporting": GROUND | TRAVELS | {"analysis", "views", "drawing"},
     "benchmarking": GROUND | TRAVELS | {"capturing", "functional", "analysis", "reducing"},
-    "cli": {"__init__", "asked", "cli_bench", "printing"},
+    "cli": {"__init__", "asked", "cli_bench", "cli_print", "printing"},
     "cli_bench": {"__init__", "printing"},
+    "cli_print": {"__init__", "asked", "printing"},
     "asked": {"__init__"},
     "printing": {"__init__"},
     "__main__": {"cli"},
@@ -57,11 +58,19 @@ ONLY_IN = {  # an outside package -> the only places that may know it
     "transformer_lens": {"hf_attnviz/benchmarking/peers.py", "apps/compare_with_peers.py"},
     "gradio": {"apps"},
     "bertviz": {"hf_attnviz/views"},
-    "typer": {"hf_attnviz/cli.py", "hf_attnviz/cli_bench.py"},
+    "typer": {"hf_attnviz/cli.py", "hf_attnviz/cli_bench.py", "hf_attnviz/cli_print.py"},
     "matplotlib": {"hf_attnviz/views"},
     "jinja2": {"hf_attnviz/views"},
     "captum": {"hf_attnviz/benchmarking/peers.py", "hf_attnviz/explaining"},
     "tqdm": {"hf_attnviz/progress.py"},
+    "rich": {
+        "hf_attnviz/benchmarking/told.py",
+        "hf_attnviz/benchmarking/table.py",
+        "hf_attnviz/cli.py",
+        "hf_attnviz/printing.py",
+        "hf_attnviz/views/shades.py",
+        "hf_attnviz/views/typesetting.py",
+    },
 }
 
 

@@ -1,5 +1,6 @@
 """What turns a trace into a picture in one step: it asks an analysis for the numbers and a view to draw them."""
 
+from hf_attnviz.drawing.alignment import alignment_view
 from hf_attnviz.drawing.compare import compare_view
 from hf_attnviz.drawing.evolution import evolution_view
 from hf_attnviz.drawing.flow import flow_view
@@ -12,6 +13,7 @@ from hf_attnviz.drawing.word_maps import word_maps
 
 __all__ = [
     "Picture",
+    "alignment_view",
     "compare_view",
     "evolution_view",
     "flow_view",

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from hf_attnviz.attention_map import LAYOUT
+from hf_attnviz.drawing.alignment import aligns
 from hf_attnviz.drawing.evolution import is_generation
 from hf_attnviz.drawing.flow import can_flow
 from hf_attnviz.drawing.spectrogram import has_speech
@@ -71,7 +73,7 @@ def _has_vectors(trace: Trace) -> bool:
 
 
 def _has_weights(trace: Trace) -> bool:
-    return all(m.has_weights for m in trace.maps)
+    return all(m.has_weights and m.layout == LAYOUT for m in trace.maps)
 
 
 def _has_statistics(trace: Trace) -> bool:
@@ -132,6 +134,20 @@ _KNOWN: Final[Mapping[str, Picture]] = {
         Text("paths through the layers", "逐层的路径"),
         suits=can_flow,
         needs=Text("self-attention maps with every row", "含全部行的自注意力图"),
+    ),
+    "alignment": Picture(
+        "hf_attnviz.drawing.alignment",
+        "alignment_view",
+        Text("words of two texts, joined by arrows", "两段文本的词，以箭头相连"),
+        suits=aligns,
+        needs=Text("cross-attention of a text to a text", "文本对文本的交叉注意力"),
+    ),
+    "tokens": Picture(
+        "hf_attnviz.views.tokens",
+        "token_view",
+        Text("the text, coloured by what a token looks at", "以一个词元的注意力着色的文本"),
+        suits=_has_weights,
+        needs=Text("attention weights [head, query, key]", "注意力权重 [头, 查询, 键]"),
     ),
 }
 

@@ -11,6 +11,7 @@ from hf_attnviz.views.original import to_bertviz
 from hf_attnviz.views.overlay import overlay
 from hf_attnviz.views.page import compose, page
 from hf_attnviz.views.roles import roles_view
+from hf_attnviz.views.tokens import token_view
 from hf_attnviz.views.trust import trust_view
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "roles_view",
     "show_heatmaps",
     "to_bertviz",
+    "token_view",
     "trust_view",
 ]
