@@ -122,7 +122,8 @@ def _weights(result: Result) -> tuple[torch.Tensor, tuple[str, ...], tuple[str, 
             Text(
                 f"expected the result of alignment(trace), got {result.method!r} with axes {listed(names)}: draw other "
                 "results with heatmap(result)",
-                f"应为 alignment(trace) 的结果，现为 {result.method!r}，轴为 {listed(names)}：其他结果请用 heatmap(result)",
+                f"应为 alignment(trace) 的结果，现为 {result.method!r}，轴为 {listed(names)}："
+                "其他结果请用 heatmap(result)",
             )
         )
     values = result.values[result.axis(STATISTIC).labels.index("weight")].detach().cpu()

@@ -320,8 +320,8 @@ def _along_one(data: Any, statistic: str | None) -> tuple[npt.NDArray[Any], Sequ
     if others or not chosen.values.numel():
         raise ArgumentError(
             Text(
-                f"expected numbers along {along} (and layers and heads), none empty, got axes {listed(names)}; pick with "
-                f"result.select({more})",
+                f"expected numbers along {along} (and layers and heads), none empty, got axes {listed(names)}; pick "
+                f"with result.select({more})",
                 f"应为沿 {along}（及层、头）的非空数值，现有轴 {listed(names)}；请用 result.select({more}) 选定",
             )
         )
