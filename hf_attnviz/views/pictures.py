@@ -53,7 +53,7 @@ def data_uri(picture: Image.Image, longest: int = LONGEST) -> str:
     """The picture as PNG, or as JPEG where a PNG would be large and the JPEG is smaller; its longer side bounded."""
     small = picture.copy()
     small.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-    kind, data = "png", _encoded(small, "PNG", optimize=True)
+    kind, data = "png", _encoded(small, "PNG")
     if len(data) > _LARGE:
         lossy = _encoded(small, "JPEG", quality=_QUALITY, subsampling=0)
         kind, data = min((kind, data), ("jpeg", lossy), key=lambda one: len(one[1]))

@@ -19,6 +19,7 @@ from hf_attnviz.views.encoding import packed, weight_codes
 from hf_attnviz.views.page import in_both
 
 ROOM: Final = 6_500_000  # weights that a page holds: beside the picture some 2 to 8 MB
+_STRETCHED: Final = 2.5  # times as much, before the heads of the last layer left are given up
 _UNDEFINED: Final = 65_535
 ALL_LAYERS: Final = Text("mean of all", "各层平均")
 ALL_HEADS: Final = Text("mean of all", "各头平均")
@@ -91,11 +92,11 @@ def held(
         ([*means, own, *heads[special.layer]], _only_layer(special.layer)),
         ([*means, own], _only_means(special.layer)),
     ]
-    for leaves, note in plans:
-        if len(leaves) * len(rows) * keys <= ROOM:
+    for (leaves, note), stretched in zip(plans, (1, 1, _STRETCHED, _STRETCHED), strict=True):
+        if len(leaves) * len(rows) * keys <= ROOM * stretched:
             return Held(tuple(leaves), tuple(rows), note)
     leaves = plans[-1][0]
-    most = max(1, ROOM // (len(leaves) * keys))
+    most = max(1, int(ROOM * _STRETCHED) // (len(leaves) * keys))
     important = [row for row in rows if row in set(first)]
     kept = sorted([*important, *(row for row in rows if row not in set(first))][:most])
     return Held(tuple(leaves), tuple(kept), _fewer_rows(special.layer, len(kept), len(rows)))

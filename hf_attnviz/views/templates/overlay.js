@@ -297,9 +297,9 @@
     paint();
   }
   function list() {
-    const listed = [
-      ...sheet.averages.map((_, i) => [i, "average"]),
-      ...sheet.queries.flatMap(({cell, answered}, i) => (cell ? [] : [[i + sheet.averages.length, answered ? "answered" : ""]])),
+    const rows = sheet.queries.flatMap(({cell, answered}, i) => (cell ? [] : [[i + sheet.averages.length, answered ? "answered" : ""]]));
+    const listed = [ // the answer first: of a long prompt it would be out of sight
+      ...sheet.averages.map((_, i) => [i, "average"]), ...rows.filter(([, kind]) => kind), ...rows.filter(([, kind]) => !kind),
     ];
     byId("queries").replaceChildren(...listed.map(([place, kind]) => {
       const option = attnviz.make("span", {role: "option", "data-place": place, className: kind}, nameOf(place));
