@@ -30,9 +30,10 @@ def head_map_view(
         if stack is not None:
             raise ArgumentError("stack chooses of a trace; a result is of one stack already: head_map(trace, stack=…)")
         return views.head_map_view(data, title=title)
+    likeness = analysis.head_correlation(data, stack=stack, method="js")
     return views.head_map_view(
-        analysis.head_map(data, stack=stack),
+        analysis.head_map(data, stack=stack, likeness=likeness),
         statistics=analysis.head_statistics(data, stack=stack),
-        likeness=analysis.head_correlation(data, stack=stack, method="js"),
+        likeness=likeness,
         title=title,
     )

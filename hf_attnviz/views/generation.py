@@ -170,7 +170,7 @@ class _Part:
     @cached_property
     def weights(self) -> torch.Tensor:
         """``[picture, step, cell]``; a cell of several keys is their sum."""
-        found: dict[tuple[int, int], torch.Tensor] = {}
+        found: dict[Place, torch.Tensor] = {}
         for layer in range(len(self.one.stack.maps)):  # one at a time: packed weights are unpacked anew
             rows = self.one.of_layer(layer)
             found |= {place: _binned(_picked(rows, place[1]), self.bin) for place in self.places if place[0] == layer}

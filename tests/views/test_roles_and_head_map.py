@@ -112,6 +112,15 @@ def test_a_head_is_told_of_by_keyboard_and_mouse_beside_its_cluster(open_page):
     assert "第 0 层" in page.inner_text("#readout")
 
 
+def test_a_likeness_that_is_known_gives_the_same_map():
+    trace = self_trace(["a", "b", "c", "d"])
+    alone, given = av.head_map(trace), av.head_map(trace, likeness=av.head_correlation(trace, method="js"))
+    torch.testing.assert_close(alone.values, given.values, rtol=0, atol=0)
+    for wrong in (av.head_correlation(trace), av.head_correlation(self_trace(["a"], heads=2), method="js")):
+        with pytest.raises(ArgumentError, match="of these 6 heads"):
+            av.head_map(trace, likeness=wrong)
+
+
 def test_statistics_of_other_heads_are_refused():
     other = av.head_statistics(self_trace(["a", "b"]))
     with pytest.raises(ArgumentError, match="of the same 5 heads"):

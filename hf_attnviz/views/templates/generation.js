@@ -14,11 +14,9 @@
   let one = null; // the generation that is shown
   let picture = 0; // which of its pictures
   let cell = null; // pixels of a cell
-  let at = null; // the cell that is pointed at: [step, place]
-  let pointed = null; // the token that is pointed at: [paragraph, place]
-  let paragraphs = [];
-  let lines = [];
-  let clock = null;
+  let highest = 1; // the largest weight of the picture
+  let [at, pointed] = [null, null]; // the cell [step, place] and the token [paragraph, place] that are pointed at
+  let [paragraphs, lines, clock] = [[], [], null];
 
   /** A 16-bit float. */
   function half(bits) {
@@ -151,10 +149,8 @@
     for (const {spans} of paragraphs) for (const span of spans) span.classList.remove("pointed");
     pointed = to && paragraphs[to[0]] && to[1] < paragraphs[to[0]].tokens.length ? to : null;
     const box = byId("token-readout");
-    if (!pointed) {
-      box.textContent = say({en: "Point at a token, or use the arrow keys, for its weight at this step.", zh: "指向某词元或用方向键，可看到它在该步的权重。"});
-      return;
-    }
+    box.textContent = say({en: "Point at a token, or use the arrow keys, for its weight at this step.", zh: "指向某词元或用方向键，可看到它在该步的权重。"});
+    if (!pointed) return;
     const {tokens, spans} = paragraphs[pointed[0]];
     const token = tokens[pointed[1]];
     spans[pointed[1]].classList.add("pointed");
@@ -169,8 +165,8 @@
     return measure.measureText(text).width;
   }
   function fitted(text, room) {
-    if (textWidth(text) <= room) return text;
     const characters = Array.from(text);
+    if (textWidth(text) <= room) return text;
     while (characters.length > 1 && textWidth(`${characters.join("")}…`) > room) characters.pop();
     return `${characters.join("")}…`;
   }
@@ -181,11 +177,10 @@
     const room = Math.max(120, document.querySelector("main").clientWidth - longest - 90);
     const whole = (size) => (size >= 3 ? Math.floor(size) : size);
     cell = {width: whole(Math.min(30, room / one.columns)), height: whole(Math.max(Math.min(24, 430 / one.steps), 1.5))};
-    const put = (box, count, size, text, place) => {
+    const put = (box, count, size, room, text, place) => {
       const every = Math.max(1, Math.ceil(14 / size));
       box.replaceChildren(...Array.from({length: Math.ceil(count / every)}, (_, n) => {
-        const span = make("span", {title: text(n * every)}, fitted(text(n * every), 150));
-        span.dataset.index = n * every;
+        const span = make("span", {title: text(n * every), "data-index": n * every}, fitted(text(n * every), room));
         place(span, (n * every + 0.5) * size);
         return span;
       }));
@@ -193,9 +188,8 @@
     const widest = Math.min(110, Math.max(...Array.from({length: one.columns}, (_, n) => textWidth(columnText(n)))));
     byId("column-labels").style.height = `${widest + 14}px`;
     byId("row-labels").style.width = `${longest + 10}px`;
-    put(byId("row-labels"), one.steps, cell.height, stepName, (span, y) => { span.style.top = `${y + 1}px`; });
-    put(byId("column-labels"), one.columns, cell.width, (n) => columnText(n), (span, x) => {
-      span.textContent = fitted(span.textContent, 110);
+    put(byId("row-labels"), one.steps, cell.height, 150, stepName, (span, y) => { span.style.top = `${y + 1}px`; });
+    put(byId("column-labels"), one.columns, cell.width, 110, columnText, (span, x) => {
       span.style.left = `${x + 7}px`;
       span.style.transform = "rotate(-90deg)";
     });
@@ -238,8 +232,7 @@
     byId("bar-middle").textContent = format(highest / 4); // half-way of a square root
     byId("bar-high").textContent = `${format(highest)} ${say({en: "weight", zh: "权重"})}`;
     byId("bar-undefined").hidden = !hollow.length;
-    byId("column-name").textContent = say({en: "key", zh: "键"});
-    byId("row-name").textContent = say({en: "step", zh: "步"});
+    [byId("column-name").textContent, byId("row-name").textContent] = [say({en: "key", zh: "键"}), say({en: "step", zh: "步"})];
     canvas.setAttribute("aria-label", say({
       en: `Heat map of ${one.steps} steps by ${one.columns} keys; arrow keys move, Enter goes to the step`,
       zh: `${one.steps} 步 × ${one.columns} 个键的热力图；方向键移动，回车跳到该步`}));
@@ -252,8 +245,8 @@
       byId("readout").textContent = say({en: "Hover a cell, or use the arrow keys, for its number; click, or Enter, goes to its step.", zh: "悬停某格或用方向键查看数值；点击或回车跳到该步。"});
       return;
     }
-    const [width, height] = [Math.max(cell.width, 3), Math.max(cell.height, 3)];
-    Object.assign(byId("cursor").style, {left: `${place * cell.width}px`, top: `${step * cell.height}px`, width: `${width}px`, height: `${height}px`});
+    Object.assign(byId("cursor").style, {left: `${place * cell.width}px`, top: `${step * cell.height}px`,
+      width: `${Math.max(cell.width, 3)}px`, height: `${Math.max(cell.height, 3)}px`});
     document.querySelector(`#row-labels [data-index="${step}"]`)?.classList.add("current");
     document.querySelector(`#column-labels [data-index="${place}"]`)?.classList.add("current");
     byId("readout").textContent = told(step, place);
@@ -339,7 +332,6 @@
   }
 
   // ---- the chosen step
-  let highest = 1;
   function goOn() {
     const ramp = attnviz.ramp("sequential");
     paintTexts(ramp, highest);
@@ -355,13 +347,13 @@
   }
   function go(step) { stop(); state.step = step; goOn(); }
   function stop() {
-    clearInterval(clock);
-    clock = null;
+    clock = clearInterval(clock);
     byId("play").textContent = still.matches ? say({en: "Next step", zh: "下一步"}) : say({en: "▶ Play", zh: "▶ 播放"});
   }
   function next() {
-    if (state.step < one.steps - 1) { state.step += 1; goOn(); }
-    if (state.step >= one.steps - 1) stop();
+    state.step = Math.min(one.steps - 1, state.step + 1);
+    goOn();
+    if (state.step === one.steps - 1) stop();
   }
   byId("play").addEventListener("click", () => {
     if (clock) { stop(); return; }
@@ -374,21 +366,20 @@
   byId("step").addEventListener("input", () => go(+byId("step").value));
   still.addEventListener("change", stop);
 
-  function drawAll() {
+  const drawAll = () => {
     byId("left-out").textContent = one.leftOut.map(say).join(" ");
     layout();
     paint(attnviz.ramp("sequential"), highest);
     drawLines();
     goOn();
     point(...(at || [null]));
-  }
+  };
   let latest = 0;
   async function show() {
     const mine = ++latest;
     stop();
-    const found = await opened(generations[state.which]);
+    const [found, before] = [await opened(generations[state.which]), one];
     if (mine !== latest) return;
-    const fresh = one !== found;
     one = found;
     state.layer = Math.min(state.layer, one.layers.length - 1);
     if (!headsOf(state.layer).includes(state.head)) state.head = MEAN;
@@ -398,15 +389,12 @@
     fill(layerMenu, one.layers.map((name, i) => [i, name]), state.layer);
     fill(headMenu, headsOf(state.layer).map((head) => [head, headName(head)]), state.head);
     byId("step").max = one.steps - 1;
-    if (fresh) buildTexts();
+    if (one !== before) buildTexts();
     drawAll();
   }
   await show();
   attnviz.onChange(() => { stop(); drawAll(); });
   let lastWidth = innerWidth;
-  addEventListener("resize", () => {
-    if (innerWidth !== lastWidth) drawAll();
-    lastWidth = innerWidth;
-  });
+  addEventListener("resize", () => { if (innerWidth !== lastWidth) drawAll(); lastWidth = innerWidth; });
   attnviz.ready();
 })().catch(attnviz.fail);
