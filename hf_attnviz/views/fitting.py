@@ -48,6 +48,7 @@ def fit(figure: Any, width: float | None) -> bool:
         if tall:
             break
     _part_title_and_legends(figure)
+    _keep_inside(figure)
     for axes in figure.axes:
         _thin(figure, axes.xaxis, across=True)
         _thin(figure, axes.yaxis, across=False)
@@ -128,13 +129,26 @@ def _part_title_and_legends(figure: Any) -> None:
             _wrap(title, left - _MARGIN * figure.dpi)
 
 
+def _keep_inside(figure: Any) -> None:
+    """Titles of panels that would run over the figure's edge, for their panel does not stand in the middle."""
+    edge, margin = figure.bbox.width, _MARGIN * figure.dpi
+    for axes in figure.axes:
+        box, title = axes.get_window_extent(), axes.title
+        middle = (box.x0 + box.x1) / 2
+        room = 2 * min(middle, edge - middle) - margin
+        if title.get_text() and title.get_window_extent().width > room:
+            _wrap(title, max(room, box.width))
+
+
 def _share(axes: Any) -> tuple[float, float]:
     """What part of the figure's width and height is a panel's own, whatever stands beside it."""
     place = axes.get_subplotspec()
     if place is None:
         return 1.0, 1.0
     grid = place.get_gridspec()
-    return len(place.colspan) / grid.ncols, len(place.rowspan) / grid.nrows
+    wide, high = grid.get_width_ratios(), grid.get_height_ratios()
+    across = sum(wide[n] for n in place.colspan) / sum(wide)
+    return float(across), float(sum(high[n] for n in place.rowspan) / sum(high))
 
 
 def _wrap(text: Any, room: float, most: int = _MOST_LINES) -> None:
