@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_attnviz.language import Text
-from hf_attnviz.views.figures import fonts_for, label_ticks, new_figure, readable, shortened, write
+from hf_attnviz.views.figures import fonts_for, label_ticks, new_figure, readable, shortened, write, write_lines
 from hf_attnviz.views.groups import Group
 
 COLOURS: Final = (  # D3's category10, BertViz' own
@@ -44,8 +44,9 @@ def one_layer_figure(group: Group, place: int, heads: Sequence[int], title: Text
     for texts, x, side in ((left, -0.03, "right"), (right, 1.03, "left")):
         for row, text in enumerate(texts):
             write(axes.text(x, row, "", ha=side, va="center", fontsize=8), shortened(readable(text)), fonts)
+    write(axes.text(-0.72, -1.5, "", ha="left", va="center", fontsize=7), str(Text("head", "头")), fonts)
     for number, head in enumerate(heads):
-        x, y = -0.7 + (number % _IN_A_ROW) * 2.4 / _IN_A_ROW, -1.5 - number // _IN_A_ROW
+        x, y = -0.5 + (number % _IN_A_ROW) * 2.2 / _IN_A_ROW, -1.5 - number // _IN_A_ROW
         axes.plot([x], [y], marker="s", markersize=5, color=COLOURS[head % 10], linestyle="none")
         write(axes.text(x + 0.04, y, "", ha="left", va="center", fontsize=7), str(head), fonts)
     axes.set(xlim=(-0.75, 1.75), ylim=(group.longest - 0.4, -2.2 - (len(heads) - 1) // _IN_A_ROW))
@@ -126,24 +127,29 @@ def _numbers(group: Group, place: int) -> npt.NDArray[Any]:
 def _write_around(
     figure: Any, axes: Any, headings: Sequence[str], notes: Sequence[Text], faintest: float, fonts: Sequence[str]
 ) -> None:
-    write(axes.set_title("", fontsize=9), "\n".join(_folded(heading) for heading in headings if heading), fonts)
+    write_lines(axes.set_title("", fontsize=9), [line for heading in headings for line in _folded(heading, 62)], fonts)
     below = [*map(str, notes)]
     if faintest:
         below.append(
             str(Text(f"Lines fainter than {faintest:.3f} are left out.", f"略去了浓度小于 {faintest:.3f} 的线条。"))
         )
     if below:
-        write(figure.supxlabel("", fontsize=6.5), "\n".join(_folded(line) for line in below), fonts)
+        folded = [line for sentence in below for line in _folded(sentence, _FOLD)]
+        write_lines(figure.supxlabel("", fontsize=6.5), folded, fonts)
 
 
-def _folded(text: str) -> str:
-    """The text in lines that are not wider than the figure: a Chinese character takes two places."""
+def _folded(text: str, width: int) -> list[str]:
+    """The text in lines of so many letters; a Chinese character takes the place of two.
+
+    >>> _folded("one two three", 8), _folded("两个字", 4)
+    (['one two ', 'three'], ['两个', '字'])
+    """
     lines, taken = [""], 0
-    for word in re.findall(r"[\u2e80-\uffef]|[^\s\u2e80-\uffef]+\s*|\s+", readable(text)):
-        wide = sum(2 if ord(c) > 0x2E80 else 1 for c in word)
-        if taken + wide > _FOLD and lines[-1]:
+    for word in re.findall(r"[\u2e80-\uffef]|[^\s\u2e80-\uffef]+\s*|\s+", text):
+        wide = sum(2 if ord(c) > 0x2E80 else 1 for c in word.rstrip())
+        if taken + wide > width and lines[-1]:
             lines.append("")
             taken = 0
         lines[-1] += word
-        taken += wide
-    return "\n".join(lines)
+        taken += sum(2 if ord(c) > 0x2E80 else 1 for c in word)
+    return lines
