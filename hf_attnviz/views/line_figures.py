@@ -19,12 +19,14 @@ COLOURS: Final = (  # D3's category10, BertViz' own
     "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf"
 )  # fmt: skip
 _WIDTH: Final = 5.5  # inches: a column and a half of a paper
+_TALLEST: Final = 18.0  # inches: beyond, lines stand closer
+_LINE: Final = 0.18  # inches between two tokens' names
 _IN_A_ROW: Final = 16  # heads in one row of the legend
 _PICTURE: Final = 0.82  # of a head's place in the grid, the rest is the gap
 _FOLD: Final = 84  # letters of 6.5 points in a figure's width
 _INVISIBLE: Final = 1 / 510  # an opacity that rounds to nothing in eight bits
 _PATHS: Final = 3_000  # up to so many lines each is a path of its own in the file
-_MOST: Final = 60_000  # beyond, a picture of this size is full
+_MOST: Final = 20_000  # beyond, a picture of this size is full
 
 
 def one_layer_figure(group: Group, place: int, heads: Sequence[int], title: Text, notes: Sequence[Text]) -> Any:
@@ -34,22 +36,24 @@ def one_layer_figure(group: Group, place: int, heads: Sequence[int], title: Text
     named = Text(f"{group.name.en}, layer {layer}", f"{group.name.zh}，第 {layer} 层")
     headings = [str(title), str(named)]
     fonts = fonts_for([*left, *right, *headings, *map(str, notes)])
-    figure = new_figure(_WIDTH, max(group.longest * 0.2, 0.8) + 1.1 + 0.25 * len(notes))
+    tall = min(max(group.longest * 0.2, 0.8), _TALLEST)
+    figure = new_figure(_WIDTH, tall + 1.1 + 0.25 * len(notes))
     axes = figure.add_subplot()
     weights = _numbers(group, place)
     lines = _Lines()
     for head in heads:
         lines.add(weights[group.heads.index(head)] / len(heads), COLOURS[head % 10], (0.0, 1.0), (0.0, 1.0))
     faintest = lines.draw(axes, 1.4)
+    step = max(1, round(group.longest * _LINE / tall))  # of a text too long for a page every n-th token is named
     for texts, x, side in ((left, -0.03, "right"), (right, 1.03, "left")):
-        for row, text in enumerate(texts):
-            write(axes.text(x, row, "", ha=side, va="center", fontsize=8), shortened(readable(text)), fonts)
-    write(axes.text(-0.72, -1.5, "", ha="left", va="center", fontsize=7), str(Text("head", "头")), fonts)
+        for row in range(0, len(texts), step):
+            write(axes.text(x, row, "", ha=side, va="center", fontsize=8), shortened(readable(texts[row])), fonts)
+    write(axes.text(-0.72, -1.5 * step, "", ha="left", va="center", fontsize=7), str(Text("head", "头")), fonts)
     for number, head in enumerate(heads):
-        x, y = -0.5 + (number % _IN_A_ROW) * 2.2 / _IN_A_ROW, -1.5 - number // _IN_A_ROW
+        x, y = -0.5 + (number % _IN_A_ROW) * 2.2 / _IN_A_ROW, -step * (1.5 + number // _IN_A_ROW)
         axes.plot([x], [y], marker="s", markersize=5, color=COLOURS[head % 10], linestyle="none")
         write(axes.text(x + 0.04, y, "", ha="left", va="center", fontsize=7), str(head), fonts)
-    axes.set(xlim=(-0.75, 1.75), ylim=(group.longest - 0.4, -2.2 - (len(heads) - 1) // _IN_A_ROW))
+    axes.set(xlim=(-0.75, 1.75), ylim=(group.longest - 0.4, -step * (2.2 + (len(heads) - 1) // _IN_A_ROW)))
     axes.axis("off")
     _write_around(figure, axes, headings, notes, faintest, fonts)
     return figure

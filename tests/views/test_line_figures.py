@@ -57,8 +57,7 @@ def test_every_head_has_its_place_in_the_grid():
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["4", "5"]
 
 
-@pytest.mark.parametrize("view", [head_view, model_view, neuron_view])
-@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize(("view", "language"), [(head_view, "en"), (model_view, "zh"), (neuron_view, "zh")])
 def test_hostile_text_stays_text_in_every_format(view, language, tmp_path):
     set_language(language)
     drawn = view(self_trace(HOSTILE, model="$m$<b>&</script>", size=4), hide="sink")
@@ -85,3 +84,11 @@ def test_many_lines_are_an_image_inside_the_file(tmp_path):
     assert "<image" in svg
     assert len(svg) < 3_000_000
     assert "Lines fainter than" in svg
+
+
+def test_a_long_text_stays_a_page_and_names_every_nth_token():
+    (group,) = groups(self_trace([f"t{n}" for n in range(600)], layers=1, heads=1, causal=True), None)
+    figure = one_layer_figure(group, 0, [0], "t", ())
+    assert figure.get_figheight() < 20
+    named = [text.get_text() for text in figure.axes[0].texts]
+    assert ("t0" in named, "t1" in named, "t594" in named) == (True, False, True)
