@@ -56,12 +56,6 @@ def write(text: Any, content: str, fonts: Any) -> None:
     text.set_fontfamily(fonts)
 
 
-def write_lines(text: Any, lines: Iterable[str], fonts: Any) -> None:
-    """The same with several lines."""
-    write(text, "", fonts)
-    text.set_text("\n".join(map(readable, lines)))
-
-
 def label_ticks(axis: Any, labels: Sequence[str], fonts: Any, *, rotation: float = 0, size: float = 8) -> None:
     """Labels on the ticks of one axis, every n-th when there are many."""
     step = max(1, -(-len(labels) // _MOST_TICKS))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_attnviz.language import Text
-from hf_attnviz.views.figures import fonts_for, label_ticks, new_figure, readable, shortened, write, write_lines
+from hf_attnviz.views.figures import fonts_for, label_ticks, new_figure, readable, shortened, write
 from hf_attnviz.views.groups import Group
 
 COLOURS: Final = (  # D3's category10, BertViz' own
@@ -131,7 +131,7 @@ def _numbers(group: Group, place: int) -> npt.NDArray[Any]:
 def _write_around(
     figure: Any, axes: Any, headings: Sequence[str], notes: Sequence[Text], faintest: float, fonts: Sequence[str]
 ) -> None:
-    write_lines(axes.set_title("", fontsize=9), [line for heading in headings for line in _folded(heading, 62)], fonts)
+    _write_lines(axes.set_title("", fontsize=9), [line for heading in headings for line in _folded(heading, 62)], fonts)
     below = [*map(str, notes)]
     if faintest:
         below.append(
@@ -139,7 +139,12 @@ def _write_around(
         )
     if below:
         folded = [line for sentence in below for line in _folded(sentence, _FOLD)]
-        write_lines(figure.supxlabel("", fontsize=6.5), folded, fonts)
+        _write_lines(figure.supxlabel("", fontsize=6.5), folded, fonts)
+
+
+def _write_lines(text: Any, lines: Sequence[str], fonts: Sequence[str]) -> None:
+    write(text, "", fonts)
+    text.set_text("\n".join(map(readable, lines)))
 
 
 def _folded(text: str, width: int) -> list[str]:
