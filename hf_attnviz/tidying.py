@@ -13,6 +13,7 @@ from hf_attnviz.attention_map import AttentionMap
 from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
 from hf_attnviz.labels import Labels
 from hf_attnviz.language import Text
+from hf_attnviz.stack_names import stack_name
 from hf_attnviz.trace import Trace
 from hf_attnviz.words import END_MARKS, Words, piece, pooled, rescaled
 
@@ -158,15 +159,18 @@ def _sums(chosen: Sequence[str], shares: Mapping[str, Sequence[torch.Tensor]], r
         return Text("Every row was made to sum to one.", "每一行都已重新归一。")
     names = [HIDDEN[name] for name in chosen]
     mean = {stack: float(torch.cat(list(of_maps)).nanmean()) for stack, of_maps in shares.items()}
-    english = ", ".join(f"{share:.1%} ({stack})" if len(mean) > 1 else f"{share:.1%}" for stack, share in mean.items())
-    chinese = "、".join(f"{share:.1%}（{stack}）" if len(mean) > 1 else f"{share:.1%}" for stack, share in mean.items())
+    several = len(mean) > 1
+    english, chinese = (
+        [f"{share:.1%}{f' ({stack_name(stack).en})' if several else ''}" for stack, share in mean.items()],
+        [f"{share:.1%}{f'（{stack_name(stack).zh}）' if several else ''}" for stack, share in mean.items()],
+    )
     rest = (
         Text("what is left was made to sum to one again", "其余部分已重新归一")
         if renormalise
         else Text("what is left of a row sums to so much less than one", "每行剩余部分之和相应地小于一")
     )
     return Text(
-        f"Hidden: {' and '.join(name.en for name in names)}, on which {english} of a row's weight lay on average; "
-        f"{rest.en}.",
-        f"已隐藏：{'与'.join(name.zh for name in names)}，平均每行有 {chinese} 的权重落在其上；{rest.zh}。",
+        f"Hidden: {' and '.join(name.en for name in names)}, on which {', '.join(english)} of a row's weight lay on "
+        f"average; {rest.en}.",
+        f"已隐藏：{'与'.join(name.zh for name in names)}，平均每行有 {'、'.join(chinese)} 的权重落在其上；{rest.zh}。",
     )

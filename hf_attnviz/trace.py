@@ -228,6 +228,16 @@ class Trace:
                 )
             ) from None
 
+    def to_bertviz(self, *, stack: str | None = None) -> dict[str, Any]:
+        """The arguments for BertViz' own functions: ``bertviz.head_view(**trace.to_bertviz())``.
+
+        Raises:
+            ArgumentError: stacks of unequal depth or heads, which BertViz cannot draw together: choose one.
+        """
+        from hf_attnviz.views.original import to_bertviz  # a view, two floors up: only when it is asked for
+
+        return to_bertviz(self, stack=stack)
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the trace as one safetensors file with a JSON header, in one atomic step.
 

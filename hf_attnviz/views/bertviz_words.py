@@ -61,9 +61,9 @@ _NEURON: Final = (
     Text(
         "Click the + of a token on the left (or press Enter): query q, key k, their product number by number, and the "
         "sum q·k, the score before mask and bias. Blue is positive, orange negative; a stronger colour is a larger "
-        "number, and each cell says its own on hover.",
+        "number, and each cell says its own on hover. A click keeps a token chosen.",
         "点击左侧词元的“+”（或按回车）：显示查询 q、键 k、逐元素乘积，以及总和 q·k，"
-        "即加掩码与偏置之前的分数。蓝为正，橙为负，颜色越浓数值越大；悬停在格子上显示其数值。",
+        "即加掩码与偏置之前的分数。蓝为正，橙为负，颜色越浓数值越大；悬停在格子上显示其数值。单击词元可保持选中。",
     ),
     Text(
         "q and k stand as the kernel got them: after rotary positions, q times the model's scaling, the key repeated "

@@ -6,7 +6,7 @@ number of heads and the tokens from the first layer and would be silently wrong 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,18 +16,10 @@ from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
 from hf_attnviz.labels import Labels
 from hf_attnviz.language import Text
 from hf_attnviz.legible import visible
+from hf_attnviz.stack_names import stack_name
 from hf_attnviz.trace import Trace
 from hf_attnviz.views.encoding import packed, scaled_integers, weight_codes, weight_halves
 from hf_attnviz.views.page import in_both
-
-_STACK_NAMES: Final = {
-    "encoder": Text("Encoder", "编码器"),
-    "decoder": Text("Decoder", "解码器"),
-    "cross": Text("Cross: decoder to encoder", "交叉：解码器到编码器"),
-    "vision": Text("Vision", "视觉"),
-    "text": Text("Text", "文本"),
-    "audio": Text("Audio", "音频"),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,14 +196,6 @@ def with_heads(found: Sequence[Group], heads: Iterable[int] | int | None) -> lis
     checked_heads(sorted(wanted), max(found, key=lambda group: len(group.heads)))
     several = [replace(group, heads=tuple(head for head in group.heads if head in wanted)) for group in found]
     return [group for group in several if group.heads]
-
-
-def stack_name(name: str) -> Text:
-    """A stack's name for people."""
-    tower, _, number = name.rpartition("_")  # vision_0: the first of several pictures
-    if tower in _STACK_NAMES and number.isdigit():
-        return Text(f"{_STACK_NAMES[tower].en} {number}", f"{_STACK_NAMES[tower].zh} {number}")
-    return _STACK_NAMES.get(name, Text(name, name))
 
 
 def _alike(maps: Sequence[AttentionMap]) -> list[tuple[AttentionMap, ...]]:

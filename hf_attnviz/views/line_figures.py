@@ -19,12 +19,14 @@ COLOURS: Final = (  # D3's category10, BertViz' own
     "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf"
 )  # fmt: skip
 _WIDTH: Final = 5.5  # inches: a column and a half of a paper
+_TALLEST: Final = 18.0  # inches: beyond, lines stand closer
+_LINE: Final = 0.18  # inches between two tokens' names
 _IN_A_ROW: Final = 16  # heads in one row of the legend
 _PICTURE: Final = 0.82  # of a head's place in the grid, the rest is the gap
 _FOLD: Final = 84  # letters of 6.5 points in a figure's width
 _INVISIBLE: Final = 1 / 510  # an opacity that rounds to nothing in eight bits
 _PATHS: Final = 3_000  # up to so many lines each is a path of its own in the file
-_MOST: Final = 60_000  # beyond, a picture of this size is full
+_MOST: Final = 20_000  # beyond, a picture of this size is full
 
 
 def one_layer_figure(group: Group, place: int, heads: Sequence[int], title: Text, notes: Sequence[Text]) -> Any:
@@ -34,21 +36,24 @@ def one_layer_figure(group: Group, place: int, heads: Sequence[int], title: Text
     named = Text(f"{group.name.en}, layer {layer}", f"{group.name.zh}，第 {layer} 层")
     headings = [str(title), str(named)]
     fonts = fonts_for([*left, *right, *headings, *map(str, notes)])
-    figure = new_figure(_WIDTH, max(group.longest * 0.2, 0.8) + 1.1 + 0.25 * len(notes))
+    tall = min(max(group.longest * 0.2, 0.8), _TALLEST)
+    figure = new_figure(_WIDTH, tall + 1.1 + 0.25 * len(notes))
     axes = figure.add_subplot()
     weights = _numbers(group, place)
     lines = _Lines()
     for head in heads:
         lines.add(weights[group.heads.index(head)] / len(heads), COLOURS[head % 10], (0.0, 1.0), (0.0, 1.0))
     faintest = lines.draw(axes, 1.4)
+    step = max(1, round(group.longest * _LINE / tall))  # of a text too long for a page every n-th token is named
     for texts, x, side in ((left, -0.03, "right"), (right, 1.03, "left")):
-        for row, text in enumerate(texts):
-            write(axes.text(x, row, "", ha=side, va="center", fontsize=8), shortened(text), fonts)
+        for row in range(0, len(texts), step):
+            write(axes.text(x, row, "", ha=side, va="center", fontsize=8), shortened(texts[row]), fonts)
+    write(axes.text(-0.72, -1.5 * step, "", ha="left", va="center", fontsize=7), str(Text("head", "头")), fonts)
     for number, head in enumerate(heads):
-        x, y = -0.7 + (number % _IN_A_ROW) * 2.4 / _IN_A_ROW, -1.5 - number // _IN_A_ROW
+        x, y = -0.5 + (number % _IN_A_ROW) * 2.2 / _IN_A_ROW, -step * (1.5 + number // _IN_A_ROW)
         axes.plot([x], [y], marker="s", markersize=5, color=COLOURS[head % 10], linestyle="none")
         write(axes.text(x + 0.04, y, "", ha="left", va="center", fontsize=7), str(head), fonts)
-    axes.set(xlim=(-0.75, 1.75), ylim=(group.longest - 0.4, -2.2 - (len(heads) - 1) // _IN_A_ROW))
+    axes.set(xlim=(-0.75, 1.75), ylim=(group.longest - 0.4, -step * (2.2 + (len(heads) - 1) // _IN_A_ROW)))
     axes.axis("off")
     _write_around(figure, axes, headings, notes, faintest, fonts)
     return figure
@@ -126,24 +131,34 @@ def _numbers(group: Group, place: int) -> npt.NDArray[Any]:
 def _write_around(
     figure: Any, axes: Any, headings: Sequence[str], notes: Sequence[Text], faintest: float, fonts: Sequence[str]
 ) -> None:
-    write(axes.set_title("", fontsize=9), "\n".join(_folded(heading) for heading in headings if heading), fonts)
+    _write_lines(axes.set_title("", fontsize=9), [line for heading in headings for line in _folded(heading, 62)], fonts)
     below = [*map(str, notes)]
     if faintest:
         below.append(
             str(Text(f"Lines fainter than {faintest:.3f} are left out.", f"略去了浓度小于 {faintest:.3f} 的线条。"))
         )
     if below:
-        write(figure.supxlabel("", fontsize=6.5), "\n".join(_folded(line) for line in below), fonts)
+        folded = [line for sentence in below for line in _folded(sentence, _FOLD)]
+        _write_lines(figure.supxlabel("", fontsize=6.5), folded, fonts)
 
 
-def _folded(text: str) -> str:
-    """The text in lines that are not wider than the figure: a Chinese character takes two places."""
+def _write_lines(text: Any, lines: Sequence[str], fonts: Sequence[str]) -> None:
+    write(text, "", fonts)
+    text.set_text("\n".join(map(readable, lines)))
+
+
+def _folded(text: str, width: int) -> list[str]:
+    """The text in lines of so many letters; a Chinese character takes the place of two.
+
+    >>> _folded("one two three", 8), _folded("两个字", 4)
+    (['one two ', 'three'], ['两个', '字'])
+    """
     lines, taken = [""], 0
-    for word in re.findall(r"[\u2e80-\uffef]|[^\s\u2e80-\uffef]+\s*|\s+", readable(text)):
-        wide = sum(2 if ord(c) > 0x2E80 else 1 for c in word)
-        if taken + wide > _FOLD and lines[-1]:
+    for word in re.findall(r"[\u2e80-\uffef]|[^\s\u2e80-\uffef]+\s*|\s+", text):
+        wide = sum(2 if ord(c) > 0x2E80 else 1 for c in word.rstrip())
+        if taken + wide > width and lines[-1]:
             lines.append("")
             taken = 0
         lines[-1] += word
-        taken += wide
-    return "\n".join(lines)
+        taken += sum(2 if ord(c) > 0x2E80 else 1 for c in word)
+    return lines

@@ -138,7 +138,7 @@
     const beside = document.createElementNS(SVG, "g");
     beside.setAttribute("class", "beside");
     across.forEach((other, i) => {
-      if (weights[i] < FAINTEST_NUMBER && !expanded) return;
+      if (expanded ? i > index && !shown.group.bidirectional : weights[i] < FAINTEST_NUMBER) return; // BertViz hides these
       const text = other.querySelector("text");
       const box = other.querySelector("rect").getBBox();
       const number = document.createElementNS(SVG, "text");
@@ -171,12 +171,13 @@
   function tellCell(shown, cell) {
     const vector = cell.parentNode;
     const side = vector.closest("#queries, #keys, #product").id;
+    if (side === "product" && vector.closest("#product").style.opacity === "0") return; // no token is chosen
     const {part, layer: l} = drawn(shown);
     const scale = side === "keys" ? 1 : Math.sqrt(shown.group.numbers[l].size); // see bertviz_numbers.js
     const token = (side === "queries" ? part.left_text : part.right_text)[+vector.dataset.index];
     const name = {queries: "q", keys: "k", product: "q×k"}[side];
     const place = [...vector.querySelectorAll(".element")].indexOf(cell);
-    reading.textContent = `${name}[${place}] · ${token}: ${attnviz.format(+cell.dataset.value / scale)}`;
+    reading.textContent = `${name}[${place}] · ${token}: ${+(cell.dataset.value / scale).toPrecision(4)}`;
   }
 
   /** What BertViz' drawing lacks: words in both languages, long tokens cut with the whole as a hint, keyboard use. */
@@ -200,11 +201,19 @@
       side.own.forEach((token, index) => {
         if (token.hasAttribute("tabindex")) return;
         const toggle = [...token.querySelectorAll("rect")].pop();
-        const close = {Escape: () => { if (view === "model_view") toggleDetail(shown); }};
-        reachable(token, "button", textOf(token), view === "neuron_view" ? {Enter: () => press(toggle, "click")} : close);
+        const turn = () => { // the same token in the other of the two drawings
+          press(toggle, "click");
+          sides(root).find((other) => other.expanded !== side.expanded).own[index].focus();
+        };
+        const keys = {neuron_view: {Enter: turn}, model_view: {Escape: () => toggleDetail(shown)}, head_view: {}}[view];
+        reachable(token, "button", textOf(token), keys);
         token.addEventListener("focus", () => press(token, "mouseover"));
         token.addEventListener("mouseover", () => tell(shown, side, token, index));
-        token.addEventListener("mouseleave", untell);
+        token.addEventListener("mouseleave", () => {
+          untell();
+          const pinned = view !== "head_view" && side.own.find((other) => other === document.activeElement);
+          if (pinned) press(pinned, "mouseover"); // what has the focus stays, so that its cells can be looked at
+        });
         token.addEventListener("blur", () => {
           const target = view === "head_view" ? token.parentNode.parentNode : token;
           target.dispatchEvent(new MouseEvent("mouseleave"));
