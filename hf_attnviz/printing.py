@@ -35,7 +35,7 @@ def show(result: av.Result, output: Path | None) -> None:
     if output is not None:
         tables = {"csv": as_csv, "json": as_json}
         if (ending := output.suffix.lower().removeprefix(".")) in tables:
-            wrote(av.View("", "", figures={ending: lambda: tables[ending](result)}).save(output))
+            wrote(av.View("", "", figures={ending: lambda **_: tables[ending](result)}).save(output))
         else:
             wrote(av.picture(result).save(output))
 

@@ -9,10 +9,10 @@ from hf_attnviz.analysis.pooling import listed_traces
 from hf_attnviz.errors import ArgumentError, UnknownStackError, listed
 from hf_attnviz.language import Text
 from hf_attnviz.result import Result
+from hf_attnviz.stack_names import stack_name
 from hf_attnviz.trace import Trace
 from hf_attnviz.view import View
 from hf_attnviz.views.generation import Generation, generation_view
-from hf_attnviz.views.groups import stack_name
 
 _NO_WEIGHTS: Final = Text(
     'Left out: which key each step looked at, for the weights themselves were not kept: capture with keep="maps".',

@@ -10,10 +10,10 @@ from hf_attnviz.axes import STATISTIC
 from hf_attnviz.errors import ArgumentError, NotKeptError, UnknownNameError, listed
 from hf_attnviz.language import Text
 from hf_attnviz.result import Result
+from hf_attnviz.stack_names import stack_name
 from hf_attnviz.trace import AttentionStack, Trace
 from hf_attnviz.view import View
 from hf_attnviz.views.flow import THRESHOLD, Mixing, graph_view
-from hf_attnviz.views.groups import stack_name
 
 
 def _rollout(trace: Trace, stack: str, residual: float) -> Result:
