@@ -71,8 +71,16 @@ if TYPE_CHECKING:
     from hf_attnviz.capturing import register_attention as register_attention
     from hf_attnviz.capturing import trace_input as trace_input
     from hf_attnviz.capturing import trace_text as trace_text
+    from hf_attnviz.drawing.alignment import alignment_view as alignment_view
+    from hf_attnviz.drawing.compare import compare_view as compare_view
+    from hf_attnviz.drawing.evolution import evolution_view as evolution_view
+    from hf_attnviz.drawing.flow import flow_view as flow_view
+    from hf_attnviz.drawing.head_grid import head_grid as head_grid
+    from hf_attnviz.drawing.head_map import head_map_view as head_map_view
     from hf_attnviz.drawing.known import pictures as pictures
     from hf_attnviz.drawing.long import long_view as long_view
+    from hf_attnviz.drawing.spectrogram import spectrogram_view as spectrogram_view
+    from hf_attnviz.drawing.word_maps import word_maps as word_maps
     from hf_attnviz.explaining.explanation import explain as explain
     from hf_attnviz.explaining.flips import hotflip as hotflip
     from hf_attnviz.explaining.judged import Trust as Trust
@@ -90,23 +98,27 @@ if TYPE_CHECKING:
     from hf_attnviz.reporting import report as report
     from hf_attnviz.result import Axis as Axis
     from hf_attnviz.result import Result as Result
+    from hf_attnviz.tidying import tidied as tidied
     from hf_attnviz.trace import AttentionStack as AttentionStack
     from hf_attnviz.trace import Origin as Origin
     from hf_attnviz.trace import Trace as Trace
     from hf_attnviz.trace_file import load as load
     from hf_attnviz.view import View as View
-    from hf_attnviz.views import compare_view as compare_view
     from hf_attnviz.views import correlation_view as correlation_view
-    from hf_attnviz.views import evolution_view as evolution_view
-    from hf_attnviz.views import head_map_view as head_map_view
     from hf_attnviz.views import head_view as head_view
     from hf_attnviz.views import model_view as model_view
     from hf_attnviz.views import neuron_view as neuron_view
     from hf_attnviz.views import picture as picture
     from hf_attnviz.views import roles_view as roles_view
+    from hf_attnviz.views import show_heatmaps as show_heatmaps
     from hf_attnviz.views import to_bertviz as to_bertviz
+    from hf_attnviz.views import token_view as token_view
     from hf_attnviz.views import trust_view as trust_view
     from hf_attnviz.views.heatmap import heatmap as heatmap
+    from hf_attnviz.views.overlay import overlay as overlay
+    from hf_attnviz.views.terminal import print_bars as print_bars
+    from hf_attnviz.views.terminal import print_heatmap as print_heatmap
+    from hf_attnviz.views.terminal import print_tokens as print_tokens
     from hf_attnviz.views.words import axis_word as axis_word
     from hf_attnviz.views.words import method_word as method_word
     from hf_attnviz.views.words import statistic_words as statistic_words
@@ -177,8 +189,16 @@ _HOME = {
         "trace_input",
         "trace_text",
     ),
+    "hf_attnviz.drawing.head_grid": ("head_grid",),
+    "hf_attnviz.drawing.compare": ("compare_view",),
+    "hf_attnviz.drawing.evolution": ("evolution_view",),
+    "hf_attnviz.drawing.flow": ("flow_view",),
+    "hf_attnviz.drawing.head_map": ("head_map_view",),
+    "hf_attnviz.drawing.alignment": ("alignment_view",),
     "hf_attnviz.drawing.known": ("pictures",),
     "hf_attnviz.drawing.long": ("long_view",),
+    "hf_attnviz.drawing.spectrogram": ("spectrogram_view",),
+    "hf_attnviz.drawing.word_maps": ("word_maps",),
     "hf_attnviz.explaining.explanation": ("explain",),
     "hf_attnviz.explaining.flips": ("hotflip",),
     "hf_attnviz.explaining.layers": ("layer_attributions",),
@@ -194,24 +214,26 @@ _HOME = {
     "hf_attnviz.reduced": ("Reduced",),
     "hf_attnviz.reporting": ("report",),
     "hf_attnviz.result": ("Axis", "Result"),
+    "hf_attnviz.tidying": ("tidied",),
     "hf_attnviz.trace": ("AttentionStack", "Origin", "Trace"),
     "hf_attnviz.trace_file": ("load",),
     "hf_attnviz.view": ("View",),
     "hf_attnviz.views": (
-        "compare_view",
         "correlation_view",
-        "evolution_view",
-        "head_map_view",
         "head_view",
         "heatmap",
         "model_view",
         "neuron_view",
+        "overlay",
         "picture",
         "roles_view",
+        "show_heatmaps",
         "to_bertviz",
+        "token_view",
         "trust_view",
     ),
     "hf_attnviz.views.words": ("axis_word", "method_word", "statistic_words", "unit_word", "verdict_word"),
+    "hf_attnviz.views.terminal": ("print_bars", "print_heatmap", "print_tokens"),
     "hf_attnviz.zoo": ("Loaded", "load_model"),
 }
 _MODULES = ("errors", "functional", "language", "zoo")

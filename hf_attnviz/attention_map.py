@@ -232,9 +232,16 @@ class AttentionMap:
     def row_texts(self) -> tuple[str, ...]:
         """What a picture writes beside each row: the token read there; for cross-attention of a generation ``→`` and
         the token put out, since that is what the row was looking for."""
-        if self.kind != "cross" or self.produced is None or None in self.produced:
-            return self.queries.texts
-        return tuple(f"→ {text}" for text in self.produced)
+        written = self.written
+        return self.queries.texts if written is None else tuple(f"→ {text}" for text in written)
+
+    @property
+    def written(self) -> tuple[str, ...] | None:
+        """The tokens put out, where rows are known by them and not by what they read; else None."""
+        if self.kind != "cross" or self.produced is None:
+            return None
+        told = tuple(text for text in self.produced if text is not None)
+        return told if len(told) == len(self.produced) else None
 
     @property
     def group(self) -> str:

@@ -13,6 +13,7 @@ from rich.text import Text as RichText
 import hf_attnviz as av
 from hf_attnviz import asked, cli_words
 from hf_attnviz.cli_bench import bench
+from hf_attnviz.cli_print import HELP, print_
 from hf_attnviz.cli_words import said as _said
 from hf_attnviz.cli_zoo import zoo_app
 from hf_attnviz.printing import print_diagnosis, print_trust, show, wrote
@@ -369,6 +370,7 @@ def demo(
 
 
 app.command(name="bench", help=bench.__doc__)(bench)
+app.command(name="print", help=HELP)(print_)
 
 
 def main() -> None:

@@ -21,14 +21,16 @@ def visible(text: str) -> str:
 
 def json_safe(text: str) -> str:
     """JSON that may stand in a ``<script>``: no ``<``, no ``&``, no line separators of JavaScript."""
-    escapes: dict[str, str | int | None] = {
+    escapes = {
         "<": "\\u003c",
         ">": "\\u003e",
         "&": "\\u0026",
         "\u2028": "\\u2028",
         "\u2029": "\\u2029",
     }
-    return text.translate(str.maketrans(escapes))
+    for character, escaped in escapes.items():  # far quicker than translate() where the text is megabytes of data
+        text = text.replace(character, escaped)
+    return text
 
 
 def _hidden(character: str) -> bool:

@@ -18,6 +18,7 @@ import hf_attnviz as av
 
 Text = av.language.Text
 
+PRINTS: Final = ("heatmap", "tokens", "bars")
 _MOST_ROWS: Final = 24
 _GRADES: Final = {  # what the doctor says of a map, and its colour; what is no attention is no failure
     "exact": (Text("exact", "精确"), "green"),
@@ -34,7 +35,7 @@ def show(result: av.Result, output: Path | None) -> None:
     if output is not None:
         tables = {"csv": as_csv, "json": as_json}
         if (ending := output.suffix.lower().removeprefix(".")) in tables:
-            wrote(av.View("", "", figures={ending: lambda: tables[ending](result)}).save(output))
+            wrote(av.View("", "", figures={ending: lambda **_: tables[ending](result)}).save(output))
         else:
             wrote(av.picture(result).save(output))
 
@@ -109,6 +110,25 @@ def print_trust(found: av.Trust) -> None:
         _say(console, f"    {found.sentences[method]}")
     for note in found.notes:
         _say(console, f"· {note}")
+
+
+def print_trace(
+    trace: av.Trace, kind: str, stack: str | None, layer: int | None, *, query: int | None = None, **options: Any
+) -> None:
+    """One map as shades, the text in the shades of what its tokens get, or a generation's entropies as bars."""
+    name = stack or ("cross" if "cross" in trace.stacks else next(iter(trace.stacks)))
+    if kind == "bars":
+        head = options.pop("head")
+        entropies = av.evolution(trace, stack=name).select(statistic="entropy")
+        chosen = {"layer": layer, "head": head}
+        av.print_bars(entropies.select(**{axis: str(n) for axis, n in chosen.items() if n is not None}), **options)
+        return
+    layers = trace.stack(name)
+    found = layers.layer(layers.layers[-1] if layer is None else layer)
+    if kind == "tokens":
+        av.print_tokens(found, query=query, **options)
+    else:
+        av.print_heatmap(found, **options)
 
 
 def print_bench(found: av.Bench) -> None:

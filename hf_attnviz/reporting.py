@@ -7,9 +7,9 @@ from hf_attnviz.analysis.sides import target_side
 from hf_attnviz.drawing.long import long_view
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
+from hf_attnviz.stack_names import stack_name
 from hf_attnviz.trace import AttentionStack, Trace
 from hf_attnviz.view import View
-from hf_attnviz.views.groups import stack_name
 
 _FLOW_WORK = 25_000_000  # layers × tokens³ up to which the flow of one row takes a few seconds at most
 _INTRO = (

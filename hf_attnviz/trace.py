@@ -175,6 +175,7 @@ class Trace:
             several pictures (the items) with each of several texts.
         model: the name of the model.
         origin: which piece of a pipeline's inputs it was; None outside pipelines.
+        notes: what was done to it since it was captured, which whoever draws it should say.
     """
 
     maps: tuple[AttentionMap, ...]
@@ -183,6 +184,7 @@ class Trace:
     candidate: int = 0
     model: str = ""
     origin: Origin | None = None
+    notes: tuple[Text, ...] = ()
 
     def __repr__(self) -> str:
         return f"Trace({self.model or 'a model'}: {', '.join(map(repr, self.stacks.values())) or 'no maps'})"
@@ -226,6 +228,16 @@ class Trace:
                 )
             ) from None
 
+    def to_bertviz(self, *, stack: str | None = None) -> dict[str, Any]:
+        """The arguments for BertViz' own functions: ``bertviz.head_view(**trace.to_bertviz())``.
+
+        Raises:
+            ArgumentError: stacks of unequal depth or heads, which BertViz cannot draw together: choose one.
+        """
+        from hf_attnviz.views.original import to_bertviz  # a view, two floors up: only when it is asked for
+
+        return to_bertviz(self, stack=stack)
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the trace as one safetensors file with a JSON header, in one atomic step.
 
@@ -235,6 +247,7 @@ class Trace:
         tables: list[dict[str, Any]] = []
         meta = {"format": FORMAT, "version": VERSION, "model": self.model}
         meta |= {"origin": None if self.origin is None else asdict(self.origin)}
+        meta |= {"notes": [[note.en, note.zh] for note in self.notes]}
         meta |= {"run": self.run, "item": self.item, "candidate": self.candidate, "labels": tables}
         meta |= {"maps": [_described(m, tables) for m in self.maps]}
         tensors: dict[str, torch.Tensor] = {}

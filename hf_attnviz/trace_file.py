@@ -29,7 +29,8 @@ def load(path: str | os.PathLike[str]) -> Trace:
         labels = [_labels(table) for table in meta["labels"]]
         maps = tuple(_map(n, about, tensors, labels) for n, about in enumerate(meta["maps"]))
         run, item, candidate = (typed(meta[name], int) for name in ("run", "item", "candidate"))
-        return Trace(maps, run, item, candidate, typed(meta["model"], str), _origin(meta.get("origin")))
+        origin, notes = _origin(meta.get("origin")), _notes(meta.get("notes", []))
+        return Trace(maps, run, item, candidate, typed(meta["model"], str), origin, notes)
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         why = told(error)
         raise TraceFileError(
@@ -64,6 +65,10 @@ def _origin(about: Mapping[str, Any] | None) -> Origin | None:
         return None
     given, chunk = (typed(about[name], int) for name in ("input", "chunk"))
     return Origin(given, chunk, typed(about["candidate"], str, NoneType), typed(about["seconds"], int, float, NoneType))
+
+
+def _notes(told: Sequence[Any]) -> tuple[Text, ...]:
+    return tuple(Text(*_pair(note, str)) for note in typed(told, list))
 
 
 def _pair(value: Any, *types: type) -> Any:

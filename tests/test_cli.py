@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from rich.cells import cell_len
 
 import hf_attnviz as av
 from hf_attnviz import cli
@@ -32,6 +33,24 @@ def test_view_writes_one_page(attnviz, kind: str, capsys: pytest.CaptureFixture[
     assert "烤鸭" in page
     assert "duck" in page
     assert "page.html" in capsys.readouterr().out
+
+
+def test_print_draws_in_the_terminal(attnviz, capsys: pytest.CaptureFixture[str]) -> None:
+    said = {}
+    for kind in ("heatmap", "tokens", "bars"):
+        assert attnviz("print", "translator", "我爱吃北京烤鸭", "--view", kind, "--width", "72") == 0
+        said[kind] = capsys.readouterr().out
+        assert max(map(cell_len, said[kind].splitlines())) <= 72
+    trace = av.trace_text(av.load_model("translator"), "我爱吃北京烤鸭")
+    weight = float(trace.cross.layer(1).weights.double().mean(0)[1, 1])
+    line = next(line for line in said["heatmap"].splitlines() if line.startswith("→ love"))
+    assert line.split()[2:5] == ["0", f"{weight:.3g}", "█"]
+    assert "mean over queries" in said["tokens"]
+    assert "entropy" in said["bars"]
+    assert attnviz("print", "translator", "我爱", "--view", "tokens", "--query", "0", "--stack", "encoder") == 0
+    assert "encoder · layer 1" in capsys.readouterr().out
+    assert attnviz("print", "translator", "我爱", "--view", "cake") == 1
+    assert "known: heatmap, tokens, bars" in capsys.readouterr().err
 
 
 def test_view_keeps_the_trace(attnviz) -> None:

@@ -8,8 +8,8 @@ import torch
 
 from hf_attnviz import functional
 from hf_attnviz.analysis.compared import Worded
-from hf_attnviz.analysis.words import Words
 from hf_attnviz.language import Text
+from hf_attnviz.words import Words
 
 OTHERS: Final = "(others)"
 _MOST_NAMED: Final = 8

@@ -129,8 +129,7 @@ def _heads(first: Side, second: Side) -> Found:
     numbers: dict[str, torch.Tensor] = {}
     notes = []
     if first.tokens == second.tokens:
-        masks = _masks(first) | {"causal": first.causal and second.causal}
-        numbers |= functional.compare_maps(first.weights[:, None], second.weights[:, None], **masks)
+        numbers |= _layer_by_layer(first, second)
         if bool(numbers["pearson"].isnan().any()):
             notes.append(
                 Text(
@@ -172,6 +171,16 @@ def _heads(first: Side, second: Side) -> Found:
         )
     unit = "nats (js, entropy), tokens (span, distance), −1 to 1 (pearson), shares (all others)"
     return torch.stack(list(numbers.values())), (Axis(STATISTIC, tuple(numbers)),), unit, notes
+
+
+def _layer_by_layer(first: Side, second: Side) -> dict[str, torch.Tensor]:
+    """How far the maps are apart, ``[layer, head]`` each: layer after layer, for all at once take too much room."""
+    masks = _masks(first) | {"causal": first.causal and second.causal}
+    found = [
+        functional.compare_maps(one[None, None], other[None, None], **masks)
+        for one, other in zip(first.weights, second.weights, strict=True)
+    ]
+    return {name: torch.cat([one[name] for one in found]) for name in found[0]}
 
 
 def _maps(first: Side, second: Side) -> Found:
@@ -231,7 +240,9 @@ def _parked(side: Side, where: Text) -> Text:
 
 
 def _statistics(side: Side) -> dict[str, torch.Tensor]:
-    return functional.head_statistics(side.weights[:, None], **_masks(side), causal=side.causal)
+    masks = _masks(side) | {"causal": side.causal}
+    found = [functional.head_statistics(one[None, None], **masks) for one in side.weights]
+    return {name: torch.cat([one[name] for one in found]) for name in found[0]}
 
 
 def _unknown(sides: list[Side]) -> list[Text]:

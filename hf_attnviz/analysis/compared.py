@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 
-from hf_attnviz.analysis.words import Words
 from hf_attnviz.errors import ArgumentError, NotKeptError, ShapeError
 from hf_attnviz.functional import pool_words, renormalised
 from hf_attnviz.functional.checks import upcast
 from hf_attnviz.labels import Labels
 from hf_attnviz.language import Text, counted
 from hf_attnviz.trace import Trace
+from hf_attnviz.words import Words
 
 MEAN = "mean"  # the label of the only layer and head of an average
 
@@ -90,12 +90,7 @@ class Side:
         return Worded(self, self._rows(keys) if self.positions is not None else Words.of(self.queries), keys)
 
     def _rows(self, keys: Words) -> Words:
-        """The rows of self-attention, each belonging to the word of the key on which it stands."""
-        number = keys.numbers
-        rows = [number[place] for place in self.positions or ()]
-        kept = sorted(set(rows))
-        groups = tuple(tuple(row for row, n in enumerate(rows) if n == one) for one in kept)
-        return Words(groups, tuple(keys.texts[n] for n in kept), tuple(keys.special[n] for n in kept))
+        return keys.of_rows(self.positions or ())
 
     def _without_special(self) -> "Side":
         """Without special tokens at both ends; rows sum to what they summed to before, to one."""

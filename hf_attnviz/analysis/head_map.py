@@ -9,6 +9,7 @@ from hf_attnviz import functional
 from hf_attnviz.analysis.caveats import left_out, parked
 from hf_attnviz.analysis.pooling import pooled
 from hf_attnviz.axes import HEAD, STATISTIC
+from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
 from hf_attnviz.result import Axis, Result
 from hf_attnviz.trace import Trace
@@ -16,7 +17,13 @@ from hf_attnviz.trace import Trace
 _NOWHERE = Text("No head has a place: no distance between heads is known.", "没有头有位置：头与头之间的距离均未知。")
 
 
-def head_map(traces: Trace | Sequence[Trace], *, stack: str | None = None, dimensions: int = 2) -> Result:
+def head_map(
+    traces: Trace | Sequence[Trace],
+    *,
+    stack: str | None = None,
+    dimensions: int = 2,
+    likeness: Result | None = None,
+) -> Result:
     """Coordinates of all heads of all layers, ``[head, statistic]``: ``dimension 1``, ``dimension 2`` …
 
     Classical scaling of √JS, the root of the Jensen–Shannon divergence, which is a distance: heads whose rows are
@@ -26,9 +33,17 @@ def head_map(traces: Trace | Sequence[Trace], *, stack: str | None = None, dimen
     Args:
         dimensions: 2 draws a plane.
         stack: default: the only one.
+        likeness: the result of ``head_correlation(traces, method="js")``, where it is at hand already: of long texts
+            it takes its time.
+
+    Raises:
+        ArgumentError: a likeness of other heads or by another method.
     """
     data = pooled(traces, stack)
-    distance = functional.head_similarity(data.attention, method="js", **data.masks).sqrt()
+    if likeness is None:
+        distance = functional.head_similarity(data.attention, method="js", **data.masks).sqrt()
+    else:
+        distance = _checked(likeness, data.head_names).values.sqrt()
     values = functional.classical_mds(distance, dimensions)
     stress = _stress(distance, values)
     return Result(
@@ -50,6 +65,18 @@ def head_map(traces: Trace | Sequence[Trace], *, stack: str | None = None, dimen
             *left_out(data),
         ),
     )
+
+
+def _checked(likeness: Result, names: tuple[str, ...]) -> Result:
+    if likeness.parameters.get("method") != "js" or likeness.axes[0].labels != names:
+        raise ArgumentError(
+            Text(
+                f'expected likeness of these {len(names)} heads, head_correlation(traces, method="js"); got '
+                f"{likeness!r}",
+                f'应为这 {len(names)} 个头的相似度，head_correlation(traces, method="js")；得到 {likeness!r}',
+            )
+        )
+    return likeness
 
 
 def _stress(distance: torch.Tensor, places: torch.Tensor) -> float:

@@ -81,5 +81,24 @@ def rollout(
     )
 
 
+def layer_by_layer(trace: Trace, *, stack: str | None = None, residual: float = 0.5) -> Result:
+    """What rollout multiplies: of each layer by itself, the mean over heads with the residual, ``[layer, query, key]``.
+
+    Raises:
+        NotKeptError: cross-attention, or maps without all their rows.
+    """
+    chosen = stack_of(trace, stack).whole()
+    maps = chosen.stacked()[:, None]
+    values = torch.cat([functional.rollout(layer[None], residual=residual)[:, 0] for layer in maps])
+    axes = (
+        Axis(LAYER, tuple(map(str, chosen.layers))),
+        Axis(QUERY, chosen.queries.texts),
+        Axis(KEY, chosen.keys.texts),
+    )
+    notes = (*nan_weights(maps), *_gone(values, maps), NO_PROOF, UNTESTED)
+    about = {"stack": chosen.name, "residual": residual}
+    return Result(values, axes, "attention with residual", about, "Abnar & Zuidema 2020", "share", notes)
+
+
 def _gone(values: torch.Tensor, maps: torch.Tensor) -> list[Text]:
     return [_NOTHING_LEFT] if bool(values.isnan().any()) and not bool(maps.isnan().any()) else []

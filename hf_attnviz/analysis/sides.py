@@ -6,17 +6,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from hf_attnviz.analysis.steps import producing_rows
-from hf_attnviz.analysis.words import goes_on, piece
 from hf_attnviz.attention_map import AttentionMap
 from hf_attnviz.errors import ArgumentError, NotKeptError, UnknownNameError, listed
 from hf_attnviz.language import Text
 from hf_attnviz.trace import Trace
+from hf_attnviz.words import END_MARKS, goes_on, piece
 
 _ALIGNMENT: Final = Text("alignment", "对齐")
 READS: Final = ("output", "reading")
-_END_MARKS: Final = frozenset(
-    {"</s>", "<s>", "<pad>", "<eos>", "[SEP]", "[EOS]", "[PAD]", "<|endoftext|>", "<|im_end|>", "<|eot_id|>"}
-)
 _TIME_MARK = re.compile(r"<\|\d+\.\d+\|>")  # Whisper's; written like words, but no words
 
 
@@ -155,7 +152,7 @@ def _tokens(trace: Trace, one: AttentionMap, pairs: Sequence[tuple[int, int]]) -
         read = token < len(labels)
         texts.append(labels.texts[token] if read else produced[token - 1] or "")
         words.append(labels.words[token] if read else None)
-        marked = labels.special[token] if read else texts[-1] in known | _END_MARKS
+        marked = labels.special[token] if read else texts[-1] in known | END_MARKS
         special.append(_special(texts[-1], marked))
     return Side(tuple(row for row, _ in pairs), tuple(texts), tuple(words), tuple(special))
 

@@ -73,7 +73,7 @@ def word_times(
                 "应至少有一个词元是文本，得到的全是特殊词元",
             )
         )
-    begins, ends = _frame_times(one.keys, seconds)
+    begins, ends = frame_times(one.keys, seconds)
     picked = _picked(chosen, heads)
     weights = torch.stack([chosen.head(layer, head)[list(side.places), : len(begins)] for layer, head in picked])
     frames = functional.spoken_frames(weights, median_width=median_width).tolist()
@@ -155,8 +155,11 @@ def _picked(stack: AttentionStack, heads: Sequence[tuple[int, int]] | None) -> l
     return picked
 
 
-def _frame_times(keys: Labels, seconds: float | None) -> tuple[list[float], list[float]]:
-    """When each frame of the sound begins and ends; those that begin after ``seconds`` of sound are left out."""
+def frame_times(keys: Labels, seconds: float | None) -> tuple[list[float], list[float]]:
+    """When each frame of the sound begins and ends, in seconds; those after so many ``seconds`` of sound are left out.
+
+    Raises ArgumentError where none is left.
+    """
     known = keys.seconds
     times = [
         (n * SECONDS_PER_FRAME, (n + 1) * SECONDS_PER_FRAME) if known[n] is None else (known[n] or (0.0, 0.0))

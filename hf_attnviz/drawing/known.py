@@ -6,10 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from hf_attnviz.attention_map import LAYOUT
+from hf_attnviz.drawing.alignment import aligns
+from hf_attnviz.drawing.evolution import is_generation
+from hf_attnviz.drawing.flow import can_flow
+from hf_attnviz.drawing.spectrogram import has_speech
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
 from hf_attnviz.trace import Trace
 from hf_attnviz.view import View
+from hf_attnviz.views.overlay import has_patches
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,10 @@ def _has_vectors(trace: Trace) -> bool:
     return any(m.query_vectors is not None for m in trace.maps)
 
 
+def _has_weights(trace: Trace) -> bool:
+    return all(m.has_weights and m.layout == LAYOUT for m in trace.maps)
+
+
 def _has_statistics(trace: Trace) -> bool:
     return all("statistics" in m.reduced for m in trace.maps)
 
@@ -82,6 +92,27 @@ _KNOWN: Final[Mapping[str, Picture]] = {
         _has_vectors,
         Text("query and key vectors", "查询与键向量"),
     ),
+    "grid": Picture(
+        "hf_attnviz.drawing.head_grid",
+        "head_grid",
+        Text("every head small, one large, and a map of their numbers", "每头一小图、选一放大，并有各头数值图"),
+        suits=_has_weights,
+        needs=Text("the weights themselves", "权重本身"),
+    ),
+    "overlay": Picture(
+        "hf_attnviz.views.overlay",
+        "overlay",
+        Text("over the patches of a picture", "覆盖在图像的图块上"),
+        suits=has_patches,
+        needs=Text("keys that are patches of a picture", "作为图像图块的键"),
+    ),
+    "spectrogram": Picture(
+        "hf_attnviz.drawing.spectrogram",
+        "spectrogram_view",
+        Text("along a sound, with word times", "沿声音观察，含词的时间"),
+        suits=has_speech,
+        needs=Text("cross-attention from a text to frames of sound", "文本到声音各帧的交叉注意力"),
+    ),
     "long": Picture(
         "hf_attnviz.drawing.long",
         "long_view",
@@ -89,6 +120,34 @@ _KNOWN: Final[Mapping[str, Picture]] = {
         ("statistics",),
         _has_statistics,
         Text("statistics", "统计量"),
+    ),
+    "evolution": Picture(
+        "hf_attnviz.drawing.evolution",
+        "evolution_view",
+        Text("a generation, step by step", "逐步看生成"),
+        suits=is_generation,
+        needs=Text("a generation", "一次生成"),
+    ),
+    "flow": Picture(
+        "hf_attnviz.drawing.flow",
+        "flow_view",
+        Text("paths through the layers", "逐层的路径"),
+        suits=can_flow,
+        needs=Text("self-attention maps with every row", "含全部行的自注意力图"),
+    ),
+    "alignment": Picture(
+        "hf_attnviz.drawing.alignment",
+        "alignment_view",
+        Text("words of two texts, joined by arrows", "两段文本的词，以箭头相连"),
+        suits=aligns,
+        needs=Text("cross-attention of a text to a text", "文本对文本的交叉注意力"),
+    ),
+    "tokens": Picture(
+        "hf_attnviz.views.tokens",
+        "token_view",
+        Text("the text, coloured by what a token looks at", "以一个词元的注意力着色的文本"),
+        suits=_has_weights,
+        needs=Text("attention weights [head, query, key]", "注意力权重 [头, 查询, 键]"),
     ),
 }
 

@@ -39,7 +39,8 @@ from hf_attnviz.functional.speech import median_filter, spoken_frames
 from hf_attnviz.functional.statistics import head_statistics, statistics_by_example
 from hf_attnviz.functional.uniform import uniform_attention, uniform_like
 from hf_attnviz.functional.value_norms import value_norms
-from hf_attnviz.functional.words import pool_words, renormalised, row_statistics, word_groups
+from hf_attnviz.functional.words import pool_words, renormalised, row_statistics
+from hf_attnviz.words import word_groups
 
 __all__ = [
     "Tally",

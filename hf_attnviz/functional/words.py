@@ -1,7 +1,6 @@
 """Attention between words instead of pieces, and without the keys on which it is merely parked.
 
-Source: Clark et al., "What Does BERT Look At?" (2019), section 4.1: weight *to* a split word is the sum over its
-pieces, weight *from* it the mean over its pieces, so that rows that summed to one still do.
+Source: Clark et al., "What Does BERT Look At?" (2019), section 4.1; the arithmetic is that of :mod:`hf_attnviz.words`.
 """
 
 import math
@@ -14,20 +13,9 @@ from hf_attnviz.errors import ShapeError
 from hf_attnviz.functional.checks import check_floating, upcast
 from hf_attnviz.functional.entropy import entropy
 from hf_attnviz.language import Text
+from hf_attnviz.words import pooled, rescaled, word_groups
 
 Words = Sequence[int | None]
-
-
-def word_groups(words: Words) -> list[list[int]]:
-    """The positions of each word, in the order in which words begin; a position of no word (None) stands alone.
-
-    >>> word_groups([None, 0, 0, 1, None])
-    [[0], [1, 2], [3], [4]]
-    """
-    groups: dict[tuple[str, int], list[int]] = {}
-    for place, word in enumerate(words):
-        groups.setdefault(("no word", place) if word is None else ("word", word), []).append(place)
-    return list(groups.values())
 
 
 def pool_words(attention: Tensor, words: Words, *, query_words: Words | None = None) -> Tensor:
@@ -57,9 +45,7 @@ def pool_words(attention: Tensor, words: Words, *, query_words: Words | None = N
                     f"大小 {tuple(attention.shape)} 却得到 {len(given)} 项；不属于任何词的词元用 None",
                 )
             )
-    weights = upcast(attention)
-    summed = torch.stack([weights[..., group].sum(-1) for group in word_groups(words)], -1)
-    return torch.stack([summed[..., group, :].mean(-2) for group in word_groups(query_words)], -2)
+    return pooled(upcast(attention), word_groups(query_words), word_groups(words))
 
 
 def renormalised(attention: Tensor, left_out: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,9 +66,7 @@ def renormalised(attention: Tensor, left_out: Tensor) -> tuple[Tensor, Tensor]:
                 f"{left_out.dtype}，形状 {tuple(left_out.shape)}",
             )
         )
-    weights = upcast(attention)
-    kept = weights.masked_fill(left_out, 0)
-    return kept / kept.sum(-1, keepdim=True), weights[..., left_out].sum(-1)
+    return rescaled(upcast(attention), left_out)
 
 
 def row_statistics(row: Tensor, *, own: int, special: Tensor, choices: int) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Two traces side by side: a heat map a head, or the neighbours of one word in both texts as bars in one table."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -52,8 +53,16 @@ def compare_view(result: Result, *, title: Text | str | None = None) -> View:
             )
         )
     if len(names) != 4:
-        return heatmap(result, title=title)
+        return heatmap(_change_first(result), title=title)
     return _bars(result, title or _title(result))
+
+
+def _change_first(result: Result) -> Result:
+    """Whole maps with the change before the two that it is of: it is what a comparison is about."""
+    first, *rest = result.axes
+    if first.labels != SIDES or first.order is not None:
+        return result
+    return replace(result, axes=(replace(first, order=(2, 0, 1)), *rest))
 
 
 def _title(result: Result) -> Text:

@@ -2,7 +2,8 @@
 
 Attention weights: one byte a weight, the rounded square root (``code = round(255 √w)``), so that small weights keep
 their digits; a weight read back, ``(code / 255)²``, is within :data:`WEIGHT_ERROR` of the real one. Other numbers
-are 16-bit integers with a scale a row, or float32. All are compressed with zlib and written as base64.
+are 16-bit integers with a scale a row, or float32. All are compressed with zlib and written as base64. Where that is
+not enough, weights are float16: within :data:`HALF_ERROR`.
 """
 
 import base64
@@ -22,6 +23,26 @@ WEIGHT_NOTE: Final = Text(
     f"每个权重用一个字节存储（取平方根后舍入）：显示的数值与真实值相差不超过 {WEIGHT_ERROR}。",
 )
 
+HALF_ERROR: Final = 2.0**-12  # half of float16's step just below 1
+_MILLION: Final = 1_000_000
+
+
+def exact_note(size: int) -> Text:
+    """That weights are embedded as float16, and how many bytes of the page they take."""
+    return Text(
+        f"Weights are stored as float16, within {HALF_ERROR:.5f} of the real number; they take {megabytes(size)} of "
+        "this page.",
+        f"权重以 float16 存储，与真实值相差不超过 {HALF_ERROR:.5f}；在本页中占 {megabytes(size)}。",
+    )
+
+
+def megabytes(size: float) -> str:
+    """
+    >>> megabytes(2_449_000)
+    '2.4 MB'
+    """
+    return f"{max(size / _MILLION, 0.1):,.1f} MB"
+
 
 def weight_codes(weights: torch.Tensor) -> npt.NDArray[np.uint8]:
     """The byte of each attention weight; NaN (a row that sees nothing) becomes 0.
@@ -29,6 +50,21 @@ def weight_codes(weights: torch.Tensor) -> npt.NDArray[np.uint8]:
     Raises:
         ArgumentError: a weight outside 0…1.
     """
+    codes: npt.NDArray[np.uint8] = _shares(weights).sqrt().mul(255).round().to(torch.uint8).numpy()
+    return codes
+
+
+def weight_halves(weights: torch.Tensor) -> npt.NDArray[np.uint16]:
+    """The bits of each attention weight as float16; NaN (a row that sees nothing) becomes 0.
+
+    Raises:
+        ArgumentError: a weight outside 0…1.
+    """
+    halves: npt.NDArray[np.uint16] = _shares(weights).half().numpy().view(np.uint16)
+    return halves
+
+
+def _shares(weights: torch.Tensor) -> torch.Tensor:
     values = weights.detach().to("cpu", torch.float32).nan_to_num(nan=0.0)
     low, high = (float(values.min()), float(values.max())) if values.numel() else (0.0, 0.0)
     if low < -1e-3 or high > 1.01:
@@ -39,8 +75,7 @@ def weight_codes(weights: torch.Tensor) -> npt.NDArray[np.uint8]:
                 f"应为 0 到 1 的注意力权重，得到 {low:.3g} 到 {high:.3g}；这样的数请用 heatmap(result) 绘制",
             )
         )
-    codes: npt.NDArray[np.uint8] = values.clamp(0, 1).sqrt().mul(255).round().to(torch.uint8).numpy()
-    return codes
+    return values.clamp(0, 1)
 
 
 def read_weight_codes(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
@@ -60,3 +95,8 @@ def packed(numbers: npt.NDArray[Any]) -> str:
     """The bytes of an array (little-endian), compressed, as base64."""
     data = np.ascontiguousarray(numbers.astype(numbers.dtype.newbyteorder("<"), copy=False)).tobytes()
     return base64.b64encode(zlib.compress(data, 6)).decode("ascii")
+
+
+def packed_text(text: str) -> str:
+    """A text (a library of JavaScript), compressed, as base64."""
+    return base64.b64encode(zlib.compress(text.encode("utf-8"), 9)).decode("ascii")

@@ -161,7 +161,7 @@ def _lines(
     """A figure of panels, each with a name and values ``[step, line]``."""
     from matplotlib import colormaps
 
-    across = 2 if len(panels) > 3 else 1
+    across = figures.beside(2 if len(panels) > 3 else 1)
     down = -(-len(panels) // across)
     width = max(4.2, min(9.0, 2.0 + 0.28 * len(steps.labels)))
     each = 2.2 if keys is None else min(2.2 + 0.13 * len(keys), 9.0)

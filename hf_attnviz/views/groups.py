@@ -5,9 +5,10 @@ number of heads and the tokens from the first layer and would be silently wrong 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
 
 from hf_attnviz.attention_map import AttentionMap
@@ -15,18 +16,10 @@ from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
 from hf_attnviz.labels import Labels
 from hf_attnviz.language import Text
 from hf_attnviz.legible import visible
+from hf_attnviz.stack_names import stack_name
 from hf_attnviz.trace import Trace
-from hf_attnviz.views.encoding import packed, weight_codes
+from hf_attnviz.views.encoding import packed, scaled_integers, weight_codes, weight_halves
 from hf_attnviz.views.page import in_both
-
-_STACK_NAMES: Final = {
-    "encoder": Text("Encoder", "编码器"),
-    "decoder": Text("Decoder", "解码器"),
-    "cross": Text("Cross: decoder to encoder", "交叉：解码器到编码器"),
-    "vision": Text("Vision", "视觉"),
-    "text": Text("Text", "文本"),
-    "audio": Text("Audio", "音频"),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,37 +29,90 @@ class Group:
     Attributes:
         name: what the menu calls them.
         maps: one a layer, all of one shape and with the same labels.
+        heads: which heads of the model are drawn.
     """
 
     name: Text
     maps: tuple[AttentionMap, ...]
-
-    @property
-    def heads(self) -> int:
-        return self.maps[0].heads
+    heads: tuple[int, ...]
 
     @property
     def layers(self) -> tuple[int, ...]:
         return tuple(m.layer for m in self.maps)
 
     @property
+    def longest(self) -> int:
+        """The number of tokens on the side that has more."""
+        return max(len(self.maps[0].queries), len(self.maps[0].keys))
+
+    @property
     def undefined_rows(self) -> int:
         """How many rows hold NaN (they see nothing)."""
-        return sum(int(torch.isnan(m.weights).any(-1).sum()) for m in self.maps)
+        return sum(int(torch.isnan(self.weights(n)).any(-1).sum()) for n in range(len(self.maps)))
 
-    def payload(self) -> dict[str, Any]:
-        """What the page's script gets: labels, layers, and the weights as bytes, once."""
+    @property
+    def has_vectors(self) -> bool:
+        return all(m.query_vectors is not None and m.key_vectors is not None for m in self.maps)
+
+    @property
+    def widths(self) -> list[int] | None:
+        """How many keys from the first on each row may see, where no row of any map looks ahead: no more is stored."""
+        places = {m.positions for m in self.maps}
+        if len(places) > 1 or not all(m.causal for m in self.maps):
+            return None
+        return [place + 1 for place in self.maps[0].positions or ()]
+
+    def weights(self, place: int) -> torch.Tensor:
+        """``[head, query, key]`` of the heads that are drawn."""
+        return self.maps[place].weights[list(self.heads)]
+
+    def payload(self, *, exact: bool = False, vectors: bool = False) -> dict[str, Any]:
+        """What the page's script gets: labels, layers, heads, and for each layer its numbers, packed, once."""
         first = self.maps[0]
-        codes = [weight_codes(m.weights) for m in self.maps]
         return {
             "name": in_both(self.name),
             "layers": list(self.layers),
-            "heads": self.heads,
+            "heads": list(self.heads),
             "left": [visible(text) for text in first.row_texts],
             "right": [visible(text) for text in first.keys.texts],
             "filters": _pair_filters(first.queries, first.keys),
-            "weights": packed(torch.stack([torch.from_numpy(layer) for layer in codes]).numpy()),
+            "widths": self.widths,
+            "bidirectional": not (self.widths and all(m.whole for m in self.maps)),
+            "exact": exact,
+            "numbers": [self.numbers(n, exact=exact, vectors=vectors) for n in range(len(self.maps))],
         }
+
+    def numbers(self, place: int, *, exact: bool, vectors: bool) -> dict[str, Any]:
+        """The numbers of one layer, packed: weights, of causal maps the triangle alone, and query and key vectors."""
+        codes = (weight_halves if exact else weight_codes)(self.weights(place))
+        if self.widths is not None:
+            codes = codes[:, np.arange(codes.shape[-1]) < np.array(self.widths)[:, None]]
+        found: dict[str, Any] = {"weights": packed(codes)}
+        if vectors:
+            found |= _vectors(self.maps[place], self.heads)
+        return found
+
+
+def packed_bytes(numbers: Any) -> int:
+    """How many bytes of a page these numbers take."""
+    if isinstance(numbers, str):
+        return len(numbers)
+    if isinstance(numbers, dict):
+        return sum(map(packed_bytes, numbers.values()))
+    return sum(map(packed_bytes, numbers)) if isinstance(numbers, list) else 8
+
+
+def _vectors(m: AttentionMap, heads: Sequence[int]) -> dict[str, Any]:
+    """Query vectors of these heads, and key vectors once for each group of heads."""
+    assert m.query_vectors is not None
+    assert m.key_vectors is not None
+    served = [head * len(m.key_vectors) // m.heads for head in heads]
+    own = sorted(set(served))
+    found: dict[str, Any] = {"size": int(m.query_vectors.shape[-1]), "key_of": [own.index(key) for key in served]}
+    for side, vectors in (("queries", m.query_vectors[list(heads)]), ("keys", m.key_vectors[own])):
+        codes, units = scaled_integers(vectors)
+        found[side] = {"codes": packed(codes), "units": units}
+    return found
 
 
 def groups(trace: Trace, stack: str | None) -> list[Group]:
@@ -81,7 +127,7 @@ def groups(trace: Trace, stack: str | None) -> list[Group]:
     for name in names:
         alike = _alike([m.plain() for m in trace.stack(name).maps])
         for maps in alike:
-            found.append(Group(_group_name(name, maps, alone=len(alike) == 1), maps))
+            found.append(Group(_group_name(name, maps, alone=len(alike) == 1), maps, tuple(range(maps[0].heads))))
     if not found:
         raise ArgumentError(
             Text("expected a trace with attention maps; this one is empty", "应为含有注意力图的 trace；这个是空的")
@@ -109,29 +155,59 @@ def checked_heads(heads: Iterable[int] | int | None, group: Group) -> list[int] 
     if heads is None:
         return None
     chosen = [heads] if isinstance(heads, int) else list(heads)
-    wrong = [head for head in chosen if not 0 <= head < group.heads]
+    wrong = [head for head in chosen if head not in group.heads]
     if wrong or not chosen:
         raise UnknownNameError(
             Text(
-                f"expected heads from 0 to {group.heads - 1}, got {listed(wrong or chosen)}",
-                f"头应为 0 到 {group.heads - 1}，得到 {listed(wrong or chosen, '无')}",
+                f"expected heads of {ranges(group.heads)}, got {listed(wrong)}",
+                f"头应为 {ranges(group.heads)} 之一，得到 {listed(wrong, '无')}",
             )
         )
     return chosen
 
 
-def stack_name(name: str) -> Text:
-    """A stack's name for people."""
-    tower, _, number = name.rpartition("_")  # vision_0: the first of several pictures
-    if tower in _STACK_NAMES and number.isdigit():
-        return Text(f"{_STACK_NAMES[tower].en} {number}", f"{_STACK_NAMES[tower].zh} {number}")
-    return _STACK_NAMES.get(name, Text(name, name))
+def with_layers(trace: Trace, stack: str | None, layers: Iterable[int] | int | None) -> Trace:
+    """The part of a trace that is to be drawn.
+
+    Raises:
+        UnknownStackError: no such stack.
+        UnknownNameError: a layer that it has not.
+    """
+    maps = trace.maps if stack is None else trace.stack(stack).maps
+    if layers is not None:
+        wanted = {layers} if isinstance(layers, int) else set(layers)
+        known = sorted({m.layer for m in maps})
+        unknown = sorted(wanted - set(known))
+        if unknown or not wanted:
+            raise UnknownNameError(
+                Text(
+                    f"expected layers of {ranges(known)}, got {listed(unknown) or 'none'}",
+                    f"层应为 {ranges(known)} 之一，得到 {listed(unknown, '无')}",
+                )
+            )
+        maps = tuple(m for m in maps if m.layer in wanted)
+    return trace if maps is trace.maps else replace(trace, maps=maps)
+
+
+def with_heads(found: Sequence[Group], heads: Iterable[int] | int | None) -> list[Group]:
+    """The groups with these heads alone; groups that have none of them are left out.
+
+    Raises:
+        UnknownNameError: a head that no group has.
+    """
+    if heads is None:
+        return list(found)
+    wanted = {heads} if isinstance(heads, int) else set(heads)
+    checked_heads(sorted(wanted), max(found, key=lambda group: len(group.heads)))
+    several = [replace(group, heads=tuple(head for head in group.heads if head in wanted)) for group in found]
+    return [group for group in several if group.heads]
 
 
 def _alike(maps: Sequence[AttentionMap]) -> list[tuple[AttentionMap, ...]]:
     sorted_out: dict[tuple[Any, ...], list[AttentionMap]] = {}
     for m in maps:
-        alike = (tuple(m.shape), m.index, m.row_texts, m.keys.texts)
+        size = None if m.query_vectors is None else m.query_vectors.shape[-1]
+        alike = (tuple(m.shape), m.index, m.row_texts, m.keys.texts, size)
         nth = 0
         while any(m.layer == other.layer for other in sorted_out.get((*alike, nth), ())):
             nth += 1
@@ -143,13 +219,17 @@ def _group_name(name: str, maps: Sequence[AttentionMap], *, alone: bool) -> Text
     title = stack_name(name)
     if alone:
         return title
-    layers = _ranges([m.layer for m in maps])
+    layers = ranges([m.layer for m in maps])
     word = "layer" if len(maps) == 1 else "layers"
     part = f" · {maps[0].index}" if maps[0].index else ""
     return Text(f"{title.en}, {word} {layers}{part}", f"{title.zh}，第 {layers} 层{part}")
 
 
-def _ranges(numbers: Sequence[int]) -> str:
+def ranges(numbers: Sequence[int]) -> str:
+    """
+    >>> ranges([3]), ranges([0, 1, 2]), ranges([0, 4, 8])
+    ('3', '0–2', '0, 4, 8')
+    """
     first, last = numbers[0], numbers[-1]
     if list(numbers) == list(range(first, last + 1)):
         return str(first) if first == last else f"{first}–{last}"

@@ -6,15 +6,16 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from hf_attnviz.axes import HEAD, LAYER, STATISTIC
+from hf_attnviz.axes import HEAD, LAYER, OTHER_HEAD, STATISTIC
 from hf_attnviz.errors import ArgumentError, listed
 from hf_attnviz.language import Text
 from hf_attnviz.legible import visible
 from hf_attnviz.result import Result
 from hf_attnviz.view import View
 from hf_attnviz.views import figures
-from hf_attnviz.views.page import fragment, own, page
-from hf_attnviz.views.words import axis_word, method_word
+from hf_attnviz.views.encoding import packed
+from hf_attnviz.views.page import fragment, in_both, own, page
+from hf_attnviz.views.words import axis_word, method_word, statistic_words, unit_word
 
 _SIDE: Final = 620  # of the picture, in its own units
 _MARGIN: Final = 46
@@ -32,11 +33,31 @@ _READING: Final = (
 )
 
 
-def head_map_view(result: Result, *, title: Text | str | None = None) -> View:
+_BESIDE: Final = Text(
+    "Beside it: how far every two heads are apart (Jensen–Shannon divergence: 0 is alike), in the order of a "
+    "clustering, so that groups of like heads are squares of small numbers along the diagonal. Point at either; both "
+    "show it.",
+    "右侧：每两个头之间的距离（Jensen–Shannon 散度，0 为相同），按聚类次序排列，相近的头在对角线上成数值小的方块。"
+    "指向任一侧，两侧同步显示。",
+)
+
+
+def head_map_view(
+    result: Result,
+    *,
+    statistics: Result | None = None,
+    likeness: Result | None = None,
+    title: Text | str | None = None,
+) -> View:
     """A scatter picture of the result of ``head_map(traces)``: its first two dimensions. Saves as svg, png, pdf too.
 
+    Args:
+        statistics: the result of ``head_statistics`` of the same traces: what is told of the head that is pointed at.
+        likeness: that of ``head_correlation(traces, method="js")``: drawn beside the map in cluster order.
+
     Raises:
-        ArgumentError: other axes than ``head, statistic``, fewer than two dimensions, or no head with a place.
+        ArgumentError: other axes than ``head, statistic``, fewer than two dimensions, no head with a place; statistics
+            or likeness of other heads.
     """
     if [axis.name for axis in result.axes] != [HEAD, STATISTIC] or len(result.axes[1].labels) < 2:
         came = listed(f"{axis.name} ({len(axis.labels)})" for axis in result.axes)
@@ -56,19 +77,57 @@ def head_map_view(result: Result, *, title: Text | str | None = None) -> View:
             )
         )
     names = [result.axes[0].labels[n] for n in known]
+    _check(result, statistics, likeness)
     heading = title or method_word(result.method)
     missing = [result.axes[0].labels[n] for n in range(len(places)) if n not in set(known)]
-    notes = [_READING[0], *result.notes, *([_undefined(missing)] if missing else []), _READING[1]]
+    beside = [] if likeness is None else [_BESIDE]
+    notes = [_READING[0], *beside, *result.notes, *([_undefined(missing)] if missing else []), _READING[1]]
     return page(
         heading,
-        fragment("head_map.html", **_picture(places[known], names)),
+        fragment("head_map.html", **_picture(places[known], names), beside=likeness is not None),
         how_to_read=notes,
         footer=[Text(f"Source: {result.source}", f"出处：{result.source}")],
-        scripts=["attnviz.ready();"],
+        data={
+            "heads": [int(n) for n in known],
+            "names": list(map(visible, result.axes[0].labels)),
+            "statistics": [] if statistics is None else [in_both(statistic_words(n)[0]) for n in _names(statistics)],
+            "numbers": None if statistics is None else packed(_flat(statistics)),
+            "likeness": None if likeness is None else packed(likeness.values.detach().float().cpu().numpy()),
+            "order": None if likeness is None else list(likeness.axes[0].order or range(len(places))),
+            "unit": in_both(unit_word("" if likeness is None else likeness.unit)),
+        },
+        scripts=[own("colours.js"), own("head_map.js")],
         style=own("head_map.css"),
+        wide=likeness is not None,
         height=_SIDE + 60,
         figures=figures.files(partial(_figure, places[known], names, str(heading))),
     )
+
+
+def _check(result: Result, statistics: Result | None, likeness: Result | None) -> None:
+    heads = len(result.axes[0].labels)
+    for name, one, axes in (
+        ("statistics", statistics, [STATISTIC, LAYER, HEAD]),
+        ("likeness", likeness, [HEAD, OTHER_HEAD]),
+    ):
+        if one is not None and ([axis.name for axis in one.axes] != axes or one.values[0].numel() != heads):
+            came = listed(f"{axis.name} ({len(axis.labels)})" for axis in one.axes)
+            raise ArgumentError(
+                Text(
+                    f"{name}: expected axes {listed(axes)} of the same {heads} heads, got {came}",
+                    f"{name}：应有轴 {listed(axes)}，且为同样的 {heads} 个头，得到 {came}",
+                )
+            )
+
+
+def _names(statistics: Result) -> tuple[str, ...]:
+    return statistics.axes[0].labels
+
+
+def _flat(statistics: Result) -> npt.NDArray[Any]:
+    """``[statistic, head]``, float32, heads layer after layer."""
+    values: npt.NDArray[Any] = statistics.values.detach().float().cpu().flatten(1).numpy()
+    return values
 
 
 def _undefined(names: list[str]) -> Text:
@@ -81,13 +140,14 @@ def _layer(name: str) -> str:
     return name[1:].partition("H")[0]
 
 
-def _colours(names: list[str]) -> dict[str, str]:
-    """A colour for each layer, from dark to light as layers rise."""
+def _colours(names: list[str], low: float = 0.0, high: float = 0.95) -> dict[str, str]:
+    """A colour for each layer, from dark to light as layers rise; from ``low`` on, so that it stands out from the
+    background."""
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
     layers = list(dict.fromkeys(map(_layer, names)))
-    shades = colormaps["viridis"](np.linspace(0, 0.95, max(len(layers), 2)))
+    shades = colormaps["viridis"](np.linspace(low, high, max(len(layers), 2)))
     return {layer: to_hex(shade) for layer, shade in zip(layers, shades, strict=False)}
 
 
@@ -96,12 +156,13 @@ def _picture(places: npt.NDArray[np.float64], names: list[str]) -> dict[str, Any
     low, span = places.min(0), max(float(np.ptp(places, axis=0).max()), 1e-9)
     middle = (span - np.ptp(places, axis=0)) / 2
     inside = (places - low + middle) / span * (_SIDE - 2 * _MARGIN) + _MARGIN
-    colours = _colours(names)
+    light, dark = _colours(names), _colours(names, 0.3, 1.0)
+    layers = [(layer, colour, dark[layer]) for layer, colour in light.items()]
     points = [
-        {"x": f"{x:.1f}", "y": f"{_SIDE - y:.1f}", "name": visible(name), "colour": colours[_layer(name)]}
-        for (x, y), name in zip(inside, names, strict=True)
+        {"x": f"{x:.1f}", "y": f"{_SIDE - y:.1f}", "name": visible(name), "colour": light[layer], "dark": dark[layer]}
+        for (x, y), name, layer in zip(inside, names, map(_layer, names), strict=True)
     ]
-    return {"side": _SIDE, "points": points, "named": len(points) <= _MOST_NAMES, "layers": list(colours.items())}
+    return {"side": _SIDE, "points": points, "named": len(points) <= _MOST_NAMES, "layers": layers}
 
 
 def _figure(places: npt.NDArray[np.float64], names: list[str], title: str) -> Any:

@@ -189,7 +189,7 @@ def _draw(result: Result, title: Text | str, reading: Sequence[Text]) -> View:
             for name, numbers in _beside(result).items()
         ],
     }
-    rows = len(result.axes[-2].labels)
+    rows, columns = (len(axis.labels) for axis in result.axes[-2:])
     several = any(a.name == STATISTIC for a in result.axes[:-2])  # each then says its own unit
     return page(
         title,
@@ -199,7 +199,7 @@ def _draw(result: Result, title: Text | str, reading: Sequence[Text]) -> View:
         data=data,
         scripts=[own("colours.js"), own("heatmap.js")],
         style=own("heatmap.css"),
-        height=min(max(rows * 30, 260), 700) + 160,
+        height=round(rows * min(36, 680 / rows, 600 / columns if 3 > rows / columns > 1 / 3 else 36)) + 170,
         figures=figures.files(partial(_figure, values, result, str(title))),
     )
 
@@ -330,7 +330,7 @@ def _figure(values: npt.NDArray[Any], result: Result, title: str) -> Any:
             )
         )
     scales, unit = _scales(result), str(unit_word(result.unit)) if _brief(result.unit) else ""
-    across = math.ceil(math.sqrt(len(picks)))
+    across = figures.beside(math.ceil(math.sqrt(len(picks))))
     down = math.ceil(len(picks) / across)
     width = min(max(3.2, 1.8 + 0.17 * len(columns.labels)), 9)
     height = min(max(2.4, 1.4 + 0.17 * len(rows.labels)), 9)

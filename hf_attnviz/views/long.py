@@ -6,6 +6,7 @@ is drawn in bins, each with its least, mean and largest number.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -16,9 +17,11 @@ from hf_attnviz.language import Text
 from hf_attnviz.legible import visible
 from hf_attnviz.result import Result
 from hf_attnviz.view import View
+from hf_attnviz.views import figures
 from hf_attnviz.views.encoding import packed
 from hf_attnviz.views.heatmap import about
 from hf_attnviz.views.long_data import bin_size, binned, coded, flow_bin_size, most, strongest_packed, texts_packed
+from hf_attnviz.views.long_figure import figure
 from hf_attnviz.views.page import fragment, in_both, own, page
 from hf_attnviz.views.words import statistic_words
 
@@ -83,8 +86,9 @@ def along_view(along: Along, *, title: Text | str | None = None, layer: int | No
         "rolled": None if rolled is None else _flow(rolled),
         "strongest": None if along.strongest is None else strongest_packed(*along.strongest),
     }
+    heading = title or Text("Along the text", "沿文本观察")
     return page(
-        title or Text("Along the text", "沿文本观察"),
+        heading,
         fragment("long.html", rolled=rolled is not None, strongest=along.strongest is not None),
         how_to_read=_reading(along, max(sizes)),
         footer=about(rows),
@@ -93,6 +97,7 @@ def along_view(along: Along, *, title: Text | str | None = None, layer: int | No
         style=own("long.css"),
         wide=True,
         height=1500,
+        figures=figures.files(partial(figure, rows, received, _start(layers, layer), str(heading))),
     )
 
 

@@ -1,6 +1,7 @@
 """The shell of every page: title, picture, how to read it, footer; two languages, light and dark, no network."""
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -15,7 +16,8 @@ from hf_attnviz.legible import json_safe, visible
 from hf_attnviz.view import View
 
 _HERE: Final = Path(__file__).parent
-_FURNITURE: Final = 250  # pixels that title, margins and footer take
+_NOTEBOOK: Final = 950  # pixels of a notebook's column, for which heights are reckoned
+_BESIDE: Final = 420  # of the reading box where it stands beside the picture
 HOW_TO_READ: Final = Text("How to read this", "如何阅读")
 
 
@@ -30,7 +32,7 @@ def page(
     style: str = "",
     wide: bool = False,
     height: int = 400,
-    figures: Mapping[str, Callable[[], bytes]] | None = None,
+    figures: Mapping[str, Callable[..., bytes]] | None = None,
 ) -> View:
     """A self-contained page.
 
@@ -61,7 +63,9 @@ def page(
         wide=wide,
     )
     reading = ("" if language() == "zh" else " ").join(map(str, how_to_read))
-    return View(html, reading, visible(str(title)), height + _FURNITURE, dict(figures or {}))
+    return View(
+        html, reading, visible(str(title)), _page_height(height, wide, how_to_read, footer), dict(figures or {})
+    )
 
 
 def compose(
@@ -75,6 +79,18 @@ def compose(
     composed = page(title, body, scripts=[own("compose.js")], wide=True, height=min(height, 1200))
     reading = " ".join(view.how_to_read for _, view in sections)
     return View(composed.html, reading, composed.title, composed.height)
+
+
+def _page_height(picture: int, wide: bool, how_to_read: Sequence[Text], footer: Sequence[Text]) -> int:
+    """Pixels that the whole page takes in a notebook, which cannot be asked for them: a frame is shut off."""
+    box = 50 + sum(20 * _lines(text, _NOTEBOOK if wide else _BESIDE) + 6 for text in how_to_read)
+    small = 50 + sum(19 * _lines(text, _NOTEBOOK) + 2 for text in footer)
+    return 90 + small + (picture + box if wide else max(picture, box))
+
+
+def _lines(text: Text, width: int) -> int:
+    """Lines that a sentence takes, in the language that takes more: a Han character is two letters wide."""
+    return max(math.ceil((7 * len(text.en) + 20) / width), math.ceil((13.5 * len(text.zh) + 20) / width))
 
 
 def fragment(template: str, **values: Any) -> str:

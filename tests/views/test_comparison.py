@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 import hf_attnviz as av
-from hf_attnviz.errors import ArgumentError
+from hf_attnviz.errors import ArgumentError, UnknownNameError
 from hf_attnviz.language import set_language
 from hf_attnviz.result import Axis, Result
 from hf_attnviz.views import compare_view, correlation_view, heatmap, picture
@@ -125,6 +127,42 @@ def test_a_long_unit_stands_once_under_the_figure(monkeypatch):
     figure = panels(heatmap(result), monkeypatch)
     assert figure.get_supxlabel() == "Unit: squared distance, 0 to 1"
     assert figure.axes[-1].get_ylabel() == ""
+
+
+@browser
+def test_two_traces_are_compared_and_whole_maps_begin_with_the_change(open_page):
+    first, second = self_trace(["an", "apple", "pie"]), self_trace(["an", "apple", "pie"], heads=3)
+    second = replace(second, maps=tuple(replace(m, kept_weights=m.weights.flip(0)) for m in second.maps))
+    page = open_page(av.compare_view(first, second, by="word"))
+    assert page.locator("#axis-0 option").all_inner_texts() == ["change", "first", "second"]
+    told = hover(page, 1, 2, (3, 3))
+    change = second.encoder.head(1, 0)[1, 2] - first.encoder.head(1, 0)[1, 2]
+    assert float(told.split(" · ")[-1].split()[0]) == pytest.approx(change.item(), rel=1e-3)
+    low, high = float(page.inner_text("#bar-low")), float(page.inner_text("#bar-high").split()[0])
+    assert low == -high < 0 and page.inner_text("#bar-middle") == "0"
+    page.select_option("#axis-0", label="second")
+    told = hover(page, 1, 2, (3, 3))
+    assert float(told.split(" · ")[-1].split()[0]) == pytest.approx(second.encoder.head(1, 0)[1, 2].item(), rel=1e-3)
+
+
+def test_whole_maps_that_are_too_many_fall_back_and_say_so():
+    first, second = self_trace(["an", "apple"]), self_trace(["an", "apple"], heads=3)
+    mean = av.compare_view(first, second, by="word", most=70)
+    assert "the mean over all heads of all layers is compared" in mean.how_to_read
+    alone = av.compare_view(first, second, by="word", most=4)
+    assert "only the change is drawn" in alone.how_to_read
+    assert "Too much" not in av.compare_view(first, second, by="word", layer=1, most=70).how_to_read
+    assert "in two texts" in av.compare_view(first, second, by="word", word="apple").title
+
+
+def test_a_comparison_needs_two_traces_or_a_result(around):
+    one = self_trace(["an", "apple"])
+    with pytest.raises(ArgumentError, match="got one"):
+        av.compare_view(one)
+    with pytest.raises(ArgumentError, match="as it is"):
+        av.compare_view(around, one)
+    with pytest.raises(UnknownNameError, match="layer 7"):
+        av.compare_view(one, one, layer=7)
 
 
 @pytest.mark.parametrize("name", ["svg", "png", "pdf"])

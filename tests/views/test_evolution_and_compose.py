@@ -152,7 +152,7 @@ def test_a_composed_page_passes_language_and_theme_on(open_page):
     page.click("#switch-theme")
     for frame in frames:
         frame.wait_for_selector("html[lang=zh][data-theme=dark]", state="attached")
-    page.wait_for_function("document.querySelector('iframe').getBoundingClientRect().height < 600")
+    page.wait_for_function("() => document.querySelector('iframe').getBoundingClientRect().height < 600")
     assert "这是什么。" in page.inner_text("main")
 
 

@@ -216,7 +216,7 @@ def test_what_cannot_be_shown_says_so():
         head_view(trace, stack="cross")
     with pytest.raises(UnknownNameError, match="no layer 9 to show; there are: 0, 1"):
         head_view(trace, layer=9)
-    with pytest.raises(UnknownNameError, match="heads from 0 to 2, got 3"):
+    with pytest.raises(UnknownNameError, match="expected heads of 0–2, got 3"):
         head_view(trace, heads=[0, 3])
 
 

@@ -1,10 +1,12 @@
 import pytest
 import torch
 
+import hf_attnviz as av
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import set_language
 from hf_attnviz.result import Axis, Result
 from hf_attnviz.views import head_map_view, heatmap, roles_view
+from tests.views.builders import self_trace
 
 browser = pytest.mark.browser
 NAN = float("nan")
@@ -72,6 +74,60 @@ def test_every_head_is_a_point_with_its_name(open_page):
     assert page.locator(".key").count() == 2
     page.click("#switch-language")
     assert "层 0" in page.inner_text("main")
+
+
+@browser
+def test_a_head_is_told_of_by_keyboard_and_mouse_beside_its_cluster(open_page):
+    trace = self_trace(["a", "b", "c", "d"])
+    page = open_page(av.head_map_view(trace))
+    statistics, likeness = av.head_statistics(trace), av.head_correlation(trace, method="js")
+    names = likeness.axes[0].labels
+    page.focus("#head-map")
+    seen = set()
+    for _ in range(len(names)):
+        page.keyboard.press("ArrowLeft")
+    for _ in range(len(names)):
+        told = page.inner_text("#readout")
+        head = names.index(told.split(" ")[0])
+        seen.add(head)
+        entropy = statistics.select(statistic="entropy").values.flatten()[head].item()
+        assert f"entropy (nats) {float(f'{entropy:.3g}'):g} ·" in told
+        apart = sorted((likeness.values[head, n].item(), name) for n, name in enumerate(names) if n != head)
+        assert told.split("nearest: ")[1].startswith(f"{apart[0][1]} {float(f'{apart[0][0]:.3g}'):g}")
+        page.keyboard.press("ArrowRight")
+    assert seen == set(range(len(names)))
+    order = likeness.axes[0].order
+    assert page.locator("#order span").all_inner_texts() == [names[n] for n in order]
+    page.focus("#likeness")
+    page.keyboard.press("ArrowRight")
+    pair = likeness.values[order[0], order[1]].item()
+    told = page.inner_text("#readout")
+    assert told.startswith(f"{names[order[0]]} (layer") and told.endswith(f" · {float(f'{pair:.3g}'):g} nats")
+    page.click("#switch-theme")
+    fills = page.eval_on_selector_all("#head-map circle", "all => all.map(one => getComputedStyle(one).fill)")
+    assert len(set(fills)) == 2
+    box = page.locator("#head-map circle").first.bounding_box()
+    page.click("#switch-language")
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert "第 0 层" in page.inner_text("#readout")
+
+
+def test_a_likeness_that_is_known_gives_the_same_map():
+    trace = self_trace(["a", "b", "c", "d"])
+    alone, given = av.head_map(trace), av.head_map(trace, likeness=av.head_correlation(trace, method="js"))
+    torch.testing.assert_close(alone.values, given.values, rtol=0, atol=0)
+    for wrong in (av.head_correlation(trace), av.head_correlation(self_trace(["a"], heads=2), method="js")):
+        with pytest.raises(ArgumentError, match="of these 6 heads"):
+            av.head_map(trace, likeness=wrong)
+
+
+def test_statistics_of_other_heads_are_refused():
+    other = av.head_statistics(self_trace(["a", "b"]))
+    with pytest.raises(ArgumentError, match="of the same 5 heads"):
+        head_map_view(places(), statistics=other)
+    with pytest.raises(ArgumentError, match="stack chooses"):
+        av.head_map_view(places(), stack="encoder")
+    assert "dimension" not in av.head_map_view(places()).how_to_read
 
 
 def test_heads_without_a_place_are_named_and_many_names_are_left_to_hovering():

@@ -1,6 +1,9 @@
+import json
+import re
 import warnings
 
 import pytest
+import torch
 
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.labels import Labels
@@ -23,6 +26,14 @@ def test_one_stack():
     assert arguments["attention"][0].shape == (1, 3, 2, 2)
     assert arguments["tokens"] == ["a", "Ġb"]
     drawn(arguments)
+
+
+def test_the_original_page_holds_our_numbers():
+    trace = self_trace(["a", "b", "c"])
+    page = drawn(trace.to_bertviz())
+    found = json.loads(re.search(r"PYTHON_PARAMS|params = (\{.*\});", page)[1])
+    assert found["attention"][0]["left_text"] == ["a", "b", "c"]
+    assert torch.equal(torch.tensor(found["attention"][0]["attn"]), trace.encoder.stacked())
 
 
 def test_encoder_decoder_and_cross():

@@ -1,14 +1,18 @@
 "use strict";
 // Starts BertViz once for each group of maps, when it is first shown. Only the shown root is in the document:
 // BertViz names its elements with fixed ids and looks some of them up globally.
-(() => {
-  const {view, groups, start, layer, heads, head} = attnviz.data;
+(async () => {
+  const {view, groups, start, layer, heads, libraries} = attnviz.data;
+  await attnviz.library(libraries);
   const stage = document.getElementById("stage");
   const note = document.getElementById("stage-note");
+  const reading = document.getElementById("stage-reading");
   const SVG = "http://www.w3.org/2000/svg";
   const PLENTY = 20000; // up to so many lines every one is drawn
   const MOST = 120000; // beyond, a browser no longer draws in reasonable time
   const INVISIBLE = 1 / 510; // an opacity that rounds to nothing on an 8-bit screen
+  const FAINTEST_NUMBER = 0.0005; // below, no number is written beside a line
+  const LISTED = 6; // so many of the strongest are named in words
   const TOKEN_WIDTH = {head_view: 100, model_view: 76, neuron_view: 104}[view];
   const WORDS = {
     "Heads": {en: "Heads", zh: "头"}, "Layers": {en: "Layers", zh: "层"},
@@ -28,88 +32,11 @@
   };
 
   /** The weight below which lines are left out, so that at most MOST are drawn at once. */
-  function threshold(group, codes) {
-    const slab = group.heads * group.left.length * group.right.length;
-    const atOnce = {head_view: slab, model_view: codes.length, neuron_view: slab / group.heads}[view];
-    const room = view === "neuron_view" ? MOST / 6 : MOST;
-    if (atOnce <= PLENTY) return 0;
-    let code = 1;
-    for (let from = 0; from < codes.length; from += atOnce) {
-      const counts = new Uint32Array(256);
-      for (let i = from; i < from + atOnce; i++) counts[codes[i]]++;
-      let kept = 0;
-      let lowest = 256;
-      while (lowest > 1 && kept + counts[lowest - 1] <= room) kept += counts[--lowest];
-      code = Math.max(code, lowest);
-    }
-    return Math.max(INVISIBLE, ((code - 0.5) / 255) ** 2);
-  }
-
-  /** A list whose items are made when first read. */
-  function lazily(length, make) {
-    const list = new Array(length);
-    for (let i = 0; i < length; i++) {
-      Object.defineProperty(list, i, {
-        configurable: true, enumerable: true,
-        get() {
-          const value = make(i);
-          Object.defineProperty(list, i, {value});
-          return value;
-        },
-      });
-    }
-    return list;
-  }
-
-  function weights(group, codes, [top, bottom], [first, last]) {
-    const rows = group.left.length;
-    const columns = group.right.length;
-    return lazily(group.layers.length, (l) => Array.from({length: group.heads}, (_, h) =>
-      Array.from({length: bottom - top}, (_, r) => {
-        const from = ((l * group.heads + h) * rows + top + r) * columns;
-        return Array.from(codes.subarray(from + first, from + last), (code) => (code / 255) ** 2);
-      })));
-  }
-
-  /** One side's vectors [layer][head][position][number]; keys are repeated over the heads of their group. */
-  function vectors(group, unpacked, side, [first, last], factor) {
-    const positions = side === "queries" ? group.left.length : group.right.length;
-    return lazily(group.layers.length, (l) => {
-      const {size} = group.vectors[l];
-      const {units, heads: own} = group.vectors[l][side];
-      const scale = factor(size);
-      const made = units.map((unit, h) => Array.from({length: last - first}, (_, p) => {
-        const from = (h * positions + first + p) * size;
-        return Array.from(unpacked[l][side].subarray(from, from + size), (code) => code * unit * scale);
-      }));
-      return Array.from({length: group.heads}, (_, h) => made[Math.floor(h * own / group.heads)]);
-    });
-  }
-
-  async function attention(group, codes) {
-    const whole = {name: {en: "All", zh: "全部"}, left: [0, group.left.length], right: [0, group.right.length]};
-    const found = {};
-    const unpacked = [];
-    for (const one of group.vectors || []) {
-      unpacked.push({
-        queries: new Int16Array(await attnviz.unpack(one.queries.codes)),
-        keys: new Int16Array(await attnviz.unpack(one.keys.codes)),
-      });
-    }
-    [whole, ...group.filters].forEach((part, number) => {
-      found[number] = {
-        name: part.name,
-        attn: weights(group, codes, part.left, part.right),
-        left_text: group.left.slice(...part.left),
-        right_text: group.right.slice(...part.right),
-      };
-      if (group.vectors) {
-        // BertViz divides by √size; the queries already carry the model's scaling.
-        found[number].queries = vectors(group, unpacked, "queries", part.left, (size) => Math.sqrt(size));
-        found[number].keys = vectors(group, unpacked, "keys", part.right, () => 1);
-      }
-    });
-    return found;
+  function threshold(group, numbers) {
+    const inLayer = group.heads.length;
+    const atOnce = {head_view: inLayer, model_view: inLayer * group.layers.length, neuron_view: 1}[view];
+    if (atOnce * numbers.slab <= PLENTY) return 0;
+    return Math.max(INVISIBLE, numbers.threshold(atOnce, view === "neuron_view" ? MOST / 6 : MOST));
   }
 
   function select(id, label) {
@@ -163,10 +90,94 @@
       keys[event.key]();
     });
   }
-  function tokenGroups(root) {
-    const places = {head_view: ["#left", "#right"], model_view: [], neuron_view: ["#expanded #leftText", "#collapsed #leftText"]}[view];
-    return places.flatMap((place) => [...root.querySelectorAll(`${place} g`)])
-      .filter((group) => group.querySelector(":scope > text"));
+  /** The tokens of what is shown: each side of each drawing, with the tokens across. */
+  function sides(root) {
+    const places = {
+      head_view: [["#left", "#right"]],
+      model_view: [["svg > g.detail:has(text)", "svg > g.detail:has(text) ~ g.detail:has(text)"]],
+      neuron_view: [["#collapsed #leftText", "#collapsed #rightText"], ["#expanded #leftText", "#expanded #rightText"]],
+    }[view];
+    return places.flatMap(([left, right]) => {
+      const tokens = [left, right].map((place) => {
+        const found = root.querySelector(place);
+        return found ? [...found.querySelectorAll("g")].filter((group) => group.querySelector(":scope > text")) : [];
+      });
+      const expanded = left.startsWith("#expanded");
+      const both = [{own: tokens[0], across: tokens[1], left: true, expanded}];
+      if (view !== "neuron_view") both.push({own: tokens[1], across: tokens[0], left: false, expanded});
+      return both;
+    });
+  }
+
+  const textOf = (token) => token.querySelector("text").dataset.full;
+
+  /** Which heads of which layer the shown lines are of. */
+  function drawn({root, group, parts}) {
+    const part = parts[root.querySelector("#filter")?.value || "0"];
+    if (view === "model_view") {
+      const heading = /^Layer (\d+), Head (\d+)$/.exec(root.querySelector("svg > text.detail")?.dataset.word);
+      return heading && {part, layer: group.layers.indexOf(+heading[1]), heads: [group.heads.indexOf(+heading[2])]};
+    }
+    const chosen = +root.querySelector("#layer").value;
+    if (view === "neuron_view") return {part, layer: chosen, heads: [+root.querySelector("#att_head").value]};
+    const on = [...root.querySelectorAll("[aria-checked]")].flatMap((square, h) => square.getAttribute("aria-checked") === "true" ? [h] : []);
+    return {part, layer: group.layers.indexOf(chosen), heads: on};
+  }
+
+  const written = (weight) => weight.toFixed(current.group.exact ? 4 : 3);
+
+  /** The numbers of one token's lines: beside the tokens across, and the strongest in words. */
+  function tell(shown, {across, left, expanded}, token, index) {
+    untell();
+    const place = drawn(shown);
+    if (!place) return;
+    const maps = place.heads.map((h) => place.part.attn[place.layer][h]);
+    const mean = (query, key) => maps.reduce((sum, map) => sum + map[query][key], 0) / maps.length;
+    const weights = across.map((_, other) => left ? mean(index, other) : mean(other, index));
+    const scores = expanded ? [...shown.root.querySelectorAll("rect.dotproduct")].map((box) => +box.dataset.value) : [];
+    const beside = document.createElementNS(SVG, "g");
+    beside.setAttribute("class", "beside");
+    across.forEach((other, i) => {
+      if (expanded ? i > index && !shown.group.bidirectional : weights[i] < FAINTEST_NUMBER) return; // BertViz hides these
+      const text = other.querySelector("text");
+      const box = other.querySelector("rect").getBBox();
+      const number = document.createElementNS(SVG, "text");
+      const outside = left === expanded; // on the lines, but where vectors stand: beyond the token
+      number.setAttribute("x", outside ? box.x + box.width + 4 : box.x - 4);
+      number.setAttribute("y", +text.getAttribute("y") + +text.getAttribute("dy") - 2);
+      number.setAttribute("text-anchor", outside ? "start" : "end");
+      number.textContent = expanded ? `${scores[i].toFixed(3)} → ${written(weights[i])}` : written(weights[i]);
+      beside.append(number);
+    });
+    shown.root.querySelector("svg").append(beside);
+    const strongest = weights.map((weight, i) => [weight, i]).filter(([weight]) => weight >= FAINTEST_NUMBER);
+    strongest.sort((one, other) => other[0] - one[0]);
+    const list = strongest.slice(0, LISTED).map(([weight, i]) => `${textOf(across[i])} ${written(weight)}`).join(" · ");
+    const name = textOf(token);
+    const of = place.heads.length;
+    const mean_of = of > 1 ? {en: ` (mean of ${of} heads)`, zh: `（${of} 个头的平均）`} : {en: "", zh: ""};
+    const nothing = {en: "nothing", zh: "无"};
+    reading.textContent = attnviz.say(left
+      ? {en: `“${name}” looks at: ${list || nothing.en}${mean_of.en}`, zh: `“${name}”注意：${list || nothing.zh}${mean_of.zh}`}
+      : {en: `“${name}” is looked at by: ${list || nothing.en}${mean_of.en}`, zh: `注意“${name}”的有：${list || nothing.zh}${mean_of.zh}`});
+  }
+
+  function untell() {
+    stage.querySelector(".beside")?.remove();
+    reading.textContent = "";
+  }
+
+  /** The number of one cell of a vector, on hover. */
+  function tellCell(shown, cell) {
+    const vector = cell.parentNode;
+    const side = vector.closest("#queries, #keys, #product").id;
+    if (side === "product" && vector.closest("#product").style.opacity === "0") return; // no token is chosen
+    const {part, layer: l} = drawn(shown);
+    const scale = side === "keys" ? 1 : Math.sqrt(shown.group.numbers[l].size); // see bertviz_numbers.js
+    const token = (side === "queries" ? part.left_text : part.right_text)[+vector.dataset.index];
+    const name = {queries: "q", keys: "k", product: "q×k"}[side];
+    const place = [...vector.querySelectorAll(".element")].indexOf(cell);
+    reading.textContent = `${name}[${place}] · ${token}: ${+(cell.dataset.value / scale).toPrecision(4)}`;
   }
 
   /** What BertViz' drawing lacks: words in both languages, long tokens cut with the whole as a hint, keyboard use. */
@@ -186,22 +197,35 @@
       element.dataset.word = word;
       element.textContent = attnviz.say(WORDS[word] || {en: word, zh: detail && `第 ${detail[1]} 层，第 ${detail[2]} 头`});
     }
-    for (const token of tokenGroups(root)) {
-      if (token.hasAttribute("tabindex")) continue;
-      const text = token.querySelector("text");
-      const toggle = [...token.querySelectorAll("rect")].pop();
-      reachable(token, "button", text.dataset.full, view === "neuron_view" ? {Enter: () => press(toggle, "click")} : {});
-      token.addEventListener("focus", () => press(token, "mouseover"));
-      token.addEventListener("blur", () => {
-        const target = view === "head_view" ? token.parentNode.parentNode : token;
-        target.dispatchEvent(new MouseEvent("mouseleave"));
+    for (const side of sides(root)) {
+      side.own.forEach((token, index) => {
+        if (token.hasAttribute("tabindex")) return;
+        const toggle = [...token.querySelectorAll("rect")].pop();
+        const turn = () => { // the same token in the other of the two drawings
+          press(toggle, "click");
+          sides(root).find((other) => other.expanded !== side.expanded).own[index].focus();
+        };
+        const keys = {neuron_view: {Enter: turn}, model_view: {Escape: () => toggleDetail(shown)}, head_view: {}}[view];
+        reachable(token, "button", textOf(token), keys);
+        token.addEventListener("focus", () => press(token, "mouseover"));
+        token.addEventListener("mouseover", () => tell(shown, side, token, index));
+        token.addEventListener("mouseleave", () => {
+          untell();
+          const pinned = view !== "head_view" && side.own.find((other) => other === document.activeElement);
+          if (pinned) press(pinned, "mouseover"); // what has the focus stays, so that its cells can be looked at
+        });
+        token.addEventListener("blur", () => {
+          const target = view === "head_view" ? token.parentNode.parentNode : token;
+          target.dispatchEvent(new MouseEvent("mouseleave"));
+          untell();
+        });
       });
     }
     if (view === "head_view") {
       const squares = [...svg.lastElementChild.querySelectorAll("rect")];
       svg.style.minWidth = `${Math.max(345, squares.length * 20 + 4)}px`;
       squares.forEach((square, h) => {
-        const name = attnviz.say({en: `Head ${h}`, zh: `第 ${h} 头`});
+        const name = attnviz.say({en: `Head ${group.heads[h]}`, zh: `第 ${group.heads[h]} 头`});
         reachable(square, "checkbox", name, {" ": () => press(square, "click"), Enter: () => press(square, "dblclick")});
         square.setAttribute("aria-label", name);
         square.style.cursor = "pointer";
@@ -212,24 +236,38 @@
     }
     if (view === "model_view") {
       svg.querySelectorAll(":scope > g > rect:last-child").forEach((square, number) => {
-        const l = group.layers[Math.floor(number / group.heads)];
-        const name = attnviz.say({en: `Layer ${l}, head ${number % group.heads}`, zh: `第 ${l} 层，第 ${number % group.heads} 头`});
-        reachable(square, "button", name, {Enter: () => press(square, "click"), " ": () => press(square, "click")});
+        const l = group.layers[Math.floor(number / group.heads.length)];
+        const h = group.heads[number % group.heads.length];
+        const name = attnviz.say({en: `Layer ${l}, head ${h}`, zh: `第 ${l} 层，第 ${h} 头`});
+        const open = () => toggleDetail(shown, square);
+        reachable(square, "button", name, {Enter: open, " ": open});
         square.setAttribute("aria-label", name);
+        square.onmouseover = square.onfocus = () => { reading.textContent = name; };
+        square.onmouseleave = square.onblur = untell;
       });
     }
     if (view === "neuron_view") {
       // BertViz makes room for the tokens on the right only.
       const {left_text: left, right_text: right} = shown.parts[root.querySelector("#filter")?.value || "0"];
       svg.setAttribute("height", `${Math.max(left.length, right.length) * 26 + 70}px`);
-      [...root.querySelectorAll("#layer option")].forEach((option) => {
-        option.textContent = group.layers[+option.value];
-      });
+      for (const [menu, names] of [["#layer", group.layers], ["#att_head", group.heads]]) {
+        for (const option of root.querySelectorAll(`${menu} option`)) option.textContent = names[+option.value];
+      }
     }
     note.textContent = shown.faintest > INVISIBLE ? attnviz.say({
       en: `There are more lines than a browser can draw: weights below ${shown.faintest.toFixed(3)} are left out of this drawing.`,
       zh: `线条多于浏览器所能绘制：本图略去了小于 ${shown.faintest.toFixed(3)} 的权重。`,
     }) : "";
+  }
+
+  /** Opens a small picture from the keyboard and goes into it; without one closes what is open and goes back. */
+  function toggleDetail(shown, square) {
+    const opened = square || shown.opened;
+    if (!opened) return;
+    press(opened, "click");
+    shown.opened = opened;
+    const inside = sides(shown.root)[0].own[0];
+    (square && inside ? inside : opened).focus();
   }
 
   const shownBefore = new Map(); // group number → {root, group, faintest, theme}
@@ -244,10 +282,11 @@
     const first = number === start;
     const params = {
       attention: parts, default_filter: chosen.filter || "0", root_div_id: root.id, display_mode: "light",
-      include_layers: group.layers, include_heads: Array.from({length: group.heads}, (_, h) => h),
-      total_heads: group.heads, heads: first ? heads : null, bidirectional: group.bidirectional,
+      include_layers: group.layers, include_heads: group.heads, heads: first ? heads : null,
+      total_heads: Math.max(group.heads.length, 4), // BertViz makes the pictures of few heads as tall as a house
+      bidirectional: group.bidirectional,
       layer: view === "neuron_view" ? (first ? layer : 0) : group.layers[first ? layer : 0],
-      head: first ? head : 0,
+      head: first && heads ? heads[0] : 0,
     };
     if (view === "neuron_view") {
       params.display_mode = attnviz.theme;
@@ -260,8 +299,11 @@
     if (chosen.filter) root.querySelector("#filter").value = chosen.filter;
     const shown = {root, group, parts, faintest: limit, theme: attnviz.theme, number};
     for (const event of ["change", "click", "dblclick"]) {
-      root.addEventListener(event, () => { faintest = limit; finish(shown); });
+      root.addEventListener(event, () => { faintest = limit; untell(); finish(shown); });
     }
+    root.addEventListener("mouseover", (event) => {
+      if (event.target.matches("#expanded .element")) tellCell(shown, event.target);
+    });
     shownBefore.set(number, shown);
     return shown;
   }
@@ -273,10 +315,9 @@
       stage.replaceChildren(shown.root);
     } else {
       stage.setAttribute("aria-busy", "true");
-      const codes = new Uint8Array(await attnviz.unpack(groups[number].weights));
-      const parts = await attention(groups[number], codes);
+      const numbers = await attnviz.numbers(groups[number]);
       if (mine !== latest) return; // another stack was chosen meanwhile
-      shown = draw(number, parts, threshold(groups[number], codes), {});
+      shown = draw(number, numbers.parts(), threshold(groups[number], numbers), {});
     }
     current = shown;
     faintest = shown.faintest;
@@ -303,5 +344,5 @@
     document.getElementById("stack-controls").append(menu);
     menu.querySelector("select").addEventListener("change", (event) => show(+event.target.value).catch(attnviz.fail));
   }
-  show(start).then(attnviz.ready, attnviz.fail);
-})();
+  await show(start);
+})().then(attnviz.ready, attnviz.fail);

@@ -1,15 +1,24 @@
-"""The words of a text: which positions make up each, how it reads, and where the one that is asked for stands."""
+"""The words of a text: which positions make up each, how it reads, and what a map is when pieces are pooled into words.
+
+Weight *to* a split word is the sum over its pieces, weight *from* it the mean over its pieces, so that rows that summed
+to one still do: Clark et al., "What Does BERT Look At?" (2019), section 4.1.
+"""
 
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
+
+import torch
 
 from hf_attnviz.errors import UnknownNameError, listed
-from hf_attnviz.functional import word_groups
 from hf_attnviz.labels import Labels
 from hf_attnviz.language import Text, counted
 
+END_MARKS: Final = frozenset(
+    {"</s>", "<s>", "<pad>", "<eos>", "[SEP]", "[EOS]", "[PAD]", "<|endoftext|>", "<|im_end|>", "<|eot_id|>"}
+)
 _TAIL = re.compile(r"^.{1,32}?⟨(?:[2-9]|\d\d+)/\d+⟩", re.DOTALL)  # a character that began in the piece before
 _HEAD = re.compile(r"⟨1/\d+⟩$")
 
@@ -51,6 +60,14 @@ class Words:
             names.append(("", 0) if number == chosen else (text, seen[text]))
             seen[names[-1][0]] += 1
         return names
+
+    def of_rows(self, positions: Sequence[int]) -> "Words":
+        """The rows of self-attention, each belonging to the word of the key on which it stands."""
+        number = self.numbers
+        rows = [number[place] for place in positions]
+        kept = sorted(set(rows))
+        groups = tuple(tuple(row for row, n in enumerate(rows) if n == one) for one in kept)
+        return Words(groups, tuple(self.texts[n] for n in kept), tuple(self.special[n] for n in kept))
 
     def find(self, wanted: str, occurrence: int | None, where: Text) -> tuple[int, int]:
         """Where a word begins and ends among the words; it may span several (each Han character is its own word).
@@ -113,6 +130,30 @@ class Words:
     def _around(self, start: int, stop: int) -> str:
         before, after = self.texts[max(0, start - 2) : start], self.texts[stop : stop + 2]
         return " ".join([*before, f"»{''.join(self.texts[start:stop])}«", *after])
+
+
+def word_groups(words: Sequence[int | None]) -> list[list[int]]:
+    """The positions of each word, in the order in which words begin; a position of no word (None) stands alone.
+
+    >>> word_groups([None, 0, 0, 1, None])
+    [[0], [1, 2], [3], [4]]
+    """
+    groups: dict[tuple[str, int], list[int]] = {}
+    for place, word in enumerate(words):
+        groups.setdefault(("no word", place) if word is None else ("word", word), []).append(place)
+    return list(groups.values())
+
+
+def pooled(weights: torch.Tensor, rows: Sequence[Sequence[int]], keys: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Groups of places instead of places, ``[..., query, key]``: keys summed, queries averaged."""
+    summed = torch.stack([weights[..., list(group)].sum(-1) for group in keys], -1)
+    return torch.stack([summed[..., list(group), :].mean(-2) for group in rows], -2)
+
+
+def rescaled(weights: torch.Tensor, left_out: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows without some keys (bool ``[key]``) that sum to one again, zeros there, and the share left out ``[...]``."""
+    kept = weights.masked_fill(left_out, 0)
+    return kept / kept.sum(-1, keepdim=True), weights[..., left_out].sum(-1)
 
 
 def goes_on(text: str) -> bool:
