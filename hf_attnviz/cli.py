@@ -8,21 +8,31 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.text import Text as RichText
 
 import hf_attnviz as av
-from hf_attnviz import asked
+from hf_attnviz import asked, cli_words
 from hf_attnviz.cli_bench import bench
+from hf_attnviz.cli_options import (
+    Generate,
+    Inputs,
+    Keep,
+    Layers,
+    Model,
+    New,
+    Output,
+    Pair,
+    Sentence,
+    SomeText,
+    Stack,
+    TextFile,
+)
 from hf_attnviz.cli_print import HELP, print_
+from hf_attnviz.cli_words import said as _said
+from hf_attnviz.cli_zoo import zoo_app
 from hf_attnviz.printing import print_diagnosis, print_trust, show, wrote
 
 Text = av.language.Text
-
-
-def _said(en: str, zh: str) -> str:
-    return str(Text(en, zh))
-
 
 app = typer.Typer(
     help=_said("See what attention does inside any Hugging Face model.", "看清 Hugging Face 模型内部的注意力。"),
@@ -31,59 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-zoo_app = typer.Typer(help=_said("The embedded models.", "内置模型。"), no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(zoo_app, name="zoo")
-
-Model = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help=_said("an embedded name, a local folder, or a hub id", "内置模型名、本地文件夹或 hub 名"),
-    ),
-]
-Sentence = Annotated[str, typer.Argument(metavar="TEXT", help=_said("the text to read", "要读的文本"))]
-SomeText = Annotated[
-    str | None, typer.Argument(metavar="[TEXT]", help=_said("the text, or --text-file", "要读的文本，或 --text-file"))
-]
-TextFile = Annotated[Path | None, typer.Option(help=_said("read the text from a file", "从文件读取文本"))]
-Keep = Annotated[
-    list[str] | None,
-    typer.Option(
-        help=_said(
-            "what to keep: maps, statistics, topk …; default: maps, and statistics of a text too long for them",
-            "保留什么：maps、statistics、topk 等；默认 maps，文本过长时为 statistics",
-        )
-    ),
-]
-Inputs = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--input",
-        metavar="INPUT",
-        help=_said(
-            "a text, a picture (png, jpg), a sound (wav), or named tensors (json, safetensors); may be given "
-            "again, for words beside a picture",
-            "文本、图片（png、jpg）、声音（wav）或具名张量（json、safetensors）；可重复，如图片配文字",
-        ),
-    ),
-]
-Pair = Annotated[str | None, typer.Option(help=_said("the second sentence of a pair", "句对中的第二句"))]
-New = Annotated[int, typer.Option(min=1, help=_said("tokens to generate at most", "最多生成多少词元"))]
-Generate = Annotated[
-    bool | None,
-    typer.Option(help=_said("generate, or read only (default: where it can)", "生成，或只读（默认：能则生成）")),
-]
-Layers = Annotated[list[int] | None, typer.Option("--layer", help=_said("keep these layers only", "只保留这些层"))]
-Stack = Annotated[str | None, typer.Option(help=_said("encoder, decoder, cross …", "encoder、decoder、cross 等"))]
-
-Output = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        help=_said("write it too: html, png, svg, pdf, csv or json", "同时写入文件：html、png、svg、pdf、csv 或 json"),
-    ),
-]
 
 _PAGE = ("html", "htm")
 _PICTURE = (*_PAGE, "svg", "png", "pdf")
@@ -98,7 +56,15 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _language(
-    lang: Annotated[str | None, typer.Option(help=_said("language: en or zh", "语言：en 或 zh"))] = None,
+    lang: Annotated[
+        str | None,
+        typer.Option(
+            help=_said(
+                "language: en or zh, before or behind the command (default: the locale's)",
+                "语言：en 或 zh，可写在命令之前或之后（默认依系统区域设置）",
+            )
+        ),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help=_said("the version", "版本"))
     ] = False,
@@ -121,6 +87,20 @@ def view(
     text_file: TextFile = None,
     inputs: Inputs = None,
     keep: Keep = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help=_said(
+                "an argument of the picture: words=true, hide=special …", "图的一个参数：words=true、hide=special 等"
+            ),
+        ),
+    ] = None,
+    columns: Annotated[
+        int | None,
+        typer.Option(help=_said("1 or 2: as wide as a paper's column, or two", "1 或 2：与论文单栏或双栏同宽")),
+    ] = None,
     save_trace: Annotated[Path | None, typer.Option(help=_said("save the trace too", "同时保存 trace"))] = None,
 ) -> None:
     known = av.pictures()
@@ -139,6 +119,7 @@ def view(
                 f"{save_trace.name!r}",
             )
         )
+    given = asked.settings(known[kind or "head"], kind or "head", settings or [], stack)
     read = asked.reading(text, text_file, inputs)
     loaded = av.load_model(model)
     wanted = None if kind is None else list(known[kind].keep)
@@ -147,7 +128,7 @@ def view(
     if save_trace is not None:
         wrote(trace.save(save_trace))
     first = None if layer or stack else loaded.telling_layer
-    wrote(asked.drawn(trace, kind, stack, first, inputs).save(output))
+    wrote(asked.drawn(trace, kind, inputs, {"layer": first} | given).save(output, columns=columns))
 
 
 @app.command(help=_said("Everything about MODEL on TEXT on one page.", "MODEL 读 TEXT 的一切，汇成一页。"))
@@ -370,37 +351,13 @@ app.command(name="bench", help=bench.__doc__)(bench)
 app.command(name="print", help=HELP)(print_)
 
 
-@zoo_app.command("list", help=_said("The embedded models and their examples.", "内置模型及示例。"))
-def zoo_list() -> None:
-    for name in av.zoo.names():
-        typer.echo(name)
-        for example in av.zoo.load(name).examples:
-            typer.echo(f"    {example}")
-
-
-@zoo_app.command("train", help=_said("Train an embedded model again.", "重新训练内置模型。"))
-def zoo_train(
-    name: Annotated[str, typer.Argument(metavar="NAME")],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help=_said("a new folder (default: NAME)", "新文件夹（默认：NAME）")),
-    ] = None,
-    seed: Annotated[int | None, typer.Option()] = None,
-) -> None:
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task(name, total=None)
-
-        def show(step: int, steps: int, loss: float) -> None:
-            progress.update(bar, completed=step, total=steps, description=f"{name}  loss {loss:.4f}")
-
-        folder = av.zoo.train(name, name if output is None else output, seed=seed, progress=show)
-    wrote(folder)
-
-
 def main() -> None:
     """The entry point: our own errors are one message and exit status 1, anything else is a bug and shows where."""
     try:
-        app()
+        lang, words = cli_words.asked_language(sys.argv[1:])
+        if lang is not None:
+            av.set_language(lang)
+        sys.exit(cli_words.run(typer.main.get_command(app), words, chinese=av.language.language() == "zh"))
     except av.errors.AttnvizError as error:
         Console(stderr=True, soft_wrap=True).print(RichText(f"attnviz: {av.visible(str(error))}"))
         sys.exit(1)

@@ -6,13 +6,10 @@ from typing import Annotated
 import typer
 
 import hf_attnviz as av
+from hf_attnviz.cli_words import said as _said
 from hf_attnviz.printing import print_bench
 
 Text = av.language.Text
-
-
-def _said(en: str, zh: str) -> str:
-    return str(Text(en, zh))
 
 
 def bench(
