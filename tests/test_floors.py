@@ -70,7 +70,7 @@ ONLY_IN = {  # an outside package -> the only places that may know it
     "rich": {
         "hf_attnviz/benchmarking/told.py",
         "hf_attnviz/benchmarking/table.py",
-        "hf_attnviz/cli.py",
+        *(f"hf_attnviz/cli{room}.py" for room in ("", "_words", "_zoo")),
         "hf_attnviz/printing.py",
         "hf_attnviz/views/shades.py",
         "hf_attnviz/views/typesetting.py",
