@@ -70,13 +70,11 @@ def _told(found: av.Trace) -> av.language.Text:
     )
 
 
-def drawn(
-    found: av.Trace, kind: str | None, stack: str | None, layer: int | None, inputs: list[str] | None = None
-) -> av.View:
+def drawn(found: av.Trace, kind: str | None, inputs: list[str] | None, options: dict[str, Any]) -> av.View:
     """The picture of a kind; without one, that which suits what was kept. A picture of what was read gets its file."""
     if kind is None:
         kind = "head" if all(m.has_weights for m in found.maps) else "long"
-    return av.pictures()[kind](found, stack=stack, layer=layer, **_files(inputs))
+    return av.pictures()[kind](found, **_files(inputs), **options)
 
 
 def _files(inputs: list[str] | None) -> dict[str, Path]:
@@ -107,7 +105,7 @@ def file_or_text(one: str) -> Path | str:
 
 
 def settings(analysis: Any, name: str, given: list[str], stack: str | None) -> dict[str, Any]:
-    """The arguments of one of ``av.analyses()``, from ``NAME=VALUE``."""
+    """The arguments of one of ``av.analyses()`` or ``av.pictures()``, from ``NAME=VALUE``."""
     known = analysis.arguments
     found: dict[str, Any] = {}
     for one in [*given, *([] if stack is None else [f"stack={stack}"])]:
@@ -129,6 +127,8 @@ def _value(text: str, default: Any, whole: str) -> Any:
         value = json.loads(text)
     except ValueError:
         value = text
+    if isinstance(default, tuple):  # several words: one may stand alone
+        return [value] if isinstance(value, str) else value
     kinds: tuple[type, ...] = (int, float) if type(default) is float else (type(default),)
     if default is not None and type(value) not in kinds:
         raise av.errors.ArgumentError(

@@ -13,6 +13,20 @@ from rich.text import Text as RichText
 import hf_attnviz as av
 from hf_attnviz import asked, cli_words
 from hf_attnviz.cli_bench import bench
+from hf_attnviz.cli_options import (
+    Generate,
+    Inputs,
+    Keep,
+    Layers,
+    Model,
+    New,
+    Output,
+    Pair,
+    Sentence,
+    SomeText,
+    Stack,
+    TextFile,
+)
 from hf_attnviz.cli_print import HELP, print_
 from hf_attnviz.cli_words import said as _said
 from hf_attnviz.cli_zoo import zoo_app
@@ -28,57 +42,6 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(zoo_app, name="zoo")
-
-Model = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        help=_said("an embedded name, a local folder, or a hub id", "内置模型名、本地文件夹或 hub 名"),
-    ),
-]
-Sentence = Annotated[str, typer.Argument(metavar="TEXT", help=_said("the text to read", "要读的文本"))]
-SomeText = Annotated[
-    str | None, typer.Argument(metavar="[TEXT]", help=_said("the text, or --text-file", "要读的文本，或 --text-file"))
-]
-TextFile = Annotated[Path | None, typer.Option(help=_said("read the text from a file", "从文件读取文本"))]
-Keep = Annotated[
-    list[str] | None,
-    typer.Option(
-        help=_said(
-            "what to keep: maps, statistics, topk …; default: maps, and statistics of a text too long for them",
-            "保留什么：maps、statistics、topk 等；默认 maps，文本过长时为 statistics",
-        )
-    ),
-]
-Inputs = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--input",
-        metavar="INPUT",
-        help=_said(
-            "a text, a picture (png, jpg), a sound (wav), or named tensors (json, safetensors); may be given "
-            "again, for words beside a picture",
-            "文本、图片（png、jpg）、声音（wav）或具名张量（json、safetensors）；可重复，如图片配文字",
-        ),
-    ),
-]
-Pair = Annotated[str | None, typer.Option(help=_said("the second sentence of a pair", "句对中的第二句"))]
-New = Annotated[int, typer.Option(min=1, help=_said("tokens to generate at most", "最多生成多少词元"))]
-Generate = Annotated[
-    bool | None,
-    typer.Option(help=_said("generate, or read only (default: where it can)", "生成，或只读（默认：能则生成）")),
-]
-Layers = Annotated[list[int] | None, typer.Option("--layer", help=_said("keep these layers only", "只保留这些层"))]
-Stack = Annotated[str | None, typer.Option(help=_said("encoder, decoder, cross …", "encoder、decoder、cross 等"))]
-
-Output = Annotated[
-    Path | None,
-    typer.Option(
-        "--output",
-        "-o",
-        help=_said("write it too: html, png, svg, pdf, csv or json", "同时写入文件：html、png、svg、pdf、csv 或 json"),
-    ),
-]
 
 _PAGE = ("html", "htm")
 _PICTURE = (*_PAGE, "svg", "png", "pdf")
@@ -124,6 +87,20 @@ def view(
     text_file: TextFile = None,
     inputs: Inputs = None,
     keep: Keep = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help=_said(
+                "an argument of the picture: words=true, hide=special …", "图的一个参数：words=true、hide=special 等"
+            ),
+        ),
+    ] = None,
+    columns: Annotated[
+        int | None,
+        typer.Option(help=_said("1 or 2: as wide as a paper's column, or two", "1 或 2：与论文单栏或双栏同宽")),
+    ] = None,
     save_trace: Annotated[Path | None, typer.Option(help=_said("save the trace too", "同时保存 trace"))] = None,
 ) -> None:
     known = av.pictures()
@@ -142,6 +119,7 @@ def view(
                 f"{save_trace.name!r}",
             )
         )
+    given = asked.settings(known[kind or "head"], kind or "head", settings or [], stack)
     read = asked.reading(text, text_file, inputs)
     loaded = av.load_model(model)
     wanted = None if kind is None else list(known[kind].keep)
@@ -150,7 +128,7 @@ def view(
     if save_trace is not None:
         wrote(trace.save(save_trace))
     first = None if layer or stack else loaded.telling_layer
-    wrote(asked.drawn(trace, kind, stack, first, inputs).save(output))
+    wrote(asked.drawn(trace, kind, inputs, {"layer": first} | given).save(output, columns=columns))
 
 
 @app.command(help=_said("Everything about MODEL on TEXT on one page.", "MODEL 读 TEXT 的一切，汇成一页。"))

@@ -332,3 +332,18 @@ def test_the_demo_is_started_as_asked(attnviz, monkeypatch: pytest.MonkeyPatch, 
 def test_a_pair_that_nothing_parts_is_refused(attnviz, capsys: pytest.CaptureFixture[str]) -> None:
     assert attnviz("view", "translator", "我爱", "--pair", "你") == 1
     assert "knows no pairs" in capsys.readouterr().err
+
+
+def test_a_picture_takes_its_arguments_and_the_width_of_a_column(attnviz, capsys) -> None:
+    asked = ("view", "translator", "我爱吃北京烤鸭", "--view", "alignment", "--set", "threshold=0.5")
+    assert attnviz(*asked, "-o", "x.svg", "--columns", "1") == 0
+    assert 'width="234pt"' in Path("x.svg").read_text(encoding="utf-8")  # 3.25 inches
+    assert attnviz("view", "induction", "sun moon sun", "--set", "hide=special", "--set", "renormalise=true") == 0
+    assert attnviz("view", "induction", "sun moon sun", "--set", "colour=red") == 1
+    assert "no argument 'colour'" in capsys.readouterr().err
+
+
+def test_what_is_printed_may_be_read_from_a_file(attnviz, capsys) -> None:
+    Path("x.txt").write_text("sun moon sun", encoding="utf-8")
+    assert attnviz("print", "induction", "--text-file", "x.txt") == 0
+    assert "moon" in capsys.readouterr().out
