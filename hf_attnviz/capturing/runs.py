@@ -32,6 +32,7 @@ def layout_of(shape: Sequence[int]) -> tuple[str, ...]:
     """The axes of weights; names for those whose meaning only the model knows."""
     return LAYOUT if len(shape) == 4 else ("batch", *(f"own_{n}" for n in range(len(shape) - 3)), "query", "key")
 
+
 _ROWS: Final = Text('keep="maps" or keep=av.Rows([...])', 'keep="maps" 或 keep=av.Rows([...])')
 
 

@@ -17,6 +17,7 @@ from hf_attnviz.trace import AttentionStack, Trace
 from hf_attnviz.view import View
 from hf_attnviz.views.log_mel import as_sound, log_mel
 from hf_attnviz.views.sheets import Leaf, checked_place, found_leaf, held
+from hf_attnviz.views.sources import source_line
 from hf_attnviz.views.spectrogram import Sound, Spoken, spectrogram_page
 
 _GIVEN = Text("heads that align", "对齐的头")
@@ -78,7 +79,7 @@ def spectrogram_view(
     about = Text(f"{named.en} · {trace.model}", f"{named.zh} · {trace.model}") if trace.model else named
     return spectrogram_page(
         spoken, drawn, title=title or about, notes=times.notes if words else (), exact=exact,
-        footer=[Text(f"Source: {times.source}", f"出处：{times.source}"), *([note] if note is not None else [])],
+        footer=[source_line(times.source), *([note] if note is not None else [])],
     )  # fmt: skip
 
 

@@ -12,12 +12,14 @@ from hf_attnviz.errors import ArgumentError, UnknownNameError, listed
 from hf_attnviz.language import Text
 from hf_attnviz.legible import visible
 from hf_attnviz.result import Result
+from hf_attnviz.stack_names import stack_name
 from hf_attnviz.view import View
 from hf_attnviz.views import figures
 from hf_attnviz.views.alignment_figure import draw_alignment
 from hf_attnviz.views.flowing import direction
 from hf_attnviz.views.held import Held, held, stored
 from hf_attnviz.views.page import fragment, in_both, own, page
+from hf_attnviz.views.sources import source_line
 
 MEAN_OF_HEADS: Final = Text("mean over heads", "各头平均")
 MEAN_OF_LAYERS: Final = Text("mean over layers", "各层平均")
@@ -103,7 +105,7 @@ def alignment_picture(
         title or _TITLE,
         fragment("alignment.html", shortened=[*kept.notes, *shortened]),
         how_to_read=[_ARROWS, _TABLE, *notes, _CAVEAT],
-        footer=[Text(f"Source: {result.source}", f"出处：{result.source}"), *_about(result), exactness],
+        footer=[source_line(result.source), *_about(result), exactness],
         data=data,
         scripts=[own("colours.js"), own("numbers.js"), own("alignment.js")],
         style=own("alignment.css"),
@@ -173,7 +175,8 @@ def _side(texts: Sequence[str]) -> dict[str, Any]:
 
 def _about(result: Result) -> list[Text]:
     stack, read = result.parameters.get("stack", ""), result.parameters.get("read", "")
-    return [Text(f"Stack: {stack} · rows: {read}", f"组件：{stack} · 行：{read}")]
+    rows = {"output": "产出该词的行", "reading": "读入该词的行"}.get(read, read)
+    return [Text(f"Stack: {stack} · rows: {read}", f"堆栈：{stack_name(stack).zh} · 行：{rows}")]
 
 
 def _where(layers: Sequence[str], layer: int | None, head: int | None) -> Text:

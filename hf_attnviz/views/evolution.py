@@ -17,6 +17,7 @@ from hf_attnviz.view import View
 from hf_attnviz.views import figures
 from hf_attnviz.views.encoding import packed
 from hf_attnviz.views.page import fragment, in_both, own, page, vendored
+from hf_attnviz.views.sources import source_line
 from hf_attnviz.views.words import axis_word, method_word, statistic_words, unit_line
 
 _ORDER: Final = (BATCH, STATISTIC, STEP, LAYER, HEAD)
@@ -87,7 +88,7 @@ def evolution_view(result: Result, *, title: Text | str | None = None) -> View:
         "layered": layered,
         "values": packed(values),
     }
-    footer = [Text(f"Source: {result.source}", f"出处：{result.source}")] if result.source else []
+    footer = [source_line(result.source)] if result.source else []
     footer += [unit_line(result.unit)] if result.unit else []
     gaps = [] if np.isfinite(values).all() else [_UNDEFINED]
     return page(

@@ -18,6 +18,7 @@ from hf_attnviz.view import View
 from hf_attnviz.views import figures
 from hf_attnviz.views.encoding import packed
 from hf_attnviz.views.page import fragment, in_both, own, page
+from hf_attnviz.views.sources import source_line
 from hf_attnviz.views.words import axis_word
 
 MOST_ENTRIES: Final = 600_000  # contributions on one page: with them it stays below some 3 MB
@@ -190,7 +191,7 @@ def _cut(one: Mixing, weights: torch.Tensor) -> Text:
 def _sources(found: Sequence[Mixing]) -> list[Text]:
     sources = dict.fromkeys(one.each.source for one in found if one.each.source)
     idea = "Tufanov et al. 2024 (the graph)"
-    return [Text(f"Source: {one}; {idea}", f"出处：{one}；{idea}") for one in sources]
+    return [source_line(f"{one}; {idea}") for one in sources]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from hf_attnviz.views import figures
 from hf_attnviz.views.encoding import WEIGHT_NOTE, packed, weight_codes
 from hf_attnviz.views.evolution import mean_over_heads
 from hf_attnviz.views.page import fragment, in_both, own, page
+from hf_attnviz.views.sources import source_line
 from hf_attnviz.views.words import axis_word, statistic_words
 
 MEAN: Final = -1  # in the place of a head: the mean over the heads of its layer
@@ -291,7 +292,7 @@ def _footer(parts: Sequence[_Part], exact: bool) -> list[Text]:
         f"Weights are stored as 16-bit floats: {size:.1f} MB before they are packed.",
         f"权重以 16 位浮点数存储：压缩前 {size:.1f} MB。",
     )
-    return [*(Text(f"Source: {one}", f"出处：{one}") for one in sources), kept if exact else WEIGHT_NOTE]
+    return [*(source_line(one) for one in sources), kept if exact else WEIGHT_NOTE]
 
 
 def _figure(one: Generation, start: Place, title: str) -> Any:

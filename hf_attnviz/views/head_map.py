@@ -15,6 +15,7 @@ from hf_attnviz.view import View
 from hf_attnviz.views import figures
 from hf_attnviz.views.encoding import packed
 from hf_attnviz.views.page import fragment, in_both, own, page
+from hf_attnviz.views.sources import source_line
 from hf_attnviz.views.words import axis_word, method_word, statistic_words, unit_word
 
 _SIDE: Final = 620  # of the picture, in its own units
@@ -86,7 +87,7 @@ def head_map_view(
         heading,
         fragment("head_map.html", **_picture(places[known], names), beside=likeness is not None),
         how_to_read=notes,
-        footer=[Text(f"Source: {result.source}", f"出处：{result.source}")],
+        footer=[source_line(result.source)],
         data={
             "heads": [int(n) for n in known],
             "names": list(map(visible, result.axes[0].labels)),

@@ -23,6 +23,7 @@ from hf_attnviz.views import figures
 from hf_attnviz.views.encoding import packed
 from hf_attnviz.views.page import fragment, in_both, own, page
 from hf_attnviz.views.scales import WHOLE, Scale, colour_scale
+from hf_attnviz.views.sources import source_line
 from hf_attnviz.views.words import (
     axis_word,
     beside_words,
@@ -304,7 +305,7 @@ def about(result: Result) -> list[Text]:
     """The small print of a result: source, parameters, precision."""
     lines = []
     if result.source:
-        lines.append(Text(f"Source: {result.source}", f"出处：{result.source}"))
+        lines.append(source_line(result.source))
     settings = ", ".join(
         f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in result.parameters.items()

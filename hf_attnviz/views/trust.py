@@ -18,6 +18,7 @@ from hf_attnviz.trace import Trace
 from hf_attnviz.view import View
 from hf_attnviz.views import figures
 from hf_attnviz.views.page import fragment, in_both, own, page
+from hf_attnviz.views.sources import source_line
 from hf_attnviz.views.words import removal_word, statistic_words, verdict_word
 
 _BAND: Final = (0.05, 0.95)
@@ -108,7 +109,7 @@ def trust_view(trust: Judged, *, title: Text | str | None = None) -> View:
         heading,
         body,
         how_to_read=_reading(trust),
-        footer=[*trust.notes, Text(f"Source: {trust.curves.source}", f"出处：{trust.curves.source}")],
+        footer=[*trust.notes, source_line(trust.curves.source)],
         data=_data(trust, names),
         scripts=[own("trust.js")],
         style=own("trust.css"),

@@ -335,6 +335,7 @@ _STATISTICS: Final = {
     "padding": (Text("padding", "填充"), Text("The same text beside padding tokens.", "同一文本旁加上填充词元。")),
     "batch": (Text("batch", "成批"), Text("The same text in a batch with another one.", "同一文本与另一文本同批。")),
 }
+_BRACKETED: Final = {"minus uniform attention)": "减去均匀注意力)"}
 CHANGE_IN: Final = "change_in_"  # such a statistic is the second trace's number minus the first's
 _REMOVALS: Final = {"deletion": Text("deletion", "删除"), "replacement": Text("replacement", "替换")}
 _VERDICTS: Final = {
@@ -358,7 +359,8 @@ def method_word(method: str) -> Text:
     """A method as a title; what stands behind it in brackets stays."""
     name, bracket, rest = method.partition(" (")
     known = _METHODS.get(name)
-    return Text(method, method) if known is None else Text(known.en + bracket + rest, known.zh + bracket + rest)
+    told = _BRACKETED.get(rest, rest)
+    return Text(method, method) if known is None else Text(known.en + bracket + rest, known.zh + bracket + told)
 
 
 def statistic_words(name: str) -> tuple[Text, Text]:

@@ -55,7 +55,7 @@
     lookers = other ? write(byId("other"), group.queries, group.queries.map((_, n) => (n ? "1" : "0")), group.otherRtl) : [];
     byId("menus").replaceChildren();
     if (groups.length > 1) {
-      const menu = attnviz.menu("group", {en: "stack", zh: "组件"}, groups.map((one, n) => [String(n), one.name]), String(groups.indexOf(group)));
+      const menu = attnviz.menu("group", {en: "stack", zh: "堆栈"}, groups.map((one, n) => [String(n), one.name]), String(groups.indexOf(group)));
       menu.querySelector("select").addEventListener("change", async (event) => {
         const n = +event.target.value;
         query = null;
