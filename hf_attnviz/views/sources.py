@@ -6,7 +6,8 @@ from typing import Final
 from hf_attnviz.language import Text
 
 _BESIDE: Final = {
-    "sections 4.1 (words) and 6 (Jensen–Shannon divergence of heads)": "第 4.1 节（词）、第 6 节（头的 JS 散度）",
+    "sections 4.1 (words) and 6 (Jensen–Shannon divergence of heads)": "第 4.1 节（词）、"
+    "第 6 节（头的 Jensen–Shannon 散度）",
     "the code released with it": "随论文发布的代码",
     "ties as in Whisper": "并列时按 Whisper 的做法",
     "lookback ratio": "回看比",

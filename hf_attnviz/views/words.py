@@ -335,7 +335,7 @@ _STATISTICS: Final = {
     "padding": (Text("padding", "填充"), Text("The same text beside padding tokens.", "同一文本旁加上填充词元。")),
     "batch": (Text("batch", "成批"), Text("The same text in a batch with another one.", "同一文本与另一文本同批。")),
 }
-_BRACKETED: Final = {"minus uniform attention)": "减去均匀注意力)"}
+_BRACKETED: Final = {"minus uniform attention)": "减去均匀注意力)", "uniform attention)": "均匀注意力)"}
 CHANGE_IN: Final = "change_in_"  # such a statistic is the second trace's number minus the first's
 _REMOVALS: Final = {"deletion": Text("deletion", "删除"), "replacement": Text("replacement", "替换")}
 _VERDICTS: Final = {
