@@ -119,6 +119,11 @@ if TYPE_CHECKING:
     from hf_attnviz.views.terminal import print_bars as print_bars
     from hf_attnviz.views.terminal import print_heatmap as print_heatmap
     from hf_attnviz.views.terminal import print_tokens as print_tokens
+    from hf_attnviz.views.words import axis_word as axis_word
+    from hf_attnviz.views.words import method_word as method_word
+    from hf_attnviz.views.words import statistic_words as statistic_words
+    from hf_attnviz.views.words import unit_word as unit_word
+    from hf_attnviz.views.words import verdict_word as verdict_word
     from hf_attnviz.zoo import Loaded as Loaded
     from hf_attnviz.zoo import load_model as load_model
 
@@ -227,6 +232,7 @@ _HOME = {
         "token_view",
         "trust_view",
     ),
+    "hf_attnviz.views.words": ("axis_word", "method_word", "statistic_words", "unit_word", "verdict_word"),
     "hf_attnviz.views.terminal": ("print_bars", "print_heatmap", "print_tokens"),
     "hf_attnviz.zoo": ("Loaded", "load_model"),
 }

@@ -65,7 +65,7 @@ def print_diagnosis(found: av.Diagnosis) -> None:
         if one.grade == "refused":
             reasons.setdefault(one.reason, []).append(one.module)
     for reason, modules in reasons.items():
-        _say(console, f"{', '.join(modules)}: {reason}", "red")
+        _say(console, f"{', '.join(modules)}{Text(': ', '：')}{reason}", "red")
     if found.reason:
         _say(console, found.reason)
     _say(console, _summary(found))
@@ -74,7 +74,7 @@ def print_diagnosis(found: av.Diagnosis) -> None:
 def print_result(result: av.Result) -> None:
     """The numbers in a table of at most a page, then the notes."""
     console = _console()
-    console.print(RichText(av.visible(result.method), "bold"))
+    console.print(RichText(av.visible(_title(result)), "bold"))
     names = [axis.name for axis in result.axes]
     wide = names[0] == "statistic" and names[-1] in ("query", "key") and len(names) == 4
     headings, rows = _by_word(result) if wide else _in_short(result)
@@ -86,7 +86,8 @@ def print_result(result: av.Result) -> None:
         more = len(rows) - _MOST_ROWS
         _say(console, str(Text(f"… and {more} more: -o FILE.csv has all", f"…… 另有 {more} 行：-o FILE.csv 可得全部")))
     if result.unit:
-        _say(console, f"{Text('unit', '单位')}: {result.unit}")
+        unit = av.unit_word(result.unit)
+        _say(console, str(Text(f"unit: {result.unit}", f"单位：{unit.zh}")))
     for note in result.notes:
         _say(console, f"· {note}")
 
@@ -95,11 +96,17 @@ def print_trust(found: av.Trust) -> None:
     """Each ranking's verdict and its sentence, then what was left out."""
     console = _console()
     subject = found.target.subject
-    target = Text(f"the probability of {subject.en}", f"{subject.zh} 的概率")
-    _say(console, f"{found.model}: {target}: {found.probability:.3f}", "bold")
+    number = f"{found.probability:.3f}"
+    told = Text(f": the probability of {subject.en}: {number}", f"：{subject.zh}的概率：{number}")
+    _say(console, f"{found.model}{told}", "bold")
     for method, verdict in found.verdicts.items():
         colour = {"trust": "green", "do not": "red"}.get(verdict, "yellow")
-        _say(console, f"{method}: {verdict}", colour)
+        said = av.verdict_word(verdict)
+        _say(
+            console,
+            str(Text(f"{method}: {verdict}", f"{method}（{av.statistic_words(method)[0].zh}）：{said.zh}")),
+            colour,
+        )
         _say(console, f"    {found.sentences[method]}")
     for note in found.notes:
         _say(console, f"· {note}")
@@ -158,7 +165,7 @@ def as_json(result: av.Result) -> bytes:
 
 def _by_word(result: av.Result) -> tuple[list[Any], list[tuple[Any, ...]]]:
     """A row for each word: the means over all heads of all layers, side by side."""
-    headings = [result.axes[-1].name, *result.axes[0].labels]
+    headings = [_axis(result.axes[-1].name), *map(_label, result.axes[0].labels)]
     means = result.values.double().nanmean((1, 2)).T.tolist()
     words = result.axes[-1].labels
     return headings, [(word, *map(_number, row)) for word, row in zip(words, means, strict=True)]
@@ -167,17 +174,17 @@ def _by_word(result: av.Result) -> tuple[list[Any], list[tuple[Any, ...]]]:
 def _in_short(result: av.Result) -> tuple[list[Any], list[tuple[Any, ...]]]:
     """A row for each label of the first axis: the mean, the least and the largest number, and where they stand."""
     first, *rest = result.axes
-    headings = [first.name, Text("mean", "平均"), Text("least", "最小"), Text("largest", "最大")]
+    headings = [_axis(first.name), Text("mean", "平均"), Text("least", "最小"), Text("largest", "最大")]
     places = list(product(*(range(len(axis.labels)) for axis in rest)))
     rows: list[tuple[Any, ...]] = []
     for label, values in zip(first.labels, result.values.double().reshape(len(first.labels), -1).tolist(), strict=True):
         known = [(value, place) for value, place in zip(values, places, strict=True) if not math.isnan(value)]
         if not known:
-            rows.append((label, Text("undefined", "未定义"), "", ""))
+            rows.append((_label(label), Text("undefined", "未定义"), "", ""))
             continue
         ends = [choose(known, key=lambda one: one[0]) for choose in (min, max)]
         where = [f"{_number(value)}  {_where(rest, place)}" for value, place in ends]
-        rows.append((label, _number(sum(value for value, _ in known) / len(known)), *where))
+        rows.append((_label(label), _number(sum(value for value, _ in known) / len(known)), *where))
     return headings, rows
 
 
@@ -186,10 +193,24 @@ def _where(axes: list[av.Axis], place: tuple[int, ...]) -> str:
     labels = {axis.name: axis.labels[n] for axis, n in zip(axes, place, strict=True)}
     if {"layer", "head"} <= labels.keys():
         head = f"L{labels.pop('layer')}H{labels.pop('head')}"
-        return " ".join([head, *(f"{name} {text}" for name, text in labels.items())])
+        return " ".join([head, *(f"{_axis(name)} {text}" for name, text in labels.items())])
     if len(axes) == 1:
         return axes[0].labels[place[0]]
-    return " ".join(f"{name} {text}" for name, text in labels.items())
+    return " ".join(f"{_axis(name)} {text}" for name, text in labels.items())
+
+
+def _title(result: av.Result) -> str:
+    return str(Text(result.method, av.method_word(result.method).zh))
+
+
+def _axis(name: str) -> str:
+    return str(Text(name, av.axis_word(name).zh))
+
+
+def _label(name: str) -> str:
+    """A label, as code calls it; in Chinese with its meaning, where it is a statistic."""
+    word = av.statistic_words(name)[0].zh
+    return str(Text(name, name if word == name else f"{name} {word}"))
 
 
 def _number(value: float) -> str:

@@ -50,7 +50,12 @@ def tidied(trace: Trace, *, words: bool = False, hide: str | Iterable[str] = (),
     chosen = (hide,) if isinstance(hide, str) else tuple(dict.fromkeys(hide))
     for name in chosen:
         if name not in HIDDEN:
-            raise UnknownNameError(f"expected to hide any of {listed(HIDDEN)}, got {name!r}")
+            raise UnknownNameError(
+                Text(
+                    f"expected to hide any of {listed(HIDDEN)}, got {name!r}",
+                    f"可隐藏的为 {listed(HIDDEN)}，得到 {name!r}",
+                )
+            )
     if not (words or chosen or renormalise):
         return trace
     specials = frozenset(text for m in trace.maps for ends in (m.queries, m.keys) for text in _specials(ends))
@@ -101,8 +106,15 @@ def _without(m: AttentionMap, rows: Labels, chosen: Sequence[str]) -> tuple[Atte
         if not ("special" in chosen and special) and (place is None or not gone[place])
     ]
     if not keys or not left:
-        names = " and ".join(HIDDEN[name].en for name in chosen)
-        raise ArgumentError(f"nothing of {m.module or m.group} would be left without {names}; hide less")
+        en, zh = (
+            mark.join(getattr(HIDDEN[name], one) for name in chosen) for mark, one in ((" and ", "en"), ("与", "zh"))
+        )
+        raise ArgumentError(
+            Text(
+                f"nothing of {m.module or m.group} would be left without {en}; hide less",
+                f"去掉{zh}之后，{m.module or m.group} 什么也不剩；请少隐藏一些",
+            )
+        )
     number = {key: n for n, key in enumerate(keys)}
     cut = replace(
         m,

@@ -70,7 +70,11 @@ def head_map(
 def _checked(likeness: Result, names: tuple[str, ...]) -> Result:
     if likeness.parameters.get("method") != "js" or likeness.axes[0].labels != names:
         raise ArgumentError(
-            f'expected likeness of these {len(names)} heads, head_correlation(traces, method="js"); got {likeness!r}'
+            Text(
+                f'expected likeness of these {len(names)} heads, head_correlation(traces, method="js"); got '
+                f"{likeness!r}",
+                f'应为这 {len(names)} 个头的相似度，head_correlation(traces, method="js")；得到 {likeness!r}',
+            )
         )
     return likeness
 

@@ -48,10 +48,20 @@ def compare_view(
     """
     if isinstance(first, Result):
         if second is not None or options or layer is not None:
-            raise ArgumentError("a result is drawn as it is; give options to compare(first, second, …)")
+            raise ArgumentError(
+                Text(
+                    "a result is drawn as it is; give options to compare(first, second, …)",
+                    "Result 照原样绘制；选项请给 compare(first, second, …)",
+                )
+            )
         return views.compare_view(first, title=title)
     if second is None:
-        raise ArgumentError("expected two traces, or the result of compare(first, second); got one")
+        raise ArgumentError(
+            Text(
+                "expected two traces, or the result of compare(first, second); got one",
+                "应为两个 trace，或 compare(first, second) 的结果；只得到一个",
+            )
+        )
     sides = (
         [first, second] if layer is None else [_of_layer(one, options.get("stack"), layer) for one in (first, second)]
     )

@@ -48,7 +48,10 @@ def evolution_view(
     if isinstance(data, Result):
         if (stack, layer, head, exact) != (None, None, None, False):
             raise ArgumentError(
-                "stack, layer, head and exact choose of a trace; of a result choose with result.select(layer=…)"
+                Text(
+                    "stack, layer, head and exact choose of a trace; of a result choose with result.select(layer=…)",
+                    "stack、layer、head 与 exact 用于 trace；Result 请用 result.select(layer=…) 选择",
+                )
             )
         return views.evolution_view(data, title=title)
     traces = listed_traces(data)
@@ -70,7 +73,12 @@ def _stacks(trace: Trace, stack: str | None) -> list[str]:
         return [trace.stack(stack).name]
     found = [name for name, one in trace.stacks.items() if one.maps[0].produced is not None]
     if not trace.stacks:
-        raise UnknownStackError(f"this trace has no maps; traces of a generation have: {listed(['decoder', 'cross'])}")
+        raise UnknownStackError(
+            Text(
+                f"this trace has no maps; traces of a generation have: {listed(['decoder', 'cross'])}",
+                f"这个 trace 没有注意力图；生成的 trace 有：{listed(['decoder', 'cross'])}",
+            )
+        )
     return sorted(found, key=lambda name: name != "decoder") or list(trace.stacks)[:1]
 
 

@@ -68,10 +68,20 @@ def flow_view(
         ArgumentError: a threshold outside 0…1, or several traces.
     """
     if method not in _METHODS:
-        raise UnknownNameError(f"unknown method {method!r}; known: {listed(_METHODS)}")
+        raise UnknownNameError(
+            Text(
+                f"unknown method {method!r}; known: {listed(_METHODS)}",
+                f"未知方法 {method!r}；可用：{listed(_METHODS)}",
+            )
+        )
     traces = listed_traces(trace)
     if len(traces) > 1:
-        raise ArgumentError(f"a graph is of one trace, got {len(traces)}: call it for each, flow_view(traces[0])")
+        raise ArgumentError(
+            Text(
+                f"a graph is of one trace, got {len(traces)}: call it for each, flow_view(traces[0])",
+                f"一张贡献图只讲一个 trace，得到 {len(traces)} 个：请各调用一次，如 flow_view(traces[0])",
+            )
+        )
     chosen = [traces[0].stack(stack).whole()] if stack is not None else _whole(traces[0], method)
     found = [
         Mixing(
@@ -100,8 +110,13 @@ def _whole(trace: Trace, method: str) -> list[AttentionStack]:
     found = [one for one in trace.stacks.values() if _followed(one)]
     if not found:
         raise NotKeptError(
-            f"this needs a self-attention stack with every row, and the trace has none; it has: {trace!r}. Capture the "
-            'whole run from its first token, with keep="maps" and without queries='
+            Text(
+                f"this needs a self-attention stack with every row, and the trace has none; it has: {trace!r}. "
+                "Capture the "
+                'whole run from its first token, with keep="maps" and without queries=',
+                f"这需要含有每一行的自注意力堆栈，而这个 trace 没有；它有：{trace!r}。请从第一个词元起捕获整个运行，用 "
+                'keep="maps"，不要用 queries=',
+            )
         )
     apart = [one for one in found if method == "rollout" or all(m.decomposition is not None for m in one)]
     return apart or found[:1]
@@ -122,5 +137,10 @@ def _row(one: AttentionStack, query: int | None) -> int:
     if query is None:
         return rows - 1 if all(m.causal for m in one) else 0
     if not -rows <= query < rows:
-        raise UnknownNameError(f"expected a position from {-rows} to {rows - 1}, got {query}")
+        raise UnknownNameError(
+            Text(
+                f"expected a position from {-rows} to {rows - 1}, got {query}",
+                f"位置应为 {-rows} 到 {rows - 1}，得到 {query}",
+            )
+        )
     return query % rows

@@ -69,4 +69,9 @@ def _owner(found: Sequence[Group], given: Result) -> int:
 
 def _none_fits(found: Sequence[Group], given: Result) -> int:
     drawn = "; ".join(f"{g.name.en}: layers {', '.join(map(str, g.layers))}, {len(g.heads)} heads" for g in found)
-    raise ArgumentError(f"{given!r} is about other heads than those drawn ({drawn}): its axes must be layer and head")
+    raise ArgumentError(
+        Text(
+            f"{given!r} is about other heads than those drawn ({drawn}): its axes must be layer and head",
+            f"{given!r} 所讲的头不是所画的（{drawn}）：它的轴应为 layer 与 head",
+        )
+    )

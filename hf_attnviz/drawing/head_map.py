@@ -28,7 +28,12 @@ def head_map_view(
     """
     if isinstance(data, Result):
         if stack is not None:
-            raise ArgumentError("stack chooses of a trace; a result is of one stack already: head_map(trace, stack=…)")
+            raise ArgumentError(
+                Text(
+                    "stack chooses of a trace; a result is of one stack already: head_map(trace, stack=…)",
+                    "stack 用于 trace；Result 已经属于一个堆栈：head_map(trace, stack=…)",
+                )
+            )
         return views.head_map_view(data, title=title)
     likeness = analysis.head_correlation(data, stack=stack, method="js")
     return views.head_map_view(

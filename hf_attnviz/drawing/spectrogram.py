@@ -137,7 +137,12 @@ def _seconds(samples: Any, rate: int | None) -> float | None:
     if samples is None or samples.ndim == 2:
         return None
     if not rate or rate < 1:
-        raise ArgumentError("expected sampling_rate=… with samples [time] of a sound, got none: 16000 for Whisper's")
+        raise ArgumentError(
+            Text(
+                "expected sampling_rate=… with samples [time] of a sound, got none: 16000 for Whisper's",
+                "给出声音的样本 [time] 时应有 sampling_rate=…，没有得到：Whisper 用 16000",
+            )
+        )
     return float(len(samples) / rate)
 
 
@@ -151,7 +156,11 @@ def _sound(samples: Any, rate: int | None, whole: tuple[float, float], shown: tu
     last = min(values.shape[1], round((shown[1] - begins) / step))
     if last <= first:
         raise ArgumentError(
-            f"expected a sound that reaches from second {shown[0]:.2f} to {shown[1]:.2f}, got one of "
-            f"{values.shape[1] * step:.2f} seconds: give the whole recording"
+            Text(
+                f"expected a sound that reaches from second {shown[0]:.2f} to {shown[1]:.2f}, got one of "
+                f"{values.shape[1] * step:.2f} seconds: give the whole recording",
+                f"声音应覆盖第 {shown[0]:.2f} 秒到第 {shown[1]:.2f} 秒，得到的只有 {values.shape[1] * step:.2f} 秒："
+                "请给出整段录音",
+            )
         )
     return Sound(values[:, first:last], begins + first * step, begins + last * step)

@@ -153,20 +153,35 @@ def _steps(recording: Any, item: int | None) -> list[Trace]:
     traces = [traces] if isinstance(traces, Trace) else list(traces)
     crossed = [t for t in traces if "cross" in t.stacks]
     if not crossed:
-        had = listed(dict.fromkeys(name for t in traces for name in t.stacks)) or "no traces"
+        had = listed(dict.fromkeys(name for t in traces for name in t.stacks))
         raise ArgumentError(
-            f"expected cross-attention from places of an image to the words of a prompt, got {had}; models that read "
-            "image and prompt as one sequence (SD3, Flux) have none"
+            Text(
+                f"expected cross-attention from places of an image to the words of a prompt, got {had}; models that "
+                "read "
+                "image and prompt as one sequence (SD3, Flux) have none",
+                f"应为从图像各处到提示词的交叉注意力，得到 {had}；把图像与提示词当作一条序列来读的模型（SD3、Flux）"
+                "没有",
+            )
         )
     found = [t for t in crossed if (item is None and _has_words(t)) or t.item == item]
     items = sorted({t.item for t in found})
     if len(items) != 1:
         raise ArgumentError(
-            f"expected one prompt with words in each step, got {listed(items) if items else 'none'} of the items "
-            f"{listed(sorted({t.item for t in crossed}))}: choose with item=…"
+            Text(
+                f"expected one prompt with words in each step, got {listed(items) if items else 'none'} of the items "
+                f"{listed(sorted({t.item for t in crossed}))}: choose with item=…",
+                f"每一步应有一条带词的提示，项 {listed(sorted({t.item for t in crossed}), '无')} 中得到 "
+                f"{listed(items, '无')}："
+                "请用 item=… 选择",
+            )
         )
     if len({t.cross.keys.texts for t in found}) > 1:
-        raise ArgumentError("expected the steps of one image, got several prompts: pass the traces of one of them")
+        raise ArgumentError(
+            Text(
+                "expected the steps of one image, got several prompts: pass the traces of one of them",
+                "应为一幅图像的各步，得到多条提示：请传入其中一条的 trace",
+            )
+        )
     for t in found:
         for m in t.cross:
             m.plain()
@@ -188,7 +203,12 @@ def _words(keys: Labels, wanted: Sequence[str] | None) -> tuple[list[str], list[
         return texts, list(groups.values())
     lacking = [word for word in wanted if word not in texts]
     if lacking or not wanted:
-        raise ArgumentError(f"expected words of the prompt ({listed(texts)}), got {listed(lacking) or 'none'}")
+        raise ArgumentError(
+            Text(
+                f"expected words of the prompt ({listed(texts)}), got {listed(lacking) or 'none'}",
+                f"应为提示中的词（{listed(texts, '无')}），得到 {listed(lacking, '无')}",
+            )
+        )
     tokens = list(groups.values())
     return list(wanted), [tokens[texts.index(word)] for word in wanted]
 
@@ -201,7 +221,10 @@ def _grids(
     finest = grid or _shaped(counts[0], 1.0 if picture is None else picture.height / picture.width)
     if finest[0] * finest[1] != counts[0]:
         raise ArgumentError(
-            f"expected a grid of {counts[0]} places, which the finest layer has, got {finest[0]} × {finest[1]}"
+            Text(
+                f"expected a grid of {counts[0]} places, which the finest layer has, got {finest[0]} × {finest[1]}",
+                f"网格应有 {counts[0]} 个位置，即最细的层所有，得到 {finest[0]} × {finest[1]}",
+            )
         )
     found, rows, columns = {}, *finest
     while rows * columns >= counts[-1]:
@@ -212,7 +235,11 @@ def _grids(
     lacking = [count for count in counts if count not in found]
     if lacking:
         raise ArgumentError(
-            f"layers of {listed(lacking)} places are no halvings of the grid {finest[0]} × {finest[1]}: give grid=…"
+            Text(
+                f"layers of {listed(lacking)} places are no halvings of the grid {finest[0]} × {finest[1]}: give "
+                "grid=…",
+                f"有 {listed(lacking)} 个位置的层不是网格 {finest[0]} × {finest[1]} 逐次减半所得：请给出 grid=…",
+            )
         )
     return found
 
@@ -223,8 +250,13 @@ def _shaped(count: int, shape: float) -> tuple[int, int]:
     rows, columns = min(pairs, key=lambda pair: abs(math.log(pair[0] / pair[1] / shape)))
     if abs(rows / columns / shape - 1) > _SKEW:
         raise ArgumentError(
-            f"expected {count} places in a grid with the shape of the image (or a square, without one), the nearest is "
-            f"{rows} × {columns}: give grid=(rows, columns)"
+            Text(
+                f"expected {count} places in a grid with the shape of the image (or a square, without one), the "
+                "nearest is "
+                f"{rows} × {columns}: give grid=(rows, columns)",
+                f"{count} 个位置应排成与图像形状相同的网格（没有图像则为正方形），最接近的是 {rows} × {columns}："
+                "请给出 grid=(rows, columns)",
+            )
         )
     return rows, columns
 

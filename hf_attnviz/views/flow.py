@@ -84,7 +84,12 @@ def graph_view(
         ArgumentError: a threshold outside 0…1.
     """
     if not 0 < threshold <= 1:
-        raise ArgumentError(f"expected a threshold above 0 and at most 1, got {threshold}")
+        raise ArgumentError(
+            Text(
+                f"expected a threshold above 0 and at most 1, got {threshold}",
+                f"阈值应大于 0 且不超过 1，得到 {threshold}",
+            )
+        )
     heading = title or Text("Paths through the layers", "逐层的路径")
     kept = [_strongest(one, most // len(found)) for one in found]
     return page(

@@ -122,10 +122,17 @@ def generation_view(
 def _start(found: Sequence[Generation], layer: int | None, head: int | None) -> Place:
     stack = found[0].stack
     if layer is not None and layer not in stack.layers:
-        raise UnknownNameError(f"no layer {layer} to show; there are: {listed(stack.layers)}")
+        raise UnknownNameError(
+            Text(
+                f"no layer {layer} to show; there are: {listed(stack.layers)}",
+                f"没有第 {layer} 层可显示；可用：{listed(stack.layers, '无')}",
+            )
+        )
     heads = stack.maps[0].heads
     if head is not None and not 0 <= head < heads:
-        raise UnknownNameError(f"expected a head from 0 to {heads - 1}, got {head}")
+        raise UnknownNameError(
+            Text(f"expected a head from 0 to {heads - 1}, got {head}", f"头应为 0 到 {heads - 1}，得到 {head}")
+        )
     return 0 if layer is None else stack.layers.index(layer), MEAN if head is None else head
 
 
@@ -293,7 +300,7 @@ def _figure(one: Generation, start: Place, title: str) -> Any:
 
     weights, numbers, names = one.weights(start).numpy(), one.told(start), one.numbers.axes[0].labels
     if weights.shape[0] * weights.shape[1] == 0:
-        raise ArgumentError("expected steps and keys to draw, got none")
+        raise ArgumentError(Text("expected steps and keys to draw, got none", "应有可画的步与键，得到零个"))
     keys, steps = one.stack.keys.texts, [f"{n} → {text}" for n, text in enumerate(one.produced)]
     lines = [name for name in _DRAWN if name in names]
     height = min(max(2.4, 1.2 + 0.17 * len(steps)), 7)

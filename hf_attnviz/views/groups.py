@@ -179,7 +179,12 @@ def with_layers(trace: Trace, stack: str | None, layers: Iterable[int] | int | N
         known = sorted({m.layer for m in maps})
         unknown = sorted(wanted - set(known))
         if unknown or not wanted:
-            raise UnknownNameError(f"expected layers of {ranges(known)}, got {listed(unknown) or 'none'}")
+            raise UnknownNameError(
+                Text(
+                    f"expected layers of {ranges(known)}, got {listed(unknown) or 'none'}",
+                    f"层应为 {ranges(known)} 之一，得到 {listed(unknown, '无')}",
+                )
+            )
         maps = tuple(m for m in maps if m.layer in wanted)
     return trace if maps is trace.maps else replace(trace, maps=maps)
 

@@ -44,8 +44,14 @@ class Panel:
             if names not in ([STATISTIC, LAYER, HEAD], [LAYER, HEAD]) or labels != expected:
                 came = listed(f"{axis.name} ({len(axis.labels)})" for axis in result.axes)
                 raise ArgumentError(
-                    f"expected numbers of the {len(expected[0])} layers and {len(expected[1])} heads that are drawn, "
-                    f"axes layer, head or statistic, layer, head; got {result.method} with {came}"
+                    Text(
+                        f"expected numbers of the {len(expected[0])} layers and {len(expected[1])} heads that are "
+                        "drawn, "
+                        f"axes layer, head or statistic, layer, head; got {result.method} with {came}",
+                        f"应为所画的 {len(expected[0])} 层、{len(expected[1])} 个头的数，轴为 layer, head 或 "
+                        "statistic, layer, head；"
+                        f"得到 {result.method}，{came}",
+                    )
                 )
 
 
@@ -109,7 +115,12 @@ def _place_of(statistic: str | None, told: Sequence[Mapping[str, Any]]) -> int:
     if statistic is None:
         return 0
     if statistic not in names:
-        raise UnknownNameError(f"no statistic {statistic!r} of these heads; there are: {listed(names)}")
+        raise UnknownNameError(
+            Text(
+                f"no statistic {statistic!r} of these heads; there are: {listed(names)}",
+                f"这些头没有统计量 {statistic!r}；可用：{listed(names, '无')}",
+            )
+        )
     return names.index(statistic)
 
 

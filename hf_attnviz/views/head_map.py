@@ -112,7 +112,12 @@ def _check(result: Result, statistics: Result | None, likeness: Result | None) -
     ):
         if one is not None and ([axis.name for axis in one.axes] != axes or one.values[0].numel() != heads):
             came = listed(f"{axis.name} ({len(axis.labels)})" for axis in one.axes)
-            raise ArgumentError(f"{name}: expected axes {listed(axes)} of the same {heads} heads, got {came}")
+            raise ArgumentError(
+                Text(
+                    f"{name}: expected axes {listed(axes)} of the same {heads} heads, got {came}",
+                    f"{name}：应有轴 {listed(axes)}，且为同样的 {heads} 个头，得到 {came}",
+                )
+            )
 
 
 def _names(statistics: Result) -> tuple[str, ...]:

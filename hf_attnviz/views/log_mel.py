@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_attnviz.errors import ArgumentError
+from hf_attnviz.language import Text
 
 Floats = npt.NDArray[np.float64]
 
@@ -29,7 +30,10 @@ def log_mel(samples: Floats, rate: int, *, bands: int = 80, highest: float = 800
     size, hop = round(0.025 * rate), round(0.01 * rate)
     if samples.ndim != 1 or len(samples) <= size:
         raise ArgumentError(
-            f"expected a sound [time] of one channel, longer than a window of {size} samples; got {samples.shape}"
+            Text(
+                f"expected a sound [time] of one channel, longer than a window of {size} samples; got {samples.shape}",
+                f"应为单声道的声音 [time]，且长于 {size} 个样本的一窗；得到 {samples.shape}",
+            )
         )
     padded = np.pad(samples, size // 2, mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]
@@ -68,6 +72,9 @@ def as_sound(sound: Any) -> Floats:
         found = found[0]
     if found.ndim not in (1, 2) or not found.size or not np.isfinite(found).all():
         raise ArgumentError(
-            f"expected finite samples [time] or log-mel features [band, column], got shape {found.shape}"
+            Text(
+                f"expected finite samples [time] or log-mel features [band, column], got shape {found.shape}",
+                f"应为有限的样本 [time] 或 log-mel 特征 [band, column]，得到的形状为 {found.shape}",
+            )
         )
     return np.asarray(found)

@@ -160,11 +160,20 @@ def _looking(trace: Trace, stack: str | None, grid: tuple[int, int] | None) -> l
             if maps[0].keys.cells is not None:
                 found.append(replace(group, maps=maps))
     if not found:
-        counts = listed(f"{name} ({len(one.keys)} keys)" for name, one in wanted.items())
-        told = "" if grid is None else f", and none has {grid[0]} × {grid[1]} = {grid[0] * grid[1]} of unknown kind"
+        counts = listed(f"{name} ({len(one.keys)})" for name, one in wanted.items())
+        cells = None if grid is None else f"{grid[0]} × {grid[1]} = {grid[0] * grid[1]}"
+        none = (
+            Text("", "")
+            if cells is None
+            else Text(f", and none has {cells} of unknown kind", f"，也没有 {cells} 个种类未知的键")
+        )
         raise ArgumentError(
-            f"expected a trace with keys that are patches of a picture; got {counts}, whose labels know of none{told}: "
-            "give grid=(rows, columns) of the patches, as many as there are keys"
+            Text(
+                f"expected a trace with keys that are patches of a picture; got {counts} keys, whose labels know of "
+                f"none{none.en}: give grid=(rows, columns) of the patches, as many as there are keys",
+                f"应为键是图片图块的 trace；得到的键为 {counts}，其标签中没有图块{none.zh}："
+                "请给出图块的 grid=(rows, columns)，与键一样多",
+            )
         )
     return found
 
@@ -213,16 +222,27 @@ def _canvas(image: Any, box: Any, known: Sequence[int], shown: Sequence[int]) ->
     boxes = dict(enumerate(box)) if _several(box) else dict.fromkeys(known, box)
     if _several(box) and len(box) <= known[-1]:
         raise ArgumentError(
-            f"expected a box for each of the parts {listed(known)}, or None in its place; got {len(box)}"
+            Text(
+                f"expected a box for each of the parts {listed(known)}, or None in its place; got {len(box)}",
+                f"各部分 {listed(known)} 应各有一个 box，或在其处用 None；得到 {len(box)} 个",
+            )
         )
     if image is None:
         if box is not None:
-            raise ArgumentError("expected a picture with box=…, got none: a bare grid has no box")
+            raise ArgumentError(
+                Text(
+                    "expected a picture with box=…, got none: a bare grid has no box",
+                    "box=… 须与图片同用，没有得到图片：单独的网格没有 box",
+                )
+            )
         return _Canvas({}, {})
     if isinstance(image, list | tuple):
         if len(image) <= known[-1]:
             raise ArgumentError(
-                f"expected a picture for each of the parts {listed(known)}, or None in its place; got {len(image)}"
+                Text(
+                    f"expected a picture for each of the parts {listed(known)}, or None in its place; got {len(image)}",
+                    f"各部分 {listed(known)} 应各有一张图片，或在其处用 None；得到 {len(image)} 张",
+                )
             )
         return _Canvas({n: as_picture(one) for n, one in enumerate(image) if one is not None}, boxes)
     picture = as_picture(image)
@@ -300,10 +320,22 @@ def _row(m: AttentionMap, query: int | str) -> int:
         rows = rows or [n for n, text in enumerate(put_out) if text == query]
         if len(rows) == 1:
             return rows[0]
-        shown = listed(map(visible, m.queries.texts[:40])) if not rows else f"rows {listed(rows)}: give the number"
-        raise UnknownNameError(f"expected one row that reads or puts out {visible(query)!r}; there are {shown}")
+        texts = listed(map(visible, m.queries.texts[:40]))
+        shown = Text(f"rows {listed(rows)}: give the number", f"第 {listed(rows)} 行：请给出行号")
+        shown = shown if rows else Text(texts, texts)
+        raise UnknownNameError(
+            Text(
+                f"expected one row that reads or puts out {visible(query)!r}; there are {shown.en}",
+                f"应恰有一行读入或产出 {visible(query)!r}；现有 {shown.zh}",
+            )
+        )
     if not -len(m.queries) <= query < len(m.queries):
-        raise UnknownNameError(f"expected a row from 0 to {len(m.queries) - 1}, got {query}")
+        raise UnknownNameError(
+            Text(
+                f"expected a row from 0 to {len(m.queries) - 1}, got {query}",
+                f"行应为 0 到 {len(m.queries) - 1}，得到 {query}",
+            )
+        )
     return query % len(m.queries)
 
 

@@ -187,7 +187,10 @@ def _figure(sheet: Sheet, choices: Sequence[int], menus: Sequence[Text], title: 
     count = len(choices) * len(sheet.parts)
     if count > _MOST_PANELS:
         raise ArgumentError(
-            f"{count} pictures in one file are too many (at most {_MOST_PANELS}); choose a stack or fewer words"
+            Text(
+                f"{count} pictures in one file are too many (at most {_MOST_PANELS}); choose a stack or fewer words",
+                f"一个文件放不下 {count} 张图（最多 {_MOST_PANELS} 张）；请选择一个堆栈，或少选一些词",
+            )
         )
     across = min(count, max(1, round(math.sqrt(count * 1.4))))
     down = -(-count // across)

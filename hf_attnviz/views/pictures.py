@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps
 
 from hf_attnviz.errors import ArgumentError
+from hf_attnviz.language import Text
 
 LONGEST: Final = 1024  # pixels of the longer side inside a page
 _LARGE: Final = 150_000  # bytes of a PNG beyond which a JPEG is tried, too
@@ -39,14 +40,24 @@ def as_picture(image: Any) -> Image.Image:
             with Image.open(image) as opened:
                 return _plain(ImageOps.exif_transpose(opened))
         except OSError as error:
-            raise ArgumentError(f"expected the path of a picture, got {os.fspath(image)!r}: {error}") from error
+            raise ArgumentError(
+                Text(
+                    f"expected the path of a picture, got {os.fspath(image)!r}: {error}",
+                    f"应为图片的路径，得到 {os.fspath(image)!r}：{error}",
+                )
+            ) from error
     if isinstance(image, Image.Image):
         return _plain(ImageOps.exif_transpose(image))
     if isinstance(image, torch.Tensor):
         return Image.fromarray(_pixels(image.detach().to("cpu", torch.float32).numpy(), image.dtype == torch.uint8, 0))
     if isinstance(image, np.ndarray):
         return Image.fromarray(_pixels(image.astype(np.float32), image.dtype == np.uint8, -1))
-    raise ArgumentError(f"expected a PIL image, an array, a tensor or a path, got {type(image).__name__}")
+    raise ArgumentError(
+        Text(
+            f"expected a PIL image, an array, a tensor or a path, got {type(image).__name__}",
+            f"应为 PIL 图像、数组、张量或路径，得到 {type(image).__name__}",
+        )
+    )
 
 
 def data_uri(picture: Image.Image, longest: int = LONGEST) -> str:
@@ -84,8 +95,11 @@ def checked_box(box: BoxOption, picture: Image.Image, grid: tuple[int, int]) -> 
         if 0 <= left < right <= width and 0 <= top < bottom <= height:
             return left, top, right, bottom
     raise ArgumentError(
-        f"expected box=(left, top, right, bottom) in pixels inside the picture of {width} × {height}, or 'centre'; "
-        f"got {box!r}"
+        Text(
+            f"expected box=(left, top, right, bottom) in pixels inside the picture of {width} × {height}, or 'centre'; "
+            f"got {box!r}",
+            f"box 应为图片 {width} × {height} 之内的像素 (left, top, right, bottom)，或 'centre'；得到 {box!r}",
+        )
     )
 
 
@@ -111,8 +125,12 @@ def _pixels(values: npt.NDArray[np.float32], is_bytes: bool, channels: int) -> n
         if found is not None and values.size and np.isfinite(values).all():
             return _as_bytes(np.moveaxis(values, found, -1), is_bytes)
     raise ArgumentError(
-        "expected finite numbers [row, column], [row, column, channel] or [channel, row, column] with 1, 3 or 4 "
-        f"channels, got {tuple(shape)}"
+        Text(
+            "expected finite numbers [row, column], [row, column, channel] or [channel, row, column] with 1, 3 or 4 "
+            f"channels, got {tuple(shape)}",
+            "应为有限的数 [row, column]、[row, column, channel] 或 [channel, row, column]，通道为 1、3 或 4，"
+            f"得到 {tuple(shape)}",
+        )
     )
 
 

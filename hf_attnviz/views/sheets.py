@@ -106,10 +106,17 @@ def checked_place(maps: Sequence[AttentionMap], layer: int | None, head: int | N
     """Raise unless there is such a layer, and such a head in it (in every layer, for the mean of all)."""
     layers = [m.layer for m in maps]
     if layer is not None and layer not in layers:
-        raise UnknownNameError(f"no layer {layer} to show; there are: {listed(layers)}")
+        raise UnknownNameError(
+            Text(
+                f"no layer {layer} to show; there are: {listed(layers)}",
+                f"没有第 {layer} 层可显示；可用：{listed(layers, '无')}",
+            )
+        )
     fewest = min(m.heads for m in maps if layer is None or m.layer == layer)
     if head is not None and not 0 <= head < fewest:
-        raise UnknownNameError(f"expected a head from 0 to {fewest - 1}, got {head}")
+        raise UnknownNameError(
+            Text(f"expected a head from 0 to {fewest - 1}, got {head}", f"头应为 0 到 {fewest - 1}，得到 {head}")
+        )
 
 
 def found_leaf(leaves: Sequence[Leaf], layer: int | None, head: int | None) -> int:
