@@ -216,7 +216,9 @@ def ready(chromium: Any, html: str, *, bertviz: bool = False) -> float:
             page = context.new_page()
             page.add_init_script(READY % ("true" if bertviz else "false"))
             page.goto(path.as_uri(), timeout=PATIENCE)
-            page.wait_for_function("window.isReady !== undefined", timeout=PATIENCE)
+            page.wait_for_function(
+                "() => window.isReady !== undefined", timeout=PATIENCE
+            )  # a policy forbids text as code
             return float(page.evaluate("window.isReady"))
     finally:
         context.close()
