@@ -32,6 +32,16 @@ def pytest_configure() -> None:
     """One thread for each process of the tests: tiny models gain nothing by more, and two processes fight over them."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
+    for variable in ("LC_ALL", "LC_MESSAGES"):  # whoever runs the tests, they read English where they choose nothing
+        os.environ.pop(variable, None)
+    os.environ["LANG"] = "C.UTF-8"
+
+
+@pytest.fixture(autouse=True)
+def nothing_chosen() -> Iterator[None]:
+    """No test leaves its language to the next."""
+    yield
+    language._chosen.clear()
 
 
 def _skipped_on_ci_fails(report: Any) -> Any:
