@@ -32,6 +32,8 @@ def layout_of(shape: Sequence[int]) -> tuple[str, ...]:
     """The axes of weights; names for those whose meaning only the model knows."""
     return LAYOUT if len(shape) == 4 else ("batch", *(f"own_{n}" for n in range(len(shape) - 3)), "query", "key")
 
+_ROWS: Final = Text('keep="maps" or keep=av.Rows([...])', 'keep="maps" 或 keep=av.Rows([...])')
+
 
 @dataclass(frozen=True, eq=False)
 class AttentionCall:
@@ -113,7 +115,7 @@ class AttentionCall:
             if name in self.kept:
                 found: KeptRows | PackedMaps = self.kept[name]
                 return found
-        raise self._missing("weights", 'keep="maps" or keep=av.Rows([...])')
+        raise self._missing("weights", _ROWS)
 
     @property
     def weights(self) -> torch.Tensor:
@@ -168,7 +170,7 @@ class AttentionCall:
         vector: torch.Tensor = self.kept["vectors"][name]
         return vector
 
-    def _missing(self, what: str, keep: str) -> NotKeptError:
+    def _missing(self, what: str, keep: Text | str) -> NotKeptError:
         return NotKeptError(sentences.not_kept(what, self.module, self.kept, keep))
 
 

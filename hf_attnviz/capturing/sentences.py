@@ -78,12 +78,12 @@ def nothing_seen(model: str, layers: Collection[int] | None) -> Text:
     )
 
 
-def not_kept(what: str, module: str, kept: Iterable[str], keep: str) -> Text:
+def not_kept(what: str, module: str, kept: Iterable[str], keep: Text | str) -> Text:
     """Something of a call was not kept; ``keep`` would."""
-    names = list(kept)
+    names, way = list(kept), told(keep)
     return Text(
-        f"{what} of {module} were not kept (kept: {listed(names)}); capture with {keep}",
-        f"没有保留 {module} 的 {what}（保留了：{listed(names, '无')}）；请以 {keep} 捕获",
+        f"{what} of {module} were not kept (kept: {listed(names)}); capture with {way.en}",
+        f"没有保留 {module} 的 {what}（保留了：{listed(names, '无')}）；请以 {way.zh} 捕获",
     )
 
 

@@ -77,7 +77,7 @@ def flows(
 def _capacities(attention: Tensor, residual: float) -> tuple[NDArray[np.int32], float]:
     """Â of every layer in whole numbers, `[layer, query, key]`, and what a capacity of one is in them."""
     check_axes(attention, "layer head query key")
-    check_square(attention, Text("flow", "flow "))
+    check_square(attention, Text("flow", "注意力流"))
     fused = upcast(attention).mean(1)
     if not bool(((fused >= 0) & fused.isfinite()).all()):
         raise ArgumentError(

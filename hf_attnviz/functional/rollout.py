@@ -54,7 +54,7 @@ def rollout(
             [0.6250, 0.3750]])
     """
     check_axes(attention)
-    check_square(attention, Text("rollout", "rollout "))
+    check_square(attention, Text("rollout", "注意力 Rollout "))
     check_name(head_fusion, "head_fusion", FUSIONS)
     check_name(normalise, "normalise", NORMALISATIONS)
     check_share(residual, "residual")
