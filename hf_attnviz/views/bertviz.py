@@ -17,13 +17,13 @@ from hf_attnviz.tidying import tidied
 from hf_attnviz.trace import Trace
 from hf_attnviz.view import View
 from hf_attnviz.views import bertviz_words as said
-from hf_attnviz.views.encoding import WEIGHT_NOTE, exact_note, packed_text
+from hf_attnviz.views.encoding import packed_text, weight_note
 from hf_attnviz.views.figures import files
 from hf_attnviz.views.groups import (
     Group,
+    bytes_taken,
     checked_heads,
     groups,
-    packed_bytes,
     starting_place,
     with_heads,
     with_layers,
@@ -153,7 +153,7 @@ def _page(
     """The page of one view; ``heads`` are those shown at first, by the model's numbers."""
     found, start, place, left_out = parts
     payloads = [group.payload(exact=exact, vectors=view == "neuron_view") for group in found]
-    weights = sum(packed_bytes(numbers["weights"]) for payload in payloads for numbers in payload["numbers"])
+    weights = sum(bytes_taken(numbers["weights"]) for payload in payloads for numbers in payload["numbers"])
     shown = found[start].heads if heads is None else [head for head in heads if head in found[start].heads]
     data = {
         "view": view,
@@ -166,12 +166,15 @@ def _page(
     # BertViz reads its data from a placeholder that is a JavaScript name, so it can simply be an argument.
     wrapped = f"function runBertviz(PYTHON_PARAMS, window, require, requirejs, console) {{\n{_javascript(view)}\n}}"
     notes = [*trace.notes, *left_out]
-    stored = exact_note(weights) if exact else WEIGHT_NOTE
     return page(
         title,
         fragment("bertviz.html", view=view, notes=notes),
         how_to_read=said.reading(view, trace),
-        footer=[*said.about(trace, found), stored, *([said.VECTORS] if view == "neuron_view" else [])],
+        footer=[
+            *said.about(trace, found),
+            weight_note(weights, exact=exact),
+            *([said.VECTORS] if view == "neuron_view" else []),
+        ],
         data=data,
         scripts=[wrapped, own("bertviz_numbers.js"), own("bertviz.js")],
         style=own("bertviz.css"),
