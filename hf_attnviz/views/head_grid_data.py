@@ -12,7 +12,7 @@ from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
 from hf_attnviz.legible import visible
 from hf_attnviz.result import Result
-from hf_attnviz.views.encoding import WEIGHT_ERROR, megabytes, packed, packed_bytes
+from hf_attnviz.views.encoding import WEIGHT_ERROR, packed, packed_bytes
 from hf_attnviz.views.groups import Group
 from hf_attnviz.views.page import in_both
 from hf_attnviz.views.scales import colour_scale
@@ -67,8 +67,8 @@ def exactly(found: Sequence[Group]) -> list[list[str]]:
     size = sum(len(g.maps) * len(g.heads) * len(g.maps[0].queries) * len(g.maps[0].keys) for g in found) * 8 // 3
     if size > MOST_EXACT:
         raise ArgumentError(
-            f"exact weights would take up to {megabytes(size)}, more than a browser opens "
-            f"({megabytes(MOST_EXACT)}): choose one stack=…, capture fewer layers=…, or leave out exact=True"
+            f"exact weights would take up to {size / 1e6:,.0f} MB, more than a browser opens "
+            f"({MOST_EXACT / 1e6:,.0f} MB): choose one stack=…, capture fewer layers=…, or leave out exact=True"
         )
     return [[packed_bytes(exact_head(one)) for one in heads_of(group)] for group in found]
 
