@@ -204,9 +204,11 @@ def browser(wanted: bool) -> Iterator[Any]:
 
 
 def ready(chromium: Any, html: str, *, bertviz: bool = False) -> float:
-    """Milliseconds until a page can be used."""
+    """Milliseconds until a page can be used; infinity where that takes longer than we wait."""
     if chromium is None:
         return math.nan
+    from playwright.sync_api import TimeoutError as Late
+
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -220,6 +222,8 @@ def ready(chromium: Any, html: str, *, bertviz: bool = False) -> float:
                 "() => window.isReady !== undefined", timeout=PATIENCE
             )  # a policy forbids text as code
             return float(page.evaluate("window.isReady"))
+    except Late:
+        return math.inf
     finally:
         context.close()
 
@@ -260,6 +264,8 @@ def cells(page: Page | str) -> list[str]:
     if isinstance(page, str):
         return [page, "–", "–"]
     waited = "–" if math.isnan(page.ready) else f"{page.ready / 1000:.2f}"
+    if math.isinf(page.ready):
+        waited = f"> {PATIENCE / 1000:.0f}"
     return [f"{page.size / 1e6:.2f} MB", f"{page.build:.2f}", waited]
 
 
