@@ -7,7 +7,7 @@ PURELIB = python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 # torch is installed only with the constraint: whatever else asks for it gets the one version that is named there.
 PIP    := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: help demo test check tests sweep deviations trust bench timm browser zoo clean
+.PHONY: help demo test check tests sweep deviations trust bench views timm browser zoo clean
 help:                ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -35,6 +35,9 @@ trust: $(VENV)/.dev  ## how often verdicts of av.trust are right, on models of k
 
 bench: $(VENV)/.dev  ## what looking costs on this machine, against a plain forward and other tools (half an hour)
 	mkdir -p out && HF_HUB_OFFLINE=1 $(BIN)/attnviz bench --markdown out/bench.md --json out/bench.json
+
+views: $(VENV)/.dev  ## bytes and times of every picture at 64 to 1,024 tokens, beside BertViz; a table in out/ (ten minutes)
+	mkdir -p out && HF_HUB_OFFLINE=1 $(BIN)/python apps/measure_views.py > out/views.md && cat out/views.md
 
 timm: $(TIMM)/.done  ## an environment of its own for timm, which wants a torchvision that does not match every torch
 

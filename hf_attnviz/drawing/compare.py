@@ -29,7 +29,7 @@ def compare_view(
     *,
     layer: int | None = None,
     title: Text | str | None = None,
-    most: int = MOST_CELLS,
+    max_numbers: int = MOST_CELLS,
     **options: Any,
 ) -> View:
     """What differs between two traces, the change in two hues around zero; or a result of ``compare``.
@@ -37,7 +37,7 @@ def compare_view(
     Args:
         first, second: two traces; or the result of ``compare(first, second)`` alone.
         layer: compare this layer alone.
-        most: numbers on one page. Whole maps (``by="word"`` without a word) of what has more are drawn as the mean over
+        max_numbers: on one page. Whole maps (``by="word"`` without a word) of what has more are drawn as the mean over
             all heads, then as their change alone, and the page says so.
         options: those of :func:`hf_attnviz.compare`: ``by="head"`` (default: a heat map of layers × heads),
             ``by="word"`` (whole maps), ``word=…``, ``stack=…``, ``average=True`` …
@@ -65,7 +65,7 @@ def compare_view(
     sides = (
         [first, second] if layer is None else [_of_layer(one, options.get("stack"), layer) for one in (first, second)]
     )
-    return views.compare_view(_compared(*sides, most=most, **options), title=title)
+    return views.compare_view(_compared(*sides, most=max_numbers, **options), title=title)
 
 
 def _compared(first: Trace, second: Trace, *, most: int, **options: Any) -> Result:

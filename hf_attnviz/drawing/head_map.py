@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from hf_attnviz import analysis, views
+from hf_attnviz.analysis.pooling import listed_traces
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
 from hf_attnviz.result import Result
@@ -35,10 +36,12 @@ def head_map_view(
                 )
             )
         return views.head_map_view(data, title=title)
+    model = listed_traces(data)[0].model
+    named = Text(f"Map of the heads: {model}", f"注意力头分布图：{model}")
     likeness = analysis.head_correlation(data, stack=stack, method="js")
     return views.head_map_view(
         analysis.head_map(data, stack=stack, likeness=likeness),
         statistics=analysis.head_statistics(data, stack=stack),
         likeness=likeness,
-        title=title,
+        title=title or (named if model else None),
     )

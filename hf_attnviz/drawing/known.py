@@ -28,7 +28,7 @@ class Picture:
         title: what it shows, in a few words.
         keep: what to capture for it.
         suits: whether a trace has what it draws.
-        needs: what that is, in words; None where any trace will do.
+        needs: what that is, in words; None where the function itself says what a trace lacks.
     """
 
     home: str
@@ -76,14 +76,20 @@ def _has_weights(trace: Trace) -> bool:
     return all(m.has_weights and m.layout == LAYOUT for m in trace.maps)
 
 
+def _has_alike_heads(trace: Trace) -> bool:
+    """Whether there is one stack whose heads can be compared."""
+    several = [one for one in trace.stacks.values() if one.has_weights and len({m.shape[1:] for m in one}) == 1]
+    return _has_weights(trace) and len(trace.stacks) == len(several) == 1 and sum(m.heads for m in trace.maps) > 1
+
+
 def _has_statistics(trace: Trace) -> bool:
     return all("statistics" in m.reduced for m in trace.maps)
 
 
 _BERTVIZ: Final = "hf_attnviz.views.bertviz"
 _KNOWN: Final[Mapping[str, Picture]] = {
-    "head": Picture(_BERTVIZ, "head_view", Text("lines, a colour a head", "连线，每头一色")),
-    "model": Picture(_BERTVIZ, "model_view", Text("all heads of all layers", "所有层的所有头")),
+    "head": Picture(_BERTVIZ, "head_view", Text("lines, a colour a head", "连线，每头一色"), suits=_has_weights),
+    "model": Picture(_BERTVIZ, "model_view", Text("all heads of all layers", "所有层的所有头"), suits=_has_weights),
     "neuron": Picture(
         _BERTVIZ,
         "neuron_view",
@@ -98,6 +104,13 @@ _KNOWN: Final[Mapping[str, Picture]] = {
         Text("every head small, one large, and a map of their numbers", "每头一小图、选一放大，并有各头数值图"),
         suits=_has_weights,
         needs=Text("the weights themselves", "权重本身"),
+    ),
+    "map": Picture(
+        "hf_attnviz.drawing.head_map",
+        "head_map_view",
+        Text("heads that look alike, side by side", "相似的头相邻"),
+        suits=_has_alike_heads,
+        needs=Text("one stack of several heads with their weights", "一个含多个头及其权重的堆栈"),
     ),
     "overlay": Picture(
         "hf_attnviz.views.overlay",

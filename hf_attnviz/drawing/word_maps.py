@@ -21,7 +21,6 @@ from hf_attnviz.labels import Labels
 from hf_attnviz.language import Text, counted
 from hf_attnviz.trace import Trace
 from hf_attnviz.view import View
-from hf_attnviz.views.encoding import WEIGHT_NOTE
 from hf_attnviz.views.overlay_page import Part, Query, Sheet, overlay_page
 from hf_attnviz.views.pictures import as_picture, checked_box
 from hf_attnviz.views.sheets import ROOM, Leaf
@@ -125,8 +124,8 @@ def word_maps(
     every = [_all_sizes(sizes), *sizes] if len(sizes) > 1 else sizes
     drawn = [_sheet(one, texts, picture) for one in every]
     about = Text(
-        f"{counted(len(steps), 'denoising step')}, {counted(len(first.maps), 'layer')}; {WEIGHT_NOTE.en}",
-        f"{len(steps)} 个去噪步，{len(first.maps)} 层；{WEIGHT_NOTE.zh}",
+        f"{counted(len(steps), 'denoising step')}, {counted(len(first.maps), 'layer')}",
+        f"{len(steps)} 个去噪步，{len(first.maps)} 层",
     )
     footer = [Text("Source: Tang et al. 2023 (DAAM)", "出处：Tang et al. 2023（DAAM）"), about]
     footer += [_SQUARE] if picture is None and grid is None else []

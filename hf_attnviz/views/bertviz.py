@@ -17,13 +17,13 @@ from hf_attnviz.tidying import tidied
 from hf_attnviz.trace import Trace
 from hf_attnviz.view import View
 from hf_attnviz.views import bertviz_words as said
-from hf_attnviz.views.encoding import WEIGHT_NOTE, exact_note, packed_text
+from hf_attnviz.views.encoding import packed_text, weight_note
 from hf_attnviz.views.figures import files
 from hf_attnviz.views.groups import (
     Group,
+    bytes_taken,
     checked_heads,
     groups,
-    packed_bytes,
     starting_place,
     with_heads,
     with_layers,
@@ -45,6 +45,7 @@ def head_view(
     renormalise: bool = False,
     exact: bool = False,
     max_bytes: int = MOST_BYTES,
+    title: Text | str | None = None,
 ) -> View:
     """Lines from each token to the tokens it attends to, a colour a head.
 
@@ -57,14 +58,20 @@ def head_view(
         words, hide, renormalise: words instead of pieces, no special tokens or sink: see :func:`tidied`.
         exact: embed float16 instead of bytes.
         max_bytes: what the page's numbers may take; beyond, it holds some layers only and says which.
+        title: the page's heading.
+
+    Raises:
+        UnknownStackError, UnknownNameError: no such stack, layer or head; the message lists those there are.
+        NotKeptError: the weights were not kept.
+        ArgumentError: the trace is empty, or not even one head fits.
     """
     neat = tidied(with_layers(trace, stack, layers), words=words, hide=hide, renormalise=renormalise)
     found = groups(neat, None)
     start, place = starting_place(found, layer)
     switched = checked_heads(heads, found[start])
     parts = fitting(found, start, place, switched or (), most=max_bytes, exact=exact)
-    title = said.title("Attention by head", "各头的注意力", trace)
-    return _page("head_view", title, neat, parts, exact=exact, heads=switched)
+    named = title or said.title("Attention by head", "各头的注意力", trace)
+    return _page("head_view", named, neat, parts, exact=exact, heads=switched)
 
 
 def model_view(
@@ -78,6 +85,7 @@ def model_view(
     renormalise: bool = False,
     exact: bool = False,
     max_bytes: int = MOST_BYTES,
+    title: Text | str | None = None,
 ) -> View:
     """Every head of every layer at a glance, a small picture each; a click shows one large.
 
@@ -88,11 +96,18 @@ def model_view(
         words, hide, renormalise: words instead of pieces, no special tokens or sink: see :func:`tidied`.
         exact: embed float16 instead of bytes.
         max_bytes: what the page's numbers may take; beyond, it holds some layers only and says which.
+        title: the page's heading.
+
+    Raises:
+        UnknownStackError, UnknownNameError: no such stack, layer or head; the message lists those there are.
+        NotKeptError: the weights were not kept.
+        ArgumentError: the trace is empty, or not even one head fits.
     """
     neat = tidied(with_layers(trace, stack, layers), words=words, hide=hide, renormalise=renormalise)
     found = with_heads(groups(neat, None), heads)
     parts = fitting(found, *starting_place(found, None), (), most=max_bytes, exact=exact)
-    return _page("model_view", said.title("All layers and heads", "所有层与头", trace), neat, parts, exact=exact)
+    named = title or said.title("All layers and heads", "所有层与头", trace)
+    return _page("model_view", named, neat, parts, exact=exact)
 
 
 def neuron_view(
@@ -107,6 +122,7 @@ def neuron_view(
     renormalise: bool = False,
     exact: bool = False,
     max_bytes: int = MOST_BYTES,
+    title: Text | str | None = None,
 ) -> View:
     """How query and key vectors make up a score, number by number. (A score belongs to two pieces: no words here.)
 
@@ -118,9 +134,12 @@ def neuron_view(
         hide, renormalise: no special tokens or sink: see :func:`tidied`.
         exact: embed weights as float16 instead of bytes; vectors are 16-bit integers in any case.
         max_bytes: what the page's numbers may take; beyond, it holds some layers only and says which.
+        title: the page's heading.
 
     Raises:
-        NotKeptError: the vectors were not kept.
+        UnknownStackError, UnknownNameError: no such stack, layer or head; the message lists those there are.
+        NotKeptError: the vectors, or the weights, were not kept.
+        ArgumentError: the trace is empty, or not even one head fits.
     """
     neat = tidied(with_layers(trace, stack, layers), hide=hide, renormalise=renormalise)
     found = [group for group in groups(neat, None) if group.has_vectors]
@@ -137,13 +156,13 @@ def neuron_view(
     start, place = starting_place(found, layer)
     first = found[start].heads[0] if head is None else (checked_heads(head, found[start]) or [0])[0]
     parts = fitting(found, start, place, [first], most=max_bytes, exact=exact, vectors=True)
-    title = said.title("Queries and keys", "查询与键", trace)
-    return _page("neuron_view", title, neat, parts, exact=exact, heads=[first])
+    named = title or said.title("Queries and keys", "查询与键", trace)
+    return _page("neuron_view", named, neat, parts, exact=exact, heads=[first])
 
 
 def _page(
     view: str,
-    title: Text,
+    title: Text | str,
     trace: Trace,
     parts: tuple[list[Group], int, int, list[Text]],
     *,
@@ -153,7 +172,7 @@ def _page(
     """The page of one view; ``heads`` are those shown at first, by the model's numbers."""
     found, start, place, left_out = parts
     payloads = [group.payload(exact=exact, vectors=view == "neuron_view") for group in found]
-    weights = sum(packed_bytes(numbers["weights"]) for payload in payloads for numbers in payload["numbers"])
+    weights = sum(bytes_taken(numbers["weights"]) for payload in payloads for numbers in payload["numbers"])
     shown = found[start].heads if heads is None else [head for head in heads if head in found[start].heads]
     data = {
         "view": view,
@@ -166,12 +185,15 @@ def _page(
     # BertViz reads its data from a placeholder that is a JavaScript name, so it can simply be an argument.
     wrapped = f"function runBertviz(PYTHON_PARAMS, window, require, requirejs, console) {{\n{_javascript(view)}\n}}"
     notes = [*trace.notes, *left_out]
-    stored = exact_note(weights) if exact else WEIGHT_NOTE
     return page(
         title,
         fragment("bertviz.html", view=view, notes=notes),
         how_to_read=said.reading(view, trace),
-        footer=[*said.about(trace, found), stored, *([said.VECTORS] if view == "neuron_view" else [])],
+        footer=[
+            *said.about(trace, found),
+            weight_note(weights, exact=exact),
+            *([said.VECTORS] if view == "neuron_view" else []),
+        ],
         data=data,
         scripts=[wrapped, own("bertviz_numbers.js"), own("bertviz.js")],
         style=own("bertviz.css"),
@@ -190,7 +212,7 @@ def _height(view: str, found: Sequence[Group]) -> int:
 
 
 def _figure(
-    view: str, group: Group, place: int, heads: Sequence[int], title: Text, notes: Sequence[Text]
+    view: str, group: Group, place: int, heads: Sequence[int], title: Text | str, notes: Sequence[Text]
 ) -> Callable[[], Any]:
     """What draws the file for papers: the layer and heads that are shown at first, or all of them."""
     if view == "model_view":

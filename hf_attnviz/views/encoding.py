@@ -2,8 +2,9 @@
 
 Attention weights: one byte a weight, the rounded square root (``code = round(255 √w)``), so that small weights keep
 their digits; a weight read back, ``(code / 255)²``, is within :data:`WEIGHT_ERROR` of the real one. Other numbers
-are 16-bit integers with a scale a row, or float32. All are compressed with zlib and written as base64. Where that is
-not enough, weights are float16: within :data:`HALF_ERROR`.
+are 16-bit integers with a scale a row, or float32. Coarse maps, and maps in which single weights are undefined, keep
+the last code for that: ``round(254 √w)``, :data:`UNDEFINED` for NaN. All are compressed with zlib and written as
+base64. Where that is not enough, weights are float16: within :data:`HALF_ERROR`.
 """
 
 import base64
@@ -24,11 +25,15 @@ WEIGHT_NOTE: Final = Text(
 )
 
 HALF_ERROR: Final = 2.0**-12  # half of float16's step just below 1
+UNDEFINED: Final = 255  # of codes in which single weights may be undefined
+SHADES: Final = 254  # and the largest of the others
 _MILLION: Final = 1_000_000
 
 
-def exact_note(size: int) -> Text:
-    """That weights are embedded as float16, and how many bytes of the page they take."""
+def weight_note(size: int, *, exact: bool) -> Text:
+    """How exact the weights of a page are; of float16, too, how many bytes of the page they take."""
+    if not exact:
+        return WEIGHT_NOTE
     return Text(
         f"Weights are stored as float16, within {HALF_ERROR:.5f} of the real number; they take {megabytes(size)} of "
         "this page.",
@@ -50,8 +55,24 @@ def weight_codes(weights: torch.Tensor) -> npt.NDArray[np.uint8]:
     Raises:
         ArgumentError: a weight outside 0…1.
     """
-    codes: npt.NDArray[np.uint8] = _shares(weights).sqrt().mul(255).round().to(torch.uint8).numpy()
+    return root_codes(_shares(weights).numpy())
+
+
+def root_codes(weights: npt.NDArray[Any], largest: int = 255) -> npt.NDArray[np.uint8]:
+    """The rounded square root of each weight of 0…1, in one byte; ``largest`` stands for a weight of 1."""
+    codes: npt.NDArray[np.uint8] = np.rint(np.sqrt(np.clip(weights, 0, 1)) * largest).astype(np.uint8)
     return codes
+
+
+def masked_codes(weights: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """The same up to :data:`SHADES`; :data:`UNDEFINED` where a weight is NaN."""
+    undefined = np.isnan(weights)
+    return np.where(undefined, np.uint8(UNDEFINED), root_codes(np.where(undefined, 0, weights), SHADES))
+
+
+def weight_numbers(weights: torch.Tensor, *, exact: bool) -> npt.NDArray[Any]:
+    """What a page holds of attention weights: a byte each, or float16."""
+    return weight_halves(weights) if exact else weight_codes(weights)
 
 
 def weight_halves(weights: torch.Tensor) -> npt.NDArray[np.uint16]:
@@ -93,7 +114,11 @@ def scaled_integers(vectors: torch.Tensor) -> tuple[npt.NDArray[np.int16], list[
 
 def packed(numbers: npt.NDArray[Any]) -> str:
     """The bytes of an array (little-endian), compressed, as base64."""
-    data = np.ascontiguousarray(numbers.astype(numbers.dtype.newbyteorder("<"), copy=False)).tobytes()
+    return packed_bytes(np.ascontiguousarray(numbers.astype(numbers.dtype.newbyteorder("<"), copy=False)).tobytes())
+
+
+def packed_bytes(data: bytes) -> str:
+    """Bytes, compressed, as base64."""
     return base64.b64encode(zlib.compress(data, 6)).decode("ascii")
 
 

@@ -81,6 +81,12 @@ def beside(natural: int) -> int:
     return asked.stood
 
 
+def width_of_page(natural: float) -> float:
+    """The inches that are asked for, else ``natural``: for a figure that sets its words in lines by itself."""
+    asked = _asked.get()
+    return natural if asked is None else asked.width
+
+
 def write(text: Any, content: str, fonts: Any = None) -> None:
     """Put ``content`` into a matplotlib text: plain, in fonts that have its characters."""
     text.set_parse_math(False)

@@ -17,7 +17,7 @@ from hf_attnviz.result import Result
 from hf_attnviz.trace import AttentionStack
 from hf_attnviz.view import View
 from hf_attnviz.views import figures
-from hf_attnviz.views.encoding import WEIGHT_NOTE, packed, weight_codes
+from hf_attnviz.views.encoding import packed, weight_note, weight_numbers
 from hf_attnviz.views.evolution import mean_over_heads
 from hf_attnviz.views.page import fragment, in_both, own, page
 from hf_attnviz.views.sources import source_line
@@ -106,12 +106,13 @@ def generation_view(
     parts = [_Part(one, _kept(one, start, room), room, exact) for one in found]
     heading = title or Text("Generation, step by step", "逐步看生成")
     drawn = found[0]
+    payloads = [part.payload() for part in parts]
     return page(
         heading,
         fragment("generation.html"),
         how_to_read=_reading(parts),
-        footer=_footer(parts, exact),
-        data={"start": list(start), "exact": exact, "generations": [part.payload() for part in parts]},
+        footer=_footer(parts, sum(len(one["weights"]) for one in payloads), exact),
+        data={"start": list(start), "exact": exact, "generations": payloads},
         scripts=[own("colours.js"), own("generation.js")],
         style=own("heatmap.css") + own("generation.css"),
         wide=True,
@@ -200,7 +201,7 @@ class _Part:
             "keys": [visible(text) for text in stack.keys.texts],
             "read": [visible(stack.queries.texts[n]) for n in one.rows],
             "produced": [visible(text) for text in one.produced],
-            "weights": packed(self.weights.half().numpy() if self.exact else weight_codes(self.weights)),
+            "weights": packed(weight_numbers(self.weights, exact=self.exact)),
             "undefined": lost,
             "statistics": [
                 {"name": in_both(name), "meaning": in_both(meaning)}
@@ -285,14 +286,9 @@ def _left_out(part: _Part) -> list[Text]:
     return found
 
 
-def _footer(parts: Sequence[_Part], exact: bool) -> list[Text]:
+def _footer(parts: Sequence[_Part], size: int, exact: bool) -> list[Text]:
     sources = dict.fromkeys(part.one.numbers.source for part in parts if part.one.numbers.source)
-    size = sum(part.weights.numel() * 2 for part in parts) / 1e6
-    kept = Text(
-        f"Weights are stored as 16-bit floats: {size:.1f} MB before they are packed.",
-        f"权重以 16 位浮点数存储：压缩前 {size:.1f} MB。",
-    )
-    return [*(source_line(one) for one in sources), kept if exact else WEIGHT_NOTE]
+    return [*(source_line(one) for one in sources), weight_note(size, exact=exact)]
 
 
 def _figure(one: Generation, start: Place, title: str) -> Any:

@@ -18,7 +18,7 @@ from hf_attnviz.language import Text
 from hf_attnviz.legible import visible
 from hf_attnviz.stack_names import stack_name
 from hf_attnviz.trace import Trace
-from hf_attnviz.views.encoding import packed, scaled_integers, weight_codes, weight_halves
+from hf_attnviz.views.encoding import packed, scaled_integers, weight_numbers
 from hf_attnviz.views.page import in_both
 
 
@@ -84,7 +84,7 @@ class Group:
 
     def numbers(self, place: int, *, exact: bool, vectors: bool) -> dict[str, Any]:
         """The numbers of one layer, packed: weights, of causal maps the triangle alone, and query and key vectors."""
-        codes = (weight_halves if exact else weight_codes)(self.weights(place))
+        codes = weight_numbers(self.weights(place), exact=exact)
         if self.widths is not None:
             codes = codes[:, np.arange(codes.shape[-1]) < np.array(self.widths)[:, None]]
         found: dict[str, Any] = {"weights": packed(codes)}
@@ -93,13 +93,13 @@ class Group:
         return found
 
 
-def packed_bytes(numbers: Any) -> int:
+def bytes_taken(numbers: Any) -> int:
     """How many bytes of a page these numbers take."""
     if isinstance(numbers, str):
         return len(numbers)
     if isinstance(numbers, dict):
-        return sum(map(packed_bytes, numbers.values()))
-    return sum(map(packed_bytes, numbers)) if isinstance(numbers, list) else 8
+        return sum(map(bytes_taken, numbers.values()))
+    return sum(map(bytes_taken, numbers)) if isinstance(numbers, list) else 8
 
 
 def _vectors(m: AttentionMap, heads: Sequence[int]) -> dict[str, Any]:

@@ -17,11 +17,11 @@ from hf_attnviz.language import Text, counted
 from hf_attnviz.result import Result
 from hf_attnviz.view import View
 from hf_attnviz.views import figures
-from hf_attnviz.views.encoding import WEIGHT_ERROR, WEIGHT_NOTE
+from hf_attnviz.views.encoding import SHADES, UNDEFINED, WEIGHT_ERROR, WEIGHT_NOTE, megabytes, weight_note
 from hf_attnviz.views.groups import Group, starting_place
 from hf_attnviz.views.head_grid_data import exactly, fitted, numbers, payload, thumbnails
 from hf_attnviz.views.page import fragment, own, page
-from hf_attnviz.views.sparse_encoding import SHADES, STRETCH, UNDEFINED, Bytes
+from hf_attnviz.views.sparse_encoding import STRETCH, Bytes
 from hf_attnviz.views.words import axis_word
 
 
@@ -165,14 +165,11 @@ _SIDES: Final = (
 
 def _held(bound: float, size: int, *, exact: bool) -> Text:
     """How near the enlarged head's numbers are to the real ones, and what they take."""
-    amount = f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
-    takes = Text(f" They take {amount} of this page.", f"它们占此页 {amount}。")
     if exact:
-        told = Text(
-            "Weights are stored as 16-bit floats (float16), within 1/2,048 of each.",
-            "权重以 16 位浮点数（float16）存储，相对误差不超过 1/2048。",
-        )
-    elif bound == 0:
+        return weight_note(size, exact=True)
+    amount = megabytes(size)
+    takes = Text(f" They take {amount} of this page.", f"它们占此页 {amount}。")
+    if bound == 0:
         told = WEIGHT_NOTE
     else:
         told = Text(

@@ -12,19 +12,11 @@ from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
 from hf_attnviz.legible import visible
 from hf_attnviz.result import Result
-from hf_attnviz.views.encoding import WEIGHT_ERROR, packed
+from hf_attnviz.views.encoding import WEIGHT_ERROR, packed, packed_bytes
 from hf_attnviz.views.groups import Group
 from hf_attnviz.views.page import in_both
 from hf_attnviz.views.scales import colour_scale
-from hf_attnviz.views.sparse_encoding import (
-    Bytes,
-    Floats,
-    block_size,
-    exact_head,
-    packed_bytes,
-    sparse_head,
-    thumbnail,
-)
+from hf_attnviz.views.sparse_encoding import Bytes, Floats, block_size, exact_head, sparse_head, thumbnail
 from hf_attnviz.views.words import method_word, statistic_words
 
 _FINE: Final = (0.0, 0.001, 0.002)  # finer than WEIGHT_ERROR while the page stays small

@@ -1,7 +1,7 @@
 """The matrices that a page holds: all of them where they fit, else fewer, and it is said which.
 
-Few numbers are held as they are (float32); more of them, if they are attention weights, as a byte each: the rounded
-square root (``code = round(254 √w)``, 255 where the weight is undefined), within :data:`encoding.WEIGHT_ERROR`.
+Few numbers are held as they are (float32); more of them, if they are attention weights, as a byte each
+(:func:`encoding.masked_codes`), within :data:`encoding.WEIGHT_ERROR`.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,10 +12,9 @@ import torch
 
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
-from hf_attnviz.views.encoding import WEIGHT_NOTE, packed
+from hf_attnviz.views.encoding import WEIGHT_NOTE, masked_codes, packed
 
 EXACT: Final = 150_000  # numbers: 600 kB
-UNDEFINED: Final = 255
 _AS_THEY_ARE: Final = Text("Numbers are stored in single precision (float32).", "数值以单精度（float32）存储。")
 
 
@@ -82,8 +81,7 @@ def stored(values: torch.Tensor) -> tuple[dict[str, Any], Text]:
     weights = not known.numel() or (float(known.min()) >= -1e-3 and float(known.max()) <= 1.01)
     if numbers.numel() <= EXACT or not weights:
         return {"coded": False, "data": packed(numbers.numpy())}, _AS_THEY_ARE
-    codes = numbers.clamp(0, 1).sqrt().mul(254).round().nan_to_num(nan=UNDEFINED).to(torch.uint8)
-    return {"coded": True, "data": packed(codes.numpy())}, WEIGHT_NOTE
+    return {"coded": True, "data": packed(masked_codes(numbers.numpy()))}, WEIGHT_NOTE
 
 
 def _one(weights: torch.Tensor, head: int | None) -> torch.Tensor:

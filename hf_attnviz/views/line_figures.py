@@ -29,7 +29,7 @@ _PATHS: Final = 3_000  # up to so many lines each is a path of its own in the fi
 _MOST: Final = 20_000  # beyond, a picture of this size is full
 
 
-def one_layer_figure(group: Group, place: int, heads: Sequence[int], title: Text, notes: Sequence[Text]) -> Any:
+def one_layer_figure(group: Group, place: int, heads: Sequence[int], title: Text | str, notes: Sequence[Text]) -> Any:
     """One layer: tokens on both sides, a line a weight, a colour a head; strength is weight over number of heads."""
     left, right = group.maps[place].row_texts, group.maps[place].keys.texts
     layer = group.layers[place]
@@ -59,7 +59,7 @@ def one_layer_figure(group: Group, place: int, heads: Sequence[int], title: Text
     return figure
 
 
-def all_heads_figure(group: Group, title: Text, notes: Sequence[Text]) -> Any:
+def all_heads_figure(group: Group, title: Text | str, notes: Sequence[Text]) -> Any:
     """A small picture of every head: a row a layer, a column a head; colours tell layers apart."""
     headings = [str(title), str(group.name)]
     fonts = fonts_for([*headings, *map(str, notes)])

@@ -14,7 +14,6 @@ from hf_attnviz.language import Text
 from hf_attnviz.legible import visible
 from hf_attnviz.trace import Trace
 from hf_attnviz.view import View
-from hf_attnviz.views.encoding import WEIGHT_NOTE
 from hf_attnviz.views.groups import Group, groups
 from hf_attnviz.views.overlay_page import Average, Cell, Part, Query, Sheet, overlay_page
 from hf_attnviz.views.pictures import BoxOption, as_picture, checked_box
@@ -66,9 +65,6 @@ _BOXED: Final = Text(
 _BARE: Final = Text(
     "No picture was given: the cells stand alone, row 0 at the top, column 0 at the left.",
     "未给出图像：只有网格，第 0 行在上，第 0 列在左。",
-)
-_EXACT: Final = Text(
-    "Weights are stored in half precision (float16), two bytes each.", "权重以半精度（float16）存储，每个两字节。"
 )
 
 
@@ -130,7 +126,7 @@ def overlay(
         sheets.append(sheet)
         left_out += [note] if note is not None else []
     lacking = [part for part in shown if part not in canvas.pictures] if canvas.pictures else []
-    footer = [_EXACT if exact else WEIGHT_NOTE, *dict.fromkeys(left_out), *([_lacking(lacking)] if lacking else [])]
+    footer = [*dict.fromkeys(left_out), *([_lacking(lacking)] if lacking else [])]
     footer += [Text(f"Model: {trace.model}", f"模型：{trace.model}")] if trace.model else []
     named = Text("Attention over the picture", "图像上的注意力")
     about = Text(f"{named.en} · {trace.model}", f"{named.zh} · {trace.model}") if trace.model else named

@@ -18,7 +18,7 @@ from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
 from hf_attnviz.view import View
 from hf_attnviz.views import figures
-from hf_attnviz.views.encoding import packed
+from hf_attnviz.views.encoding import packed, weight_note
 from hf_attnviz.views.page import fragment, in_both, own, page
 from hf_attnviz.views.pictures import LONGEST, Box, data_uri
 from hf_attnviz.views.sheets import Leaf, encoded
@@ -109,7 +109,7 @@ def overlay_page(
         sheets: one for each position of the first menu, and ``start``, the one that is shown first.
         title: the heading.
         menus: what the menu of sheets and the two of a sheet are called.
-        reading, footer: how to read it, and the small print.
+        reading, footer: how to read it, and the small print beside how exact the weights are.
         exact: half precision in place of a byte a weight.
         panels: on paper, the choices that are drawn of the first sheet; None for the one that is chosen at first.
         asked: what the list of queries is called.
@@ -122,11 +122,12 @@ def overlay_page(
     longest = max(256, round(LONGEST / math.sqrt(max(len(pictures), 1))))
     told = sheets[start]
     choices = [told.chosen] if panels is None else list(panels)
+    payloads = [_payload(sheet, pictures, exact=exact) for sheet in sheets]
     return page(
         title,
         fragment("overlay.html", asked=asked),
         how_to_read=reading,
-        footer=footer,
+        footer=[weight_note(sum(len(one["values"]) for one in payloads), exact=exact), *footer],
         data={
             "menus": [in_both(one) for one in menus],
             "start": start,
@@ -134,7 +135,7 @@ def overlay_page(
             "pictures": [
                 {"source": data_uri(one, longest), "width": one.width, "height": one.height} for one in pictures
             ],
-            "sheets": [_payload(sheet, pictures, exact=exact) for sheet in sheets],
+            "sheets": payloads,
         },
         scripts=[own("colours.js"), own("overlay.js")],
         style=own("overlay.css"),

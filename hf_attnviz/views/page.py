@@ -44,7 +44,7 @@ def page(
         data: what the scripts read as ``attnviz.data``.
         scripts: JavaScript, in order.
         style: CSS beside the common one.
-        wide: the picture wants the whole width; the reading box then stands above it, else beside it.
+        wide: the picture wants the whole width; the reading box then stands beneath it, else beside it.
         height: pixels of the picture alone.
         figures: for each further format a function that draws the file.
     """

@@ -7,7 +7,7 @@ from typing import Final
 from hf_attnviz.errors import ArgumentError
 from hf_attnviz.language import Text
 from hf_attnviz.views.encoding import megabytes
-from hf_attnviz.views.groups import Group, packed_bytes, ranges
+from hf_attnviz.views.groups import Group, bytes_taken, ranges
 
 MOST_BYTES: Final = 12_000_000
 """What the numbers of one page may take: half of 12 × 12 heads at 512 tokens (measured on MiniLM: 24.5 MB), which a
@@ -38,7 +38,7 @@ def fitting(
         ArgumentError: not even one head fits.
     """
     sizes = [
-        packed_bytes(group.numbers(place if n == start else 0, exact=exact, vectors=vectors))
+        bytes_taken(group.numbers(place if n == start else 0, exact=exact, vectors=vectors))
         for n, group in enumerate(found)
     ]
     total = sum(size * len(group.maps) for size, group in zip(sizes, found, strict=True))

@@ -15,7 +15,7 @@ import torch
 from hf_attnviz.attention_map import AttentionMap
 from hf_attnviz.errors import UnknownNameError, listed
 from hf_attnviz.language import Text
-from hf_attnviz.views.encoding import packed, weight_codes
+from hf_attnviz.views.encoding import packed, weight_numbers
 from hf_attnviz.views.page import in_both
 
 ROOM: Final = 6_500_000  # weights that a page holds: beside the picture some 2 to 8 MB
@@ -145,7 +145,7 @@ def encoded(
         means.append(torch.stack(over) if over else chosen[:0])
         kept = chosen[list(rows)]
         shares.append(_shares(kept))
-        values.append(kept.nan_to_num().half().numpy().view(np.uint16) if exact else weight_codes(kept))
+        values.append(weight_numbers(kept, exact=exact))
     return {
         "outer": [in_both(one) for one in _distinct(leaf.outer for leaf in leaves)],
         "leaves": [

@@ -11,12 +11,12 @@ stays uniform, and rows still sum to about one. A head's bytes, in this order:
     codes           one uint8 for each weight that is stored, in the same order
 """
 
-import base64
-import zlib
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+
+from hf_attnviz.views.encoding import masked_codes, root_codes
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -24,8 +24,6 @@ Bytes = npt.NDArray[np.uint8]
 STRETCH: Final = 64
 NO_ROW: Final = 65_535
 BLOCKS: Final = 64  # of a thumbnail, at most, along each side
-UNDEFINED: Final = 255  # in a thumbnail
-SHADES: Final = 254  # of a thumbnail
 _ROUNDING: Final = 1e-6  # of float32, so that the bound holds in every arithmetic
 
 
@@ -57,31 +55,19 @@ def thumbnail(weights: Floats) -> Bytes:
     """One head ``[query, key]`` made coarse, at most :data:`BLOCKS` along each side.
 
     A number is the share of a row's weight that goes to a block of keys, mean over the defined rows of a block of rows,
-    so that rows still sum to what they summed to; its code is ``round(254 √share)``, :data:`UNDEFINED` without a row.
+    so that rows still sum to what they summed to; its code is that of :func:`masked_codes`, undefined without a row.
     """
     rows, keys = (np.arange(0, size, block_size(size)) for size in weights.shape)
     undefined = np.isnan(weights).any(axis=1, keepdims=True)
     known = np.where(undefined, np.float32(0), weights)
     shares = np.add.reduceat(np.add.reduceat(known, keys, axis=1), rows, axis=0)
     counts = np.add.reduceat((~undefined).astype(np.int64), rows)
-    codes = np.rint(SHADES * np.sqrt(np.clip(shares / np.maximum(counts, 1), 0, 1)))
-    return np.where(counts > 0, codes, UNDEFINED).astype(np.uint8)
+    return masked_codes(np.where(counts > 0, shares / np.maximum(counts, 1), np.nan))
 
 
 def block_size(size: int) -> int:
     """How many rows, or keys, one cell of a thumbnail stands for."""
     return -(-size // BLOCKS)
-
-
-def root_codes(weights: npt.NDArray[Any]) -> Bytes:
-    """The rounded square root of each weight, in one byte."""
-    codes: Bytes = np.rint(np.sqrt(np.clip(weights, 0, 1)) * 255).astype(np.uint8)
-    return codes
-
-
-def packed_bytes(data: bytes) -> str:
-    """Bytes, compressed, as base64."""
-    return base64.b64encode(zlib.compress(data, 6)).decode("ascii")
 
 
 def _spans(weights: Floats) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:

@@ -13,7 +13,7 @@ from hf_attnviz.language import Text
 from hf_attnviz.legible import visible
 from hf_attnviz.view import View
 from hf_attnviz.views import figures
-from hf_attnviz.views.encoding import WEIGHT_NOTE, packed
+from hf_attnviz.views.encoding import packed, weight_note
 from hf_attnviz.views.page import fragment, in_both, own, page
 from hf_attnviz.views.sheets import Leaf, encoded
 from hf_attnviz.views.words import axis_word
@@ -90,12 +90,13 @@ def spectrogram_page(
     exact: bool = False,
 ) -> View:
     """The page of a sound and a text; without a sound the weights alone."""
-    bounds = [] if exact else [WEIGHT_NOTE]
+    weights = encoded(spoken.leaves, spoken.rows, spoken.keys, [spoken.rows], exact=exact)
+    stored = weight_note(len(weights["values"]), exact=exact)
     return page(
         title,
         fragment("spectrogram.html", sound=sound is not None),
         how_to_read=[*_READING, *([_WORDS] if spoken.words else []), *notes, _CAVEAT],
-        footer=[*bounds, *([] if sound is None else [_LOUDNESS]), *footer],
+        footer=[stored, *([] if sound is None else [_LOUDNESS]), *footer],
         data={
             "menus": [in_both(axis_word(name)) for name in (LAYER, HEAD)],
             "start": spoken.start,
@@ -104,7 +105,7 @@ def spectrogram_page(
             "ends": packed(np.array(spoken.ends, np.float32)),
             "words": [[visible(text), begins, ends] for text, begins, ends in spoken.words],
             "sound": None if sound is None else _drawn(sound),
-            **encoded(spoken.leaves, spoken.rows, spoken.keys, [spoken.rows], exact=exact),
+            **weights,
         },
         scripts=[own("colours.js"), own("spectrogram.js")],
         style=own("spectrogram.css"),

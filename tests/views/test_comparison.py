@@ -147,11 +147,11 @@ def test_two_traces_are_compared_and_whole_maps_begin_with_the_change(open_page)
 
 def test_whole_maps_that_are_too_many_fall_back_and_say_so():
     first, second = self_trace(["an", "apple"]), self_trace(["an", "apple"], heads=3)
-    mean = av.compare_view(first, second, by="word", most=70)
+    mean = av.compare_view(first, second, by="word", max_numbers=70)
     assert "the mean over all heads of all layers is compared" in mean.how_to_read
-    alone = av.compare_view(first, second, by="word", most=4)
+    alone = av.compare_view(first, second, by="word", max_numbers=4)
     assert "only the change is drawn" in alone.how_to_read
-    assert "Too much" not in av.compare_view(first, second, by="word", layer=1, most=70).how_to_read
+    assert "Too much" not in av.compare_view(first, second, by="word", layer=1, max_numbers=70).how_to_read
     assert "in two texts" in av.compare_view(first, second, by="word", word="apple").title
 
 

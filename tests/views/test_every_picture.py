@@ -101,7 +101,8 @@ def test_hostile_text_is_text_whatever_is_pointed_at_chosen_or_pressed(open_page
     assert page.locator(".failure").count() == 0
     texts = [visible(text) for text in TOKENS]
     said = [text for text in texts if text in shown or " ".join(text.split()) in " ".join(shown.split())]
-    if any("text" in labels.kinds for m in trace.maps for labels in (m.queries, m.keys)):
+    of_heads_alone = name == "map"  # it tells of heads, of no token
+    if not of_heads_alone and any("text" in labels.kinds for m in trace.maps for labels in (m.queries, m.keys)):
         assert len(said) >= 3, (kind, said)
     assert "ran()" in shown  # at least in the name of the model
 

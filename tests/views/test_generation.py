@@ -198,7 +198,7 @@ def test_what_is_too_much_falls_back_and_says_so(open_page):
 def test_exact_weights_are_floats_of_sixteen_bits(open_page):
     trace = generated(TEXTS, 4)
     view = av.evolution_view(trace, layer=1, head=0, exact=True)
-    assert "16-bit floats" in view.html
+    assert "float16" in view.html
     page = open_page(view)
     page.focus("#heat")
     assert told(page) == pytest.approx(trace.decoder.head(1, 0)[3, 0].item(), rel=6e-3)

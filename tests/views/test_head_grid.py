@@ -192,7 +192,7 @@ def test_exact_weights_are_told_as_they_are_and_what_they_take(open_page):
     page = open_page(view)
     said = over_cell(page, 3, 4)
     assert number_in(said) == float(f"{float(trace.encoder.head(0, 0)[3, 4].half()):.3g}")
-    assert "float16" in view.how_to_read and "They take " in view.how_to_read
+    assert "float16" in view.how_to_read and "they take " in view.how_to_read
     assert "16-bit float" in page.inner_text("#fine")
 
 

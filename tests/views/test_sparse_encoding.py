@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from hf_attnviz.views.sparse_encoding import exact_head, packed_bytes, sparse_head, thumbnail
+from hf_attnviz.views.encoding import packed_bytes
+from hf_attnviz.views.sparse_encoding import exact_head, sparse_head, thumbnail
 from tests.views.builders import rows
 
 BOUNDS = (0.0, 0.001, 0.004, 0.064)

@@ -9,6 +9,7 @@
   const sizes = axes.map((axis) => Math.max(1, axis.labels.length));
   const chosen = [...attnviz.data.start];
   let threshold = attnviz.data.threshold;
+  const {svg} = attnviz;
   const byId = (id) => document.getElementById(id);
   const HEIGHT = 270;
   const LINE = {source: 42, target: HEIGHT - 44};
@@ -17,21 +18,13 @@
   let words = {source: [], target: []};
   let layers = {};
 
-  function svg(tag, properties = {}, ...children) {
-    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [name, value] of Object.entries(properties)) element.setAttribute(name, value);
-    element.append(...children);
-    return element;
-  }
   const weight = (target, source) => matrix[target * columns + source];
   const shown = (value) => (Number.isFinite(value) ? attnviz.format(value) : "–");
 
-  const measure = document.createElement("canvas").getContext("2d");
   /** How wide the words of one side are, and their line with gaps that fill `room` if they can. */
   function measured(side, room) {
-    measure.font = `16px ${getComputedStyle(document.body).fontFamily}`;
     const texts = sides[side].texts;
-    const widths = texts.map((text) => Math.max(16, measure.measureText(text).width));
+    const widths = texts.map((text) => Math.max(16, attnviz.textWidth(text, 16)));
     const sum = widths.reduce((total, width) => total + width, 0);
     return {widths, sum, natural: sum + Math.max(20, Math.min(84, (room - sum) / (texts.length + 1))) * texts.length};
   }
@@ -193,10 +186,7 @@
       return make("tr", {}, th, ...(full ? sides.source.texts.map((_, source) => source) : strongest(target)).map((source) => cell(target, source)));
     }));
     document.querySelector("#weights tbody td").tabIndex = 0;
-    const bar = byId("bar-colours").getContext("2d");
-    const strip = new ImageData(256, 1);
-    ramp.forEach((colour, i) => { strip.data.set([...colour, 255], i * 4); });
-    bar.putImageData(strip, 0, 0);
+    attnviz.paintBar("bar-colours", ramp);
   }
 
   function refresh() {
@@ -253,13 +243,6 @@
   layout();
   refresh();
   attnviz.onChange(refresh);
-  let waiting = 0;
-  let lastWidth = innerWidth;
-  addEventListener("resize", () => {
-    if (innerWidth === lastWidth) return;
-    lastWidth = innerWidth;
-    cancelAnimationFrame(waiting);
-    waiting = requestAnimationFrame(() => { layout(); refresh(); });
-  });
+  attnviz.onResize(() => { layout(); refresh(); });
   attnviz.ready();
 })().catch(attnviz.fail);

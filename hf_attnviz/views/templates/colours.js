@@ -1,5 +1,5 @@
 "use strict";
-// What pictures in colours share. Colours are ColorBrewer's GnBu and RdBu, which the colour-blind can tell apart; in the
+// What pictures share: colours, canvases, text cut to its room, and cells that are pointed at. Colours are ColorBrewer's GnBu and RdBu, which the colour-blind can tell apart; in the
 // dark the same hues run from dark to light.
 (() => {
   const RAMPS = {
@@ -21,6 +21,71 @@
       const low = Math.min(Math.floor(place), stops.length - 2);
       return numbers[low].map((from, c) => Math.round(from + (numbers[low + 1][c] - from) * (place - low)));
     });
+  };
+  /** The colour at a share of a scale, from 0 to 1. */
+  attnviz.colourAt = (ramp, share) => ramp[Math.min(255, Math.max(0, Math.round(share * 255)))];
+  /** The colour of letters that can be read on a colour. */
+  attnviz.lettersOn = ([red, green, blue]) => (0.299 * red + 0.587 * green + 0.114 * blue > 140 ? "#10151b" : "#ffffff");
+  /** 256 colours side by side on the canvas of a colour bar. */
+  attnviz.paintBar = (id, ramp) => {
+    const strip = new ImageData(256, 1);
+    ramp.forEach((colour, i) => { strip.data.set([...colour, 255], i * 4); });
+    document.getElementById(id).getContext("2d").putImageData(strip, 0, 0);
+  };
+  /** A canvas of a pixel a cell: `colour(row, column)` gives [red, green, blue], or null for nothing. */
+  attnviz.cells = (columns, rows, colour) => {
+    const canvas = Object.assign(document.createElement("canvas"), {width: columns, height: rows});
+    const image = new ImageData(columns, rows);
+    for (let i = 0; i < columns * rows; i++) {
+      const found = colour(Math.floor(i / columns), i % columns);
+      if (!found) continue;
+      image.data.set(found, i * 4);
+      image.data[i * 4 + 3] = 255;
+    }
+    canvas.getContext("2d").putImageData(image, 0, 0);
+    return canvas;
+  };
+  /** The context of a canvas made so large, in pixels of the page whatever the screen has. */
+  attnviz.sized = (canvas, width, height) => {
+    const ratio = devicePixelRatio || 1;
+    [canvas.width, canvas.height] = [Math.max(1, Math.round(width * ratio)), Math.max(1, Math.round(height * ratio))];
+    [canvas.style.width, canvas.style.height] = [`${width}px`, `${height}px`];
+    const context = canvas.getContext("2d");
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    return context;
+  };
+  const measure = document.createElement("canvas").getContext("2d");
+  /** Pixels that a text takes in the page's font. */
+  attnviz.textWidth = (text, size = 12) => {
+    measure.font = `${size}px ${getComputedStyle(document.body).fontFamily}`;
+    return measure.measureText(text).width;
+  };
+  /** A text cut to so many pixels. */
+  attnviz.fitted = (text, room, widthOf = (part) => attnviz.textWidth(part)) => {
+    if (widthOf(text) <= room) return text;
+    const characters = Array.from(text);
+    while (characters.length > 1 && widthOf(`${characters.join("")}…`) > room) characters.pop();
+    return `${characters.join("")}…`;
+  };
+  /** Cells [row, column] pointed at by the mouse and by arrow keys; null for none.
+   *  at() is the one, first() where the keys begin, sizes() how many rows and columns, under(event) what the mouse is on. */
+  attnviz.pointing = (element, {at, first, sizes, under, point}) => {
+    element.addEventListener("mousemove", (event) => point(under(event)));
+    element.addEventListener("mouseleave", () => { if (document.activeElement !== element) point(null); });
+    element.addEventListener("focus", () => { if (!at()) point(first()); });
+    element.addEventListener("blur", () => point(null));
+    element.addEventListener("keydown", (event) => {
+      const step = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]}[event.key];
+      if (!step || !at()) return;
+      event.preventDefault();
+      point(at().map((place, i) => Math.min(sizes()[i] - 1, Math.max(0, place + step[i]))));
+    });
+  };
+  /** The cell [row, column] of a canvas that the mouse is on. */
+  attnviz.cellUnder = (event, {width, height}, sizes) => {
+    const box = event.currentTarget.getBoundingClientRect();
+    return [(event.clientY - box.top) / height, (event.clientX - box.left) / width]
+      .map((place, i) => Math.min(sizes[i] - 1, Math.max(0, Math.floor(place))));
   };
   /** A number for people. */
   attnviz.format = (value, digits = 4) => {

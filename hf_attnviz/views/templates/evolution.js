@@ -140,10 +140,6 @@
   byId("menus").append(...(statistics.length > 1 || !keys ? [choice] : []), ...(layered ? [which] : []));
   draw();
   attnviz.onChange(draw);
-  let lastWidth = innerWidth;
-  addEventListener("resize", () => {
-    if (innerWidth !== lastWidth) draw();
-    lastWidth = innerWidth;
-  });
+  attnviz.onResize(draw);
   attnviz.ready();
 })().catch(attnviz.fail);

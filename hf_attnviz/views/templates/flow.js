@@ -4,7 +4,6 @@
   const {graphs, most} = attnviz.data;
   const byId = (id) => document.getElementById(id);
   const {make, say} = attnviz;
-  const SVG = "http://www.w3.org/2000/svg";
   const [LEAST, LARGEST] = [0.001, 0.9]; // ends of the slider, which is logarithmic
   const ROW = 19;
   const ALL_ROWS = 40; // tokens up to which those without a line are shown, too
@@ -81,23 +80,6 @@
   }
 
   // ---- the picture
-  const draw = (tag, properties, text) => {
-    const element = document.createElementNS(SVG, tag);
-    for (const [name, value] of Object.entries(properties)) element.setAttribute(name, value);
-    if (text !== undefined) element.textContent = text;
-    return element;
-  };
-  const measure = document.createElement("canvas").getContext("2d");
-  function textWidth(text) {
-    measure.font = `12px ${getComputedStyle(document.body).fontFamily}`;
-    return measure.measureText(text).width;
-  }
-  function fitted(text, room) {
-    if (textWidth(text) <= room) return text;
-    const characters = Array.from(text);
-    while (characters.length > 1 && textWidth(`${characters.join("")}…`) > room) characters.pop();
-    return `${characters.join("")}…`;
-  }
   const x = (level) => size.left + level * size.step;
   const y = (n) => 30 + place.get(n) * ROW;
   const radius = (level, n) => (shares ? (level < shares.length ? 1.8 + 6 * Math.sqrt(shares[level][n]) : 1.8) : 3);
@@ -109,8 +91,8 @@
     rows = one.texts.length <= ALL_ROWS ? one.texts.map((_, n) => n) : [...used].sort((a, b) => a - b);
     if (!rows.length) rows = [one.start];
     place = new Map(rows.map((n, i) => [n, i]));
-    size.left = Math.min(160, Math.max(...rows.map((n) => textWidth(label(n))))) + 30;
-    size.right = Math.min(180, Math.max(...rows.map((n) => textWidth(after(n))))) + 36;
+    size.left = Math.min(160, Math.max(...rows.map((n) => attnviz.textWidth(label(n))))) + 30;
+    size.right = Math.min(180, Math.max(...rows.map((n) => attnviz.textWidth(after(n))))) + 36;
     const room = document.querySelector("main").clientWidth - size.left - size.right - 12;
     size.step = Math.max(54, Math.min(190, room / one.layers.length));
     size.width = size.left + size.step * one.layers.length + size.right;
@@ -121,31 +103,31 @@
     const wanted = drawn.length;
     drawn = drawn.slice(0, most);
     arrange();
-    const svg = draw("svg", {width: size.width, height: size.height, tabindex: 0, role: "application"});
+    const svg = attnviz.svg("svg", {width: size.width, height: size.height, tabindex: 0, role: "application"});
     svg.setAttribute("aria-label", say({en: "Graph of contributions; arrow keys move, Enter shows the paths into a position, Escape all lines",
       zh: "贡献图；方向键移动，回车显示通向该位置的路径，Esc 显示全部连线"}));
     for (let level = 0; level <= one.layers.length; level++) {
-      svg.append(draw("text", {class: "level", x: x(level), y: 9}, level ? say({en: `layer ${one.layers[level - 1]}`, zh: `第 ${one.layers[level - 1]} 层`}) : say({en: "input", zh: "输入"})));
+      svg.append(attnviz.svg("text", {class: "level", x: x(level), y: 9}, level ? say({en: `layer ${one.layers[level - 1]}`, zh: `第 ${one.layers[level - 1]} 层`}) : say({en: "input", zh: "输入"})));
     }
     for (const n of rows) {
       const chosen = state.chosen && state.chosen[1] === n ? " chosen" : "";
-      const left = draw("text", {class: `left${chosen}`, x: size.left - 14, y: y(n)}, fitted(label(n), 160));
-      const right = draw("text", {class: `right${chosen}`, x: x(one.layers.length) + 16, y: y(n)}, fitted(after(n), 180));
-      left.append(draw("title", {}, token(n)));
-      right.append(draw("title", {}, after(n)));
+      const left = attnviz.svg("text", {class: `left${chosen}`, x: size.left - 14, y: y(n)}, attnviz.fitted(label(n), 160));
+      const right = attnviz.svg("text", {class: `right${chosen}`, x: x(one.layers.length) + 16, y: y(n)}, attnviz.fitted(after(n), 180));
+      left.append(attnviz.svg("title", {}, token(n)));
+      right.append(attnviz.svg("title", {}, after(n)));
       svg.append(left, right);
     }
     [...drawn].reverse().forEach((line) => {
-      line.path = draw("line", {class: line.query === line.key ? "edge own" : "edge", x1: x(line.layer), y1: y(line.key), x2: x(line.layer + 1), y2: y(line.query),
+      line.path = attnviz.svg("line", {class: line.query === line.key ? "edge own" : "edge", x1: x(line.layer), y1: y(line.key), x2: x(line.layer + 1), y2: y(line.query),
         "stroke-width": Math.max(0.8, 9 * line.contribution).toFixed(2), opacity: (0.2 + 0.8 * Math.sqrt(line.share)).toFixed(2)});
       svg.append(line.path);
     });
     for (let level = 0; level <= one.layers.length; level++) for (const n of rows) {
       const nothing = shares && !(level < shares.length && shares[level][n]);
-      svg.append(draw("circle", {class: nothing ? "node nothing" : "node", cx: x(level), cy: y(n), r: radius(level, n).toFixed(1)}));
+      svg.append(attnviz.svg("circle", {class: nothing ? "node nothing" : "node", cx: x(level), cy: y(n), r: radius(level, n).toFixed(1)}));
     }
-    if (state.chosen) svg.append(draw("circle", {class: "ring", cx: x(state.chosen[0]), cy: y(state.chosen[1]), r: 11}));
-    const cursor = draw("circle", {class: "cursor", r: 8, visibility: "hidden"});
+    if (state.chosen) svg.append(attnviz.svg("circle", {class: "ring", cx: x(state.chosen[0]), cy: y(state.chosen[1]), r: 11}));
+    const cursor = attnviz.svg("circle", {class: "cursor", r: 8, visibility: "hidden"});
     svg.append(cursor);
     size.cursor = cursor;
     const focused = document.activeElement && document.activeElement.closest("#graph");
@@ -278,10 +260,6 @@
   }
   await show(0);
   attnviz.onChange(paint);
-  let lastWidth = innerWidth;
-  addEventListener("resize", () => {
-    if (innerWidth !== lastWidth) paint();
-    lastWidth = innerWidth;
-  });
+  attnviz.onResize(paint);
   attnviz.ready();
 })().catch(attnviz.fail);

@@ -5,7 +5,6 @@
   const byId = (id) => document.getElementById(id);
   const {make, say} = attnviz;
   const canvas = byId("heat");
-  const SVG = "http://www.w3.org/2000/svg";
   const TEMPO = 700; // milliseconds a step
   const [WIDE, HIGH] = [240, 74]; // of a line's picture, in its own units
   const still = matchMedia("(prefers-reduced-motion: reduce)");
@@ -18,18 +17,12 @@
   let [at, pointed] = [null, null]; // the cell [step, place] and the token [paragraph, place] that are pointed at
   let [paragraphs, lines, clock] = [[], [], null];
 
-  /** A 16-bit float. */
-  function half(bits) {
-    const [sign, exponent, rest] = [bits & 0x8000 ? -1 : 1, (bits >> 10) & 31, bits & 1023];
-    if (exponent === 31) return rest ? NaN : sign * Infinity;
-    return sign * (exponent ? 2 ** (exponent - 15) * (1 + rest / 1024) : 2 ** -24 * rest);
-  }
   async function opened(data) {
     if (data.values) return data;
     const raw = await attnviz.unpack(data.weights);
     data.steps = data.counts.length;
     data.columns = Math.ceil(data.keys.length / data.bin);
-    data.values = exact ? Float32Array.from(new Uint16Array(raw), half) : Float32Array.from(new Uint8Array(raw), (code) => (code / 255) ** 2);
+    data.values = Float32Array.from(exact ? new Uint16Array(raw) : new Uint8Array(raw), (code) => attnviz.weight(code, exact));
     for (const row of data.undefined) data.values.fill(NaN, row * data.columns, (row + 1) * data.columns);
     data.numbers = new Float32Array(await attnviz.unpack(data.numbers));
     data.ends = new Float32Array(await attnviz.unpack(data.ends));
@@ -123,7 +116,7 @@
     });
     byId("texts").replaceChildren(...paragraphs.map(({heading, box}) => make("div", {className: "text"}, heading, box)));
   }
-  function paintTexts(ramp, highest) {
+  function paintTexts(ramp) {
     for (const {caption, heading, box, tokens, spans} of paragraphs) {
       heading.textContent = say(caption);
       box.setAttribute("aria-label", say({en: `${caption.en}; arrow keys move`, zh: `${caption.zh}；用方向键移动`}));
@@ -131,9 +124,9 @@
         const span = spans[i];
         const known = token.key !== null && token.key < one.counts[state.step];
         const value = known ? weight(state.step, Math.floor(token.key / one.bin)) : NaN;
-        const colour = Number.isFinite(value) ? ramp[level(value, highest)] : null;
+        const colour = Number.isFinite(value) ? colourOf(ramp, value) : null;
         span.style.background = colour ? `rgb(${colour})` : "";
-        span.style.color = colour ? (0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140 ? "#10151b" : "#ffffff") : "";
+        span.style.color = colour ? attnviz.lettersOn(colour) : "";
         const current = token.step === state.step;
         span.classList.toggle("put-out", current);
         if (current) {
@@ -159,33 +152,22 @@
   }
 
   // ---- the map
-  const measure = document.createElement("canvas").getContext("2d");
-  function textWidth(text) {
-    measure.font = `12px ${getComputedStyle(document.body).fontFamily}`;
-    return measure.measureText(text).width;
-  }
-  function fitted(text, room) {
-    const characters = Array.from(text);
-    if (textWidth(text) <= room) return text;
-    while (characters.length > 1 && textWidth(`${characters.join("")}…`) > room) characters.pop();
-    return `${characters.join("")}…`;
-  }
   const columnText = (place) => (one.bin === 1 ? one.keys[place] : `${one.keys[place * one.bin]} …`);
   function layout() {
-    const names = one.produced.map((_, step) => fitted(stepName(step), 150));
-    const longest = Math.max(...names.map(textWidth));
+    const names = one.produced.map((_, step) => attnviz.fitted(stepName(step), 150));
+    const longest = Math.max(...names.map((text) => attnviz.textWidth(text)));
     const room = Math.max(120, document.querySelector("main").clientWidth - longest - 90);
     const whole = (size) => (size >= 3 ? Math.floor(size) : size);
     cell = {width: whole(Math.min(30, room / one.columns)), height: whole(Math.max(Math.min(24, 430 / one.steps), 1.5))};
     const put = (box, count, size, room, text, place) => {
       const every = Math.max(1, Math.ceil(14 / size));
       box.replaceChildren(...Array.from({length: Math.ceil(count / every)}, (_, n) => {
-        const span = make("span", {title: text(n * every), "data-index": n * every}, fitted(text(n * every), room));
+        const span = make("span", {title: text(n * every), "data-index": n * every}, attnviz.fitted(text(n * every), room));
         place(span, (n * every + 0.5) * size);
         return span;
       }));
     };
-    const widest = Math.min(110, Math.max(...Array.from({length: one.columns}, (_, n) => textWidth(columnText(n)))));
+    const widest = Math.min(110, Math.max(...Array.from({length: one.columns}, (_, n) => attnviz.textWidth(columnText(n)))));
     byId("column-labels").style.height = `${widest + 14}px`;
     byId("row-labels").style.width = `${longest + 10}px`;
     put(byId("row-labels"), one.steps, cell.height, 150, stepName, (span, y) => { span.style.top = `${y + 1}px`; });
@@ -194,7 +176,7 @@
       span.style.transform = "rotate(-90deg)";
     });
   }
-  const level = (value, highest) => Math.min(255, Math.max(0, Math.round(Math.sqrt(value / highest) * 255)));
+  const colourOf = (ramp, value) => attnviz.colourAt(ramp, Math.sqrt(value / highest));
   function largest() {
     let most = 0;
     for (let step = 0; step < one.steps; step++) {
@@ -202,32 +184,22 @@
     }
     return most || 1;
   }
-  function paint(ramp, highest) {
-    const image = new ImageData(one.columns, one.steps);
+  function paint(ramp) {
     const hollow = [];
-    for (let step = 0; step < one.steps; step++) {
-      for (let place = 0; place < one.columns && there(step, place); place++) {
-        const value = weight(step, place);
-        if (!Number.isFinite(value)) { hollow.push([step, place]); continue; }
-        image.data.set([...ramp[level(value, highest)], 255], (step * one.columns + place) * 4);
-      }
-    }
-    const small = document.createElement("canvas");
-    [small.width, small.height] = [one.columns, one.steps];
-    small.getContext("2d").putImageData(image, 0, 0);
-    const ratio = devicePixelRatio || 1;
+    const small = attnviz.cells(one.columns, one.steps, (step, place) => {
+      if (!there(step, place)) return null;
+      const value = weight(step, place);
+      if (Number.isFinite(value)) return colourOf(ramp, value);
+      hollow.push([step, place]);
+      return null;
+    });
     const [width, height] = [cell.width * one.columns, cell.height * one.steps];
-    [canvas.width, canvas.height] = [Math.max(1, Math.round(width * ratio)), Math.max(1, Math.round(height * ratio))];
-    [canvas.style.width, canvas.style.height] = [`${width}px`, `${height}px`];
-    const context = canvas.getContext("2d");
+    const context = attnviz.sized(canvas, width, height);
     context.imageSmoothingEnabled = false;
-    context.drawImage(small, 0, 0, canvas.width, canvas.height);
-    context.scale(ratio, ratio);
-    context.fillStyle = attnviz.hatching(context, ratio);
+    context.drawImage(small, 0, 0, width, height);
+    context.fillStyle = attnviz.hatching(context, devicePixelRatio || 1);
     for (const [step, place] of hollow) context.fillRect(place * cell.width, step * cell.height, cell.width, cell.height);
-    const strip = new ImageData(256, 1);
-    for (let i = 0; i < 256; i++) strip.data.set([...ramp[i], 255], i * 4);
-    byId("bar-colours").getContext("2d").putImageData(strip, 0, 0);
+    attnviz.paintBar("bar-colours", ramp);
     byId("bar-low").textContent = "0";
     byId("bar-middle").textContent = format(highest / 4); // half-way of a square root
     byId("bar-high").textContent = `${format(highest)} ${say({en: "weight", zh: "权重"})}`;
@@ -251,30 +223,13 @@
     document.querySelector(`#column-labels [data-index="${place}"]`)?.classList.add("current");
     byId("readout").textContent = told(step, place);
   }
-  function under(event) {
-    const box = canvas.getBoundingClientRect();
-    const inside = (size, count, from) => Math.min(count - 1, Math.max(0, Math.floor(from / size)));
-    return [inside(cell.height, one.steps, event.clientY - box.top), inside(cell.width, one.columns, event.clientX - box.left)];
-  }
-  canvas.addEventListener("mousemove", (event) => point(...under(event)));
-  canvas.addEventListener("mouseleave", () => { if (document.activeElement !== canvas) point(null); });
+  const sizes = () => [one.steps, one.columns];
+  const under = (event) => attnviz.cellUnder(event, cell, sizes());
+  attnviz.pointing(canvas, {at: () => at, first: () => [state.step, 0], sizes, under, point: (place) => point(...(place || [null]))});
   canvas.addEventListener("click", (event) => go(under(event)[0]));
-  canvas.addEventListener("focus", () => { if (!at) point(state.step, 0); });
-  canvas.addEventListener("blur", () => point(null));
-  canvas.addEventListener("keydown", (event) => {
-    const by = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]}[event.key];
-    if (event.key === "Enter" && at) go(at[0]);
-    if (!by || !at) return;
-    event.preventDefault();
-    point(Math.min(one.steps - 1, Math.max(0, at[0] + by[0])), Math.min(one.columns - 1, Math.max(0, at[1] + by[1])));
-  });
+  canvas.addEventListener("keydown", (event) => { if (event.key === "Enter" && at) go(at[0]); });
 
   // ---- the lines
-  const draw = (tag, properties) => {
-    const element = document.createElementNS(SVG, tag);
-    for (const [name, value] of Object.entries(properties)) element.setAttribute(name, value);
-    return element;
-  };
   const across = (step) => (one.steps === 1 ? WIDE / 2 : 4 + (step / (one.steps - 1)) * (WIDE - 8));
   function runs(value) {
     const found = [];
@@ -292,18 +247,18 @@
     if (high <= low) high = low + 1;
     const y = (value) => HIGH - 5 - ((value - low) / (high - low)) * (HIGH - 10);
     const points = (steps, value) => steps.map((step) => `${across(step).toFixed(1)},${y(value(step)).toFixed(1)}`);
-    const svg = draw("svg", {viewBox: `0 0 ${WIDE} ${HIGH}`, preserveAspectRatio: "none", "aria-hidden": "true"});
-    svg.append(draw("rect", {class: "frame", x: 0.5, y: 0.5, width: WIDE - 1, height: HIGH - 1}));
+    const svg = attnviz.svg("svg", {viewBox: `0 0 ${WIDE} ${HIGH}`, preserveAspectRatio: "none", "aria-hidden": "true"});
+    svg.append(attnviz.svg("rect", {class: "frame", x: 0.5, y: 0.5, width: WIDE - 1, height: HIGH - 1}));
     for (const run of runs((step) => end(0, statistic, step))) {
       const back = points([...run].reverse(), (step) => end(0, statistic, step));
-      svg.append(draw("polygon", {class: "band", points: [...points(run, (step) => end(1, statistic, step)), ...back].join(" ")}));
+      svg.append(attnviz.svg("polygon", {class: "band", points: [...points(run, (step) => end(1, statistic, step)), ...back].join(" ")}));
     }
     for (const run of runs((step) => number(statistic, step))) {
       const line = points(run, (step) => number(statistic, step));
-      svg.append(draw("polyline", {class: run.length > 1 ? "value" : "dot", points: [...line, ...(run.length > 1 ? [] : line)].join(" ")}));
+      svg.append(attnviz.svg("polyline", {class: run.length > 1 ? "value" : "dot", points: [...line, ...(run.length > 1 ? [] : line)].join(" ")}));
     }
-    const marker = draw("line", {class: "marker", y1: 0, y2: HIGH});
-    const dot = draw("line", {class: "dot"});
+    const marker = attnviz.svg("line", {class: "marker", y1: 0, y2: HIGH});
+    const dot = attnviz.svg("line", {class: "dot"});
     svg.append(marker, dot);
     const value = make("b");
     const figure = make("div", {className: "line", title: say(meaning)}, make("h3", {}, make("span", {}, say(name)), value),
@@ -334,7 +289,7 @@
   // ---- the chosen step
   function goOn() {
     const ramp = attnviz.ramp("sequential");
-    paintTexts(ramp, highest);
+    paintTexts(ramp);
     pointText(pointed);
     Object.assign(byId("now").style, {top: `${state.step * cell.height}px`, height: `${Math.max(cell.height, 2)}px`});
     document.querySelectorAll("#row-labels .now").forEach((span) => span.classList.remove("now"));
@@ -369,7 +324,7 @@
   const drawAll = () => {
     byId("left-out").textContent = one.leftOut.map(say).join(" ");
     layout();
-    paint(attnviz.ramp("sequential"), highest);
+    paint(attnviz.ramp("sequential"));
     drawLines();
     goOn();
     point(...(at || [null]));
@@ -394,7 +349,6 @@
   }
   await show();
   attnviz.onChange(() => { stop(); drawAll(); });
-  let lastWidth = innerWidth;
-  addEventListener("resize", () => { if (innerWidth !== lastWidth) drawAll(); lastWidth = innerWidth; });
+  attnviz.onResize(drawAll);
   attnviz.ready();
 })().catch(attnviz.fail);

@@ -2,7 +2,7 @@
 // Every head as a small coarse map over its number by a statistic; the one that is chosen is unpacked and enlarged.
 (async () => {
   const {groups, exact, within, shades, undefined: none} = attnviz.data;
-  const {byId, clamp, enlarge, font, format, put, shade, sized, strip, token} = attnviz.heads;
+  const {byId, clamp, enlarge, font, format, put, shade, token} = attnviz.heads;
   const {say, make} = attnviz;
   const [grid, map, lens] = ["grid", "map", "lens"].map(byId);
   const large = attnviz.enlargedHead();
@@ -74,7 +74,7 @@
   function paintGrid() {
     cellOfGrid = gridSizes();
     const {left, top, side, maps, strip: high, width, height} = cellOfGrid;
-    const context = sized(grid, left + width * group.heads + 2, top + height * group.layers.length + 2);
+    const context = attnviz.sized(grid, left + width * group.heads + 2, top + height * group.layers.length + 2);
     context.fillStyle = attnviz.color("quiet");
     context.font = font(11);
     context.textBaseline = "middle";
@@ -98,21 +98,21 @@
       }
       if (!statistic()) continue;
       const value = statistic().values[n];
-      const colour = Number.isFinite(value) ? ramp[clamp(Math.round(((value - low) / (end - low)) * 255), 0, 255)] : null;
+      const colour = Number.isFinite(value) ? attnviz.colourAt(ramp, (value - low) / (end - low)) : null;
       context.fillStyle = colour ? `rgb(${colour})` : hatching;
       context.fillRect(x, y + (maps ? side + 1 : 0), side, high);
       if (side < 30 || high < 12) continue;
-      context.fillStyle = !colour ? attnviz.color("text") : 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140 ? "#10151b" : "#ffffff";
+      context.fillStyle = colour ? attnviz.lettersOn(colour) : attnviz.color("text");
       context.font = font(10);
       context.textAlign = "center";
       context.fillText(Number.isFinite(value) ? attnviz.format(value, 2) : "–", x + side / 2, y + (maps ? side + 1 : 0) + high / 2 + 0.5);
     }
     if (statistic()) {
-      strip("statistic-colours", ramp);
+      attnviz.paintBar("statistic-colours", ramp);
       byId("statistic-low").textContent = format(low);
       byId("statistic-high").textContent = format(end);
     }
-    for (const id of ["weight-colours", "large-colours"]) strip(id, attnviz.ramp("sequential"));
+    for (const id of ["weight-colours", "large-colours"]) attnviz.paintBar(id, attnviz.ramp("sequential"));
     const whole = state.top === "own";
     byId("weight-middle").textContent = whole ? say({en: "a quarter of it", zh: "其四分之一"}) : "0.25";
     byId("weight-high").textContent = whole ? say({en: "head’s largest", zh: "该头最大值"}) : "1";
@@ -261,14 +261,7 @@
     large.show(group, await enlarge(group, number()));
     redraw();
     attnviz.onChange(redraw);
-    let waiting = 0;
-    let lastWidth = innerWidth;
-    addEventListener("resize", () => {
-      if (innerWidth === lastWidth) return;
-      lastWidth = innerWidth;
-      cancelAnimationFrame(waiting);
-      waiting = requestAnimationFrame(redraw);
-    });
+    attnviz.onResize(redraw);
     attnviz.ready();
   }
   await start();

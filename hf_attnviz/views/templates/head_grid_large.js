@@ -3,7 +3,7 @@
 attnviz.enlargedHead = () => {
   const {bound} = attnviz.data;
   const {say, make} = attnviz;
-  const {byId, clamp, fitted, font, format, put, shade, sized, token} = attnviz.heads;
+  const {byId, clamp, fitted, font, format, put, shade, token} = attnviz.heads;
   const [map, lens, grid] = ["map", "lens", "grid"].map(byId);
   const LABELS = 92; // pixels for tokens beside a map, at most
   const LENS = {cells: 15, size: 26};
@@ -102,7 +102,7 @@ attnviz.enlargedHead = () => {
     const square = all.query / all.key < 3 && all.key / all.query < 3;
     const one = Math.min(44, room / all.key, 560 / all.query);
     const [width, height] = square ? [one * all.key, one * all.query] : [Math.min(44 * all.key, room), Math.min(44 * all.query, 560)];
-    const context = sized(map, labels.left + width + 2, labels.top + height + 2);
+    const context = attnviz.sized(map, labels.left + width + 2, labels.top + height + 2);
     box = paintCells(context, window, {...labels, width, height});
     byId("large-high").textContent = format((topOf() / 255) ** 2);
     byId("large-middle").textContent = format((topOf() / 255) ** 2 / 4);
@@ -122,7 +122,7 @@ attnviz.enlargedHead = () => {
     };
     const [[query, rows], [key, keys]] = [around("query"), around("key")];
     const place = {...labels, width: keys * LENS.size, height: rows * LENS.size};
-    const context = sized(lens, place.left + place.width + 2, place.top + place.height + 2);
+    const context = attnviz.sized(lens, place.left + place.width + 2, place.top + place.height + 2);
     const {left, top, wide, high} = paintCells(context, {query, key, rows, keys}, place);
     const ramp = attnviz.ramp("sequential");
     context.font = font(10.5);
@@ -133,7 +133,7 @@ attnviz.enlargedHead = () => {
         if (!(value >= 0.005) || !chosen.own(query + row, key + column)) continue;
         const level = chosen.levels[(key + column) * group.queries.length + query + row];
         const colour = ramp[shade(level, topOf())];
-        context.fillStyle = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140 ? "#10151b" : "#ffffff";
+        context.fillStyle = attnviz.lettersOn(colour);
         context.fillText(String(Math.round(value * 100)), left + (column + 0.5) * wide, top + (row + 0.5) * high);
       }
     }

@@ -8,12 +8,6 @@ attnviz.heads = (() => {
   /** A token and its place. */
   const token = (texts, place) => (texts[place] === String(place) ? texts[place] : `${texts[place]} (${place})`);
   const shade = (level, most) => clamp(Math.round((level / (most || 1)) * 255), 0, 255);
-  /** A half-precision number. */
-  function half(bits) {
-    const [exponent, fraction] = [(bits >> 10) & 31, bits & 1023];
-    if (exponent === 31) return NaN;
-    return exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : fraction * 2 ** -24;
-  }
   /** Levels, whether each weight has a number of its own, which rows are undefined, and each weight. */
   async function enlarge(one, number) {
     const bytes = new Uint8Array(await attnviz.unpack(one.weights[number]));
@@ -23,12 +17,12 @@ attnviz.heads = (() => {
     let most = 0;
     if (exact) {
       for (let i = 0; i < levels.length; i++) {
-        const value = half((bytes[i] << 8) | bytes[levels.length + i]);
+        const value = attnviz.half((bytes[i] << 8) | bytes[levels.length + i]);
         if (Number.isNaN(value)) undefinedRows[i % rows] = 1;
         else levels[i] = Math.round(Math.sqrt(value) * 255);
         if (levels[i] > most) most = levels[i];
       }
-      const value = (query, key) => half((bytes[key * rows + query] << 8) | bytes[levels.length + key * rows + query]);
+      const value = (query, key) => attnviz.half((bytes[key * rows + query] << 8) | bytes[levels.length + key * rows + query]);
       return {levels, most, undefinedRows, value, own: () => true};
     }
     const spans = new Uint16Array(bytes.buffer, 0, 2 * rows);
@@ -52,27 +46,9 @@ attnviz.heads = (() => {
       || key < spans[query] || key >= spans[rows + query];
     return {levels, most, undefinedRows, own, value: (query, key) => (undefinedRows[query] ? NaN : (levels[key * rows + query] / 255) ** 2)};
   }
-  function strip(id, ramp) {
-    const image = new ImageData(256, 1);
-    ramp.forEach((colour, i) => { image.data.set([...colour, 255], i * 4); });
-    byId(id).getContext("2d").putImageData(image, 0, 0);
-  }
-  function sized(canvas, width, height) {
-    const ratio = devicePixelRatio || 1;
-    [canvas.width, canvas.height] = [Math.max(1, Math.round(width * ratio)), Math.max(1, Math.round(height * ratio))];
-    [canvas.style.width, canvas.style.height] = [`${width}px`, `${height}px`];
-    const context = canvas.getContext("2d");
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    return context;
-  }
   const put = (element, left, top, width, height) => Object.assign(element.style,
     {left: `${left}px`, top: `${top}px`, width: `${width}px`, height: `${height}px`});
   const font = (size, weight = 400) => `${weight} ${size}px ${getComputedStyle(document.body).fontFamily}`;
-  function fitted(context, text, room) {
-    if (context.measureText(text).width <= room) return text;
-    const characters = Array.from(text);
-    while (characters.length > 1 && context.measureText(`${characters.join("")}…`).width > room) characters.pop();
-    return `${characters.join("")}…`;
-  }
-  return {byId, clamp, enlarge, fitted, font, format, put, shade, sized, strip, token};
+  const fitted = (context, text, room) => attnviz.fitted(text, room, (part) => context.measureText(part).width);
+  return {byId, clamp, enlarge, fitted, font, format, put, shade, token};
 })();

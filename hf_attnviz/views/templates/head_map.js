@@ -96,21 +96,15 @@
     const known = likeness.filter(Number.isFinite);
     const high = known.length ? known.reduce((a, b) => Math.max(a, b)) || 1 : 1;
     const ramp = attnviz.ramp("sequential");
-    const ratio = devicePixelRatio || 1;
     const side = names.length * cell;
-    canvas.width = canvas.height = Math.round(side * ratio);
-    canvas.style.width = canvas.style.height = `${side}px`;
-    const context = canvas.getContext("2d");
-    context.scale(ratio, ratio);
-    const hatch = attnviz.hatching(context, ratio);
+    const context = attnviz.sized(canvas, side, side);
+    const hatch = attnviz.hatching(context, devicePixelRatio || 1);
     order.forEach((one, row) => order.forEach((other, column) => {
       const value = apart(one, other);
-      context.fillStyle = Number.isFinite(value) ? `rgb(${ramp[Math.min(255, Math.max(0, Math.round((value / high) * 255)))]})` : hatch;
+      context.fillStyle = Number.isFinite(value) ? `rgb(${attnviz.colourAt(ramp, value / high)})` : hatch;
       context.fillRect(column * cell, row * cell, cell, cell);
     }));
-    const strip = new ImageData(256, 1);
-    ramp.forEach((colour, i) => { strip.data.set([...colour, 255], i * 4); });
-    byId("bar-colours").getContext("2d").putImageData(strip, 0, 0);
+    attnviz.paintBar("bar-colours", ramp);
     byId("bar-high").textContent = `${format(high)} ${say(unit)}`;
   }
   if (canvas) {
@@ -120,20 +114,11 @@
       label.addEventListener("mouseenter", () => point(order[i]));
       label.addEventListener("mouseleave", () => point(null));
     });
-    const inside = (place) => Math.min(names.length - 1, Math.max(0, place));
-    canvas.addEventListener("mousemove", (event) => {
-      const box = canvas.getBoundingClientRect();
-      point(order[inside(Math.floor((event.clientY - box.top) / cell))], order[inside(Math.floor((event.clientX - box.left) / cell))]);
-    });
-    canvas.addEventListener("mouseleave", () => { if (document.activeElement !== canvas) point(null); });
-    canvas.addEventListener("focus", () => { if (!at) point(order[0], order[0]); });
-    canvas.addEventListener("blur", () => point(null));
-    canvas.addEventListener("keydown", (event) => {
-      if (!(event.key in ARROWS) || !at) return;
-      event.preventDefault();
-      const [dx, dy] = ARROWS[event.key];
-      const [row, column] = [order.indexOf(at[0]), order.indexOf(at[1] === null ? at[0] : at[1])];
-      point(order[inside(row + dy)], order[inside(column + dx)]);
+    const sizes = [names.length, names.length];
+    attnviz.pointing(canvas, {
+      at: () => at && [order.indexOf(at[0]), order.indexOf(at[1] === null ? at[0] : at[1])],
+      first: () => [0, 0], sizes: () => sizes, point: (place) => (place ? point(...place.map((n) => order[n])) : point(null)),
+      under: (event) => attnviz.cellUnder(event, {width: cell, height: cell}, sizes),
     });
   }
   paint();

@@ -43,17 +43,17 @@
   /** The largest finite number without its sign; 1 where there is none, or nothing but zeros. */
   const largest = (row) => row.reduce((most, value) => (Number.isFinite(value) ? Math.max(most, Math.abs(value)) : most), 0) || 1;
 
-  const widest = () => Math.min(150, Math.max(...spoken(columnAxis).map(textWidth)));
+  const widest = () => Math.min(150, Math.max(...spoken(columnAxis).map((text) => attnviz.textWidth(text))));
   /** The angle of the columns' labels in degrees, for columns of a width. */
   function angleOf(width) {
-    if (spoken(columnAxis).every((text) => textWidth(text) <= width - 4)) return 0;
+    if (spoken(columnAxis).every((text) => attnviz.textWidth(text) <= width - 4)) return 0;
     return width >= 20 ? 50 : 90;
   }
   /** How far the last label leans out over the cells. */
   const lean = (width) => (angleOf(width) === 50 ? Math.max(0, widest() * 0.65 - width / 2 + 2) : 0);
 
   function sizes() {
-    const longest = Math.min(Math.max(...spoken(rowAxis).map(textWidth)), 150);
+    const longest = Math.min(Math.max(...spoken(rowAxis).map((text) => attnviz.textWidth(text))), 150);
     const layout = document.querySelector(".layout").clientWidth;
     const plotRoom = Math.max(120, (innerWidth > 760 ? layout - 320 : layout) - longest - 66);
     let width = Math.min(36, plotRoom / columns);
@@ -64,17 +64,6 @@
     const whole = (size) => (size >= 3 ? Math.floor(size) : size);
     return {width: whole(width), height: whole(height), longest};
   }
-  const measure = document.createElement("canvas").getContext("2d");
-  function textWidth(text) {
-    measure.font = `12px ${getComputedStyle(document.body).fontFamily}`;
-    return measure.measureText(text).width;
-  }
-  function fitted(text, room) {
-    if (textWidth(text) <= room) return text;
-    const characters = Array.from(text);
-    while (characters.length > 1 && textWidth(`${characters.join("")}…`) > room) characters.pop();
-    return `${characters.join("")}…`;
-  }
 
   function layout() {
     cell = sizes();
@@ -82,7 +71,7 @@
       const every = Math.max(1, Math.ceil(14 / size));
       box.replaceChildren(...labels.flatMap((text, i) => {
         if (i % every) return [];
-        const span = attnviz.make("span", {title: text}, fitted(text, 150));
+        const span = attnviz.make("span", {title: text}, attnviz.fitted(text, 150));
         span.dataset.index = i;
         put(span, (i + 0.5) * size);
         return [span];
@@ -115,38 +104,27 @@
 
   function paint() {
     const ramp = attnviz.ramp(scale.diverging ? "diverging" : "sequential");
-    const image = new ImageData(columns, rows);
     const whole = Array.from({length: rows}, (_, r) => (byRow ? largest(matrix.subarray(r * columns, (r + 1) * columns)) : 1));
     const hollow = [];
-    for (let i = 0; i < matrix.length; i++) {
-      if (!Number.isFinite(matrix[i])) { hollow.push(i); continue; }
-      const level = Math.round(((matrix[i] / whole[Math.floor(i / columns)] - scale.low) / (scale.high - scale.low)) * 255);
-      image.data.set(ramp[Math.min(255, Math.max(0, level))], i * 4);
-      image.data[i * 4 + 3] = 255;
-    }
-    const small = document.createElement("canvas");
-    [small.width, small.height] = [columns, rows];
-    small.getContext("2d").putImageData(image, 0, 0);
-    const ratio = devicePixelRatio || 1;
+    const small = attnviz.cells(columns, rows, (row, column) => {
+      const value = matrix[row * columns + column];
+      if (Number.isFinite(value)) return attnviz.colourAt(ramp, (value / whole[row] - scale.low) / (scale.high - scale.low));
+      hollow.push(row * columns + column);
+      return null;
+    });
     const [width, height] = [cell.width * columns, cell.height * rows];
-    [canvas.width, canvas.height] = [Math.max(1, Math.round(width * ratio)), Math.max(1, Math.round(height * ratio))];
-    [canvas.style.width, canvas.style.height] = [`${width}px`, `${height}px`];
-    const context = canvas.getContext("2d");
+    const context = attnviz.sized(canvas, width, height);
     context.imageSmoothingEnabled = false;
-    context.drawImage(small, 0, 0, canvas.width, canvas.height);
+    context.drawImage(small, 0, 0, width, height);
     if (hollow.length) {
-      context.fillStyle = attnviz.hatching(context, ratio);
-      context.scale(ratio, ratio);
+      context.fillStyle = attnviz.hatching(context, devicePixelRatio || 1);
       context.beginPath();
       for (const i of hollow) {
         context.rect((i % columns) * cell.width, Math.floor(i / columns) * cell.height, cell.width, cell.height);
       }
       context.fill();
     }
-    const bar = byId("bar-colours").getContext("2d");
-    const strip = new ImageData(256, 1);
-    ramp.forEach((colour, i) => { strip.data.set([...colour, 255], i * 4); });
-    bar.putImageData(strip, 0, 0);
+    attnviz.paintBar("bar-colours", ramp);
     byId("bar-low").textContent = attnviz.format(scale.low);
     byId("bar-middle").textContent = attnviz.format((scale.low + scale.high) / 2);
     const top = byRow ? attnviz.say({en: "of the row's largest", zh: "× 该行最大值"}) : attnviz.say(unit);
@@ -176,21 +154,9 @@
     const others = beside.map((one) => `${attnviz.say(one.name)} ${attnviz.format(one.values[page * rows * columns + row * columns + column])}`);
     byId("readout").textContent = [named(rowAxis, row), named(columnAxis, column), number, ...others].join(" · ");
   }
-  function under(event) {
-    const box = canvas.getBoundingClientRect();
-    const column = Math.floor((event.clientX - box.left) / cell.width);
-    const row = Math.floor((event.clientY - box.top) / cell.height);
-    return [Math.min(rows - 1, Math.max(0, row)), Math.min(columns - 1, Math.max(0, column))];
-  }
-  canvas.addEventListener("mousemove", (event) => point(...under(event)));
-  canvas.addEventListener("mouseleave", () => { if (document.activeElement !== canvas) point(null); });
-  canvas.addEventListener("focus", () => { if (!at) point(0, 0); });
-  canvas.addEventListener("blur", () => point(null));
-  canvas.addEventListener("keydown", (event) => {
-    const step = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]}[event.key];
-    if (!step || !at) return;
-    event.preventDefault();
-    point(Math.min(rows - 1, Math.max(0, at[0] + step[0])), Math.min(columns - 1, Math.max(0, at[1] + step[1])));
+  attnviz.pointing(canvas, {
+    at: () => at, first: () => [0, 0], sizes: () => [rows, columns], point: (place) => point(...(place || [null])),
+    under: (event) => attnviz.cellUnder(event, cell, [rows, columns]),
   });
 
   function draw() {
@@ -209,13 +175,6 @@
   layout();
   draw();
   attnviz.onChange(() => { words(); draw(); });
-  let waiting = 0;
-  let lastWidth = innerWidth;
-  addEventListener("resize", () => {
-    if (innerWidth === lastWidth) return;
-    lastWidth = innerWidth;
-    cancelAnimationFrame(waiting);
-    waiting = requestAnimationFrame(() => { layout(); draw(); });
-  });
+  attnviz.onResize(() => { layout(); draw(); });
   attnviz.ready();
 })().catch(attnviz.fail);

@@ -6,7 +6,6 @@
   const byId = (id) => document.getElementById(id);
   const make = attnviz.make;
   const say = attnviz.say;
-  const SVG = "http://www.w3.org/2000/svg";
   const ROOM = {left: 92, right: 12, top: 8, bottom: 20, height: 190};
   const unpack = async (text, Type) => new Type(await attnviz.unpack(text));
   const side = async (one) => one && ({...one, texts: JSON.parse(new TextDecoder().decode(await attnviz.unpack(one.texts)))});
@@ -93,10 +92,9 @@
     const ramp = attnviz.ramp("sequential");
     cells.forEach((button, n) => {
       const value = all[n];
-      const colour = Number.isFinite(value) ? ramp[Math.min(255, Math.max(0, Math.round(((value - low) / (high - low)) * 255)))] : null;
-      const bright = colour && (0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]) > 140;
+      const colour = Number.isFinite(value) ? attnviz.colourAt(ramp, (value - low) / (high - low)) : null;
       button.style.background = colour ? `rgb(${colour})` : "repeating-linear-gradient(135deg, var(--hatch) 0 1px, var(--nothing) 1px 4px)";
-      button.style.color = colour ? (bright ? "#10151b" : "#ffffff") : "var(--text)";
+      button.style.color = colour ? attnviz.lettersOn(colour) : "var(--text)";
       button.textContent = withNumbers ? (Number.isFinite(value) ? format(value) : "–") : "";
       const [layer, head] = [Math.floor(n / heads), n % heads];
       button.setAttribute("aria-label", `${headName(layer, head)}: ${format(value)}`);
@@ -104,9 +102,7 @@
       button.setAttribute("aria-pressed", String(chosen));
       button.tabIndex = chosen ? 0 : -1;
     });
-    const strip = new ImageData(256, 1);
-    ramp.forEach((colour, i) => { strip.data.set([...colour, 255], i * 4); });
-    byId("bar-colours").getContext("2d").putImageData(strip, 0, 0);
+    attnviz.paintBar("bar-colours", ramp);
     byId("bar-low").textContent = format(low);
     byId("bar-high").textContent = `${format(high)} · ${say(statistics[state.statistic].name)}`;
     byId("heads").setAttribute("aria-label", say({en: "Heads; arrow keys move", zh: "注意力头；用方向键移动"}));
@@ -119,12 +115,6 @@
   }
 
   // ---- charts along the text
-  const draw = (tag, properties, text) => {
-    const element = document.createElementNS(SVG, tag);
-    for (const [name, value] of Object.entries(properties)) element.setAttribute(name, value);
-    if (text !== undefined) element.textContent = text;
-    return element;
-  };
   const width = () => Math.max(320, document.querySelector("main").clientWidth);
   const plotWidth = () => width() - ROOM.left - ROOM.right;
   const xOf = (one, bin) => ROOM.left + ((bin + 0.5) / Math.ceil(one.count / one.size)) * plotWidth();
@@ -150,13 +140,13 @@
   }
   function chart(box, one, found, dashed, log, at) {
     const {y, ticks} = scaleOf(found, dashed, log);
-    const svg = draw("svg", {viewBox: `0 0 ${width()} ${ROOM.height}`, "aria-hidden": "true"});
+    const svg = attnviz.svg("svg", {viewBox: `0 0 ${width()} ${ROOM.height}`, "aria-hidden": "true"});
     for (const tick of ticks) {
-      svg.append(draw("line", {class: "grid", x1: ROOM.left, x2: width() - ROOM.right, y1: y(tick), y2: y(tick)}));
-      svg.append(draw("text", {x: ROOM.left - 6, y: y(tick) + 4, "text-anchor": "end"}, log ? (tick >= 1 ? whole(tick) : String(+tick.toPrecision(1))) : format(tick)));
+      svg.append(attnviz.svg("line", {class: "grid", x1: ROOM.left, x2: width() - ROOM.right, y1: y(tick), y2: y(tick)}));
+      svg.append(attnviz.svg("text", {x: ROOM.left - 6, y: y(tick) + 4, "text-anchor": "end"}, log ? (tick >= 1 ? whole(tick) : String(+tick.toPrecision(1))) : format(tick)));
     }
     for (const tick of ticksAlong(one.count)) {
-      svg.append(draw("text", {x: xOf(one, Math.floor(tick / one.size)), y: ROOM.height - 5, "text-anchor": "middle"}, whole(tick)));
+      svg.append(attnviz.svg("text", {x: xOf(one, Math.floor(tick / one.size)), y: ROOM.height - 5, "text-anchor": "middle"}, whole(tick)));
     }
     const point = (value, bin) => `${xOf(one, bin).toFixed(1)},${y(value).toFixed(1)}`;
     /** Runs of bins that are defined. */
@@ -169,18 +159,18 @@
     for (const run of runs) {
       if (found.largest) {
         const [up, down] = [run.map((bin) => point(found.largest[bin], bin)), run.map((bin) => point(found.least[bin], bin)).reverse()];
-        svg.append(draw("polygon", {class: "band", points: [...up, ...down].join(" ")}));
+        svg.append(attnviz.svg("polygon", {class: "band", points: [...up, ...down].join(" ")}));
       }
-      if (run.length > 1) svg.append(draw("polyline", {class: "mean", points: run.map((bin) => point(found.mean[bin], bin)).join(" ")}));
-      else svg.append(draw("circle", {class: "dot", cx: xOf(one, run[0]), cy: y(found.mean[run[0]]), r: 1.6}));
+      if (run.length > 1) svg.append(attnviz.svg("polyline", {class: "mean", points: run.map((bin) => point(found.mean[bin], bin)).join(" ")}));
+      else svg.append(attnviz.svg("circle", {class: "dot", cx: xOf(one, run[0]), cy: y(found.mean[run[0]]), r: 1.6}));
     }
     if (dashed) {
       const line = dashed.mean.map((value, bin) => (Number.isFinite(value) ? point(value, bin) : "")).filter(Boolean);
-      svg.append(draw("polyline", {class: "even", points: line.join(" ")}));
+      svg.append(attnviz.svg("polyline", {class: "even", points: line.join(" ")}));
     }
     const bin = Math.floor(at / one.size);
-    svg.append(draw("line", {class: "cursor", x1: xOf(one, bin), x2: xOf(one, bin), y1: ROOM.top, y2: ROOM.height - ROOM.bottom}));
-    if (Number.isFinite(found.mean[bin])) svg.append(draw("circle", {class: "dot", cx: xOf(one, bin), cy: y(found.mean[bin]), r: 3.5}));
+    svg.append(attnviz.svg("line", {class: "cursor", x1: xOf(one, bin), x2: xOf(one, bin), y1: ROOM.top, y2: ROOM.height - ROOM.bottom}));
+    if (Number.isFinite(found.mean[bin])) svg.append(attnviz.svg("circle", {class: "dot", cx: xOf(one, bin), cy: y(found.mean[bin]), r: 3.5}));
     box.replaceChildren(svg);
     box.setAttribute("aria-valuemin", "0");
     box.setAttribute("aria-valuemax", String(one.count - 1));
@@ -257,11 +247,6 @@
   }
   const strongest = data.strongest && {...data.strongest,
     weights: await unpack(data.strongest.weights, Uint16Array), keys: await unpack(data.strongest.keys, Int32Array)};
-  /** The number that 16 bits stand for (IEEE half precision). */
-  function half(bits) {
-    const [power, part] = [(bits >> 10) & 31, bits & 1023];
-    return power ? 2 ** (power - 15) * (1 + part / 1024) : 2 ** -14 * (part / 1024);
-  }
   function drawStrongest() {
     if (!strongest) return;
     const {ranks} = strongest;
@@ -273,7 +258,7 @@
       zh: `此处列出 ${whole(queries.count)} 个位置中 ${whole(strongest.rows.length)} 个的最强键；这是离所选位置最近的一个。`});
     const from = (headIndex() * strongest.rows.length + number) * ranks;
     const lines = Array.from({length: ranks}, (_, n) => {
-      const [key, weight] = [strongest.keys[from + n], half(strongest.weights[from + n])];
+      const [key, weight] = [strongest.keys[from + n], attnviz.half(strongest.weights[from + n])];
       return key < 0 ? null : make("tr", {}, make("td", {}, jump(key)), make("td", {className: "context"}, ...context(keys, key, 5)), make("td", {}, format(weight)));
     });
     byId("strongest").querySelector("tbody").replaceChildren(...lines.filter(Boolean));
@@ -296,25 +281,19 @@
     const high = all.reduce((a, b) => Math.max(a, Math.abs(b)), 0) || 1;
     const diverging = flow.kind === "above";
     const ramp = attnviz.ramp(diverging ? "diverging" : "sequential");
-    const image = new ImageData(bins, count);
-    matrix.forEach((line, g) => line.forEach((value, bin) => {
-      if (!Number.isFinite(value)) return;
-      const level = Math.round((diverging ? (value / high + 1) / 2 : value / high) * 255);
-      image.data.set([...ramp[Math.min(255, Math.max(0, level))], 255], (g * bins + bin) * 4);
-    }));
-    const small = Object.assign(document.createElement("canvas"), {width: bins, height: count});
-    small.getContext("2d").putImageData(image, 0, 0);
+    const small = attnviz.cells(bins, count, (g, bin) => {
+      const value = matrix[g][bin];
+      return Number.isFinite(value) ? attnviz.colourAt(ramp, diverging ? (value / high + 1) / 2 : value / high) : null;
+    });
     const canvas = byId("flow");
-    const ratio = devicePixelRatio || 1;
     flow.cell = {width: plotWidth() / bins, height: Math.max(4, Math.min(18, Math.round(420 / count)))};
     const [w, h] = [plotWidth(), flow.cell.height * count];
-    [canvas.width, canvas.height] = [Math.round(w * ratio), Math.round(h * ratio)];
-    Object.assign(canvas.style, {width: `${w}px`, height: `${h}px`, marginLeft: `${ROOM.left}px`});
-    const context2d = canvas.getContext("2d");
+    const context2d = attnviz.sized(canvas, w, h);
+    canvas.style.marginLeft = `${ROOM.left}px`;
     context2d.imageSmoothingEnabled = false;
-    context2d.fillStyle = attnviz.hatching(context2d, ratio);
-    context2d.fillRect(0, 0, canvas.width, canvas.height);
-    context2d.drawImage(small, 0, 0, canvas.width, canvas.height);
+    context2d.fillStyle = attnviz.hatching(context2d, devicePixelRatio || 1);
+    context2d.fillRect(0, 0, w, h);
+    context2d.drawImage(small, 0, 0, w, h);
     const every = Math.max(1, Math.ceil(13 / flow.cell.height));
     byId("flow-labels").replaceChildren(...flow.groups.flatMap((text, g) => {
       if (g % every) return [];
@@ -327,9 +306,7 @@
       label.style.left = `${ROOM.left + ((tick + 0.5) / queries.count) * w}px`;
       return label;
     }));
-    const strip = new ImageData(256, 1);
-    ramp.forEach((colour, i) => { strip.data.set([...colour, 255], i * 4); });
-    byId("flow-colours").getContext("2d").putImageData(strip, 0, 0);
+    attnviz.paintBar("flow-colours", ramp);
     byId("flow-low").textContent = diverging ? format(-high) : "0";
     byId("flow-high").textContent = `${format(high)} ${say({en: "share of the input", zh: "输入的占比"})}`;
     canvas.setAttribute("aria-label", say({en: `${count} stretches of the text by ${bins} bins of rows; arrow keys move`, zh: `${count} 段文本 × ${bins} 格行；用方向键移动`}));
@@ -360,20 +337,10 @@
       byId("flow-menus").append(kind);
     }
     const canvas = byId("flow");
-    const limit = (value, top) => Math.min(top - 1, Math.max(0, value));
-    canvas.addEventListener("mousemove", (event) => {
-      const frame = canvas.getBoundingClientRect();
-      flow.at = [limit(Math.floor((event.clientY - frame.top) / flow.cell.height), flow.groups.length), limit(Math.floor((event.clientX - frame.left) / flow.cell.width), flow.values.bins)];
-      pointFlow(flow.at);
-    });
-    canvas.addEventListener("mouseleave", () => { if (document.activeElement !== canvas) pointFlow(flow.at = null); });
-    canvas.addEventListener("focus", () => { if (!flow.at) pointFlow(flow.at = [0, 0]); });
-    canvas.addEventListener("blur", () => pointFlow(flow.at = null));
-    canvas.addEventListener("keydown", (event) => {
-      const step = {ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1]}[event.key];
-      if (!step || !flow.at) return;
-      event.preventDefault();
-      pointFlow(flow.at = [limit(flow.at[0] + step[0], flow.groups.length), limit(flow.at[1] + step[1], flow.values.bins)]);
+    const sizes = () => [flow.groups.length, flow.values.bins];
+    attnviz.pointing(canvas, {
+      at: () => flow.at, first: () => [0, 0], sizes, point: (place) => pointFlow(flow.at = place),
+      under: (event) => attnviz.cellUnder(event, flow.cell, sizes()),
     });
   }
 
@@ -426,13 +393,6 @@
   build();
   redraw();
   attnviz.onChange(redraw);
-  let waiting = 0;
-  let lastWidth = innerWidth;
-  addEventListener("resize", () => {
-    if (innerWidth === lastWidth) return;
-    lastWidth = innerWidth;
-    cancelAnimationFrame(waiting);
-    waiting = requestAnimationFrame(redraw);
-  });
+  attnviz.onResize(redraw);
   attnviz.ready();
 })().catch(attnviz.fail);

@@ -35,8 +35,7 @@
   });
   /** A style of the heat at a share of the scale, from 0 to 1, with letters that can be read on it. */
   attnviz.heatAt = (ramp, share) => {
-    const [red, green, blue] = ramp[Math.min(255, Math.max(0, Math.round(share * 255)))];
-    const bright = 0.299 * red + 0.587 * green + 0.114 * blue > 140;
-    return {background: `rgb(${red}, ${green}, ${blue})`, color: bright ? "#101418" : "#ffffff"};
+    const colour = attnviz.colourAt(ramp, share);
+    return {background: `rgb(${colour})`, color: attnviz.lettersOn(colour)};
   };
 })();

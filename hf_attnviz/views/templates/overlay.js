@@ -21,11 +21,6 @@
     await image.decode();
     return image;
   }));
-  /** The number that 16 bits stand for (IEEE half precision). */
-  function half(bits) {
-    const [power, part] = [(bits >> 10) & 31, bits & 1023];
-    return power ? 2 ** (power - 15) * (1 + part / 1024) : 2 ** -14 * (part / 1024);
-  }
 
   async function opened(told) {
     if (told.ready) return told;
@@ -55,7 +50,7 @@
     const row = leaf * queries.length + choice - averages.length;
     if (sheet.ready.shares[row] === UNDEFINED) return null;
     const codes = sheet.ready.values.subarray(row * keys, (row + 1) * keys);
-    return Float32Array.from(codes, (code) => (sheet.exact ? half(code) : (code / 255) ** 2));
+    return Float32Array.from(codes, (code) => attnviz.weight(code, sheet.exact));
   }
   const weightAt = ([part, row, column]) => {
     const key = sheet.keyOf[part][row * sheet.parts[part].grid[1] + column];
@@ -102,10 +97,7 @@
     const ramp = attnviz.ramp("sequential");
     const strongest = best < 0 ? null : [...sheet.ready.cells.subarray(best * 3, best * 3 + 3)];
     canvases.forEach((one, index) => paintPart(one, index, ramp, strongest));
-    const bar = byId("bar-colours").getContext("2d");
-    const strip = new ImageData(256, 1);
-    ramp.forEach((colour, i) => { strip.data.set([...colour, 255], i * 4); });
-    bar.putImageData(strip, 0, 0);
+    attnviz.paintBar("bar-colours", ramp);
     byId("bar-middle").textContent = attnviz.format(high / 2, 2);
     byId("bar-high").textContent = `${attnviz.format(high, 2)} ${say({en: "weight", zh: "权重"})}`;
     tellShare(strongest);
@@ -113,16 +105,12 @@
   }
   function paintPart(one, index, ramp, strongest) {
     const {canvas, part} = one;
-    const ratio = devicePixelRatio || 1;
     const size = one.size = sizeOf(part);
-    [canvas.width, canvas.height] = [Math.round(size.width * ratio), Math.round(size.height * ratio)];
-    [canvas.style.width, canvas.style.height] = [`${size.width}px`, `${size.height}px`];
+    const context = attnviz.sized(canvas, size.width, size.height);
     canvas.setAttribute("aria-label", say({
       en: `Picture of ${part.grid[0]} rows and ${part.grid[1]} columns of patches; arrow keys move, Enter chooses`,
       zh: `图像，${part.grid[0]} 行 ${part.grid[1]} 列图块；方向键移动，回车选择`}));
     one.caption.textContent = part.name ? say(part.name) : "";
-    const context = canvas.getContext("2d");
-    context.scale(ratio, ratio);
     const [left, top, right, bottom] = size.box;
     const image = part.picture === null ? null : images[part.picture];
     if (image) {
@@ -143,34 +131,30 @@
       context.restore();
     }
     const opacity = image ? byId("opacity").value / 100 : 1;
-    paintCells(context, size, part, index, ramp, opacity, ratio);
+    paintCells(context, size, part, index, ramp, opacity);
     if (byId("lines").checked) paintLines(context, size, part);
     if (strongest && strongest[0] === index) ring(context, rectangle(size, part.grid, strongest[1], strongest[2]));
     const query = choice < sheet.averages.length ? null : sheet.queries[choice - sheet.averages.length].cell;
     if (query && query[0] === index) frame(context, rectangle(size, part.grid, query[1], query[2]), [4, 3]);
     if (at && at[0] === index) frame(context, rectangle(size, part.grid, at[1], at[2]), []);
   }
-  function paintCells(context, size, part, index, ramp, opacity, ratio) {
+  function paintCells(context, size, part, index, ramp, opacity) {
     const [rows, columns] = part.grid;
     const [left, top, right, bottom] = size.box;
-    const small = document.createElement("canvas");
-    [small.width, small.height] = [columns, rows];
-    const pixels = new ImageData(columns, rows);
     const hollow = [];
-    for (let i = 0; i < rows * columns; i++) {
-      const value = weightAt([index, Math.floor(i / columns), i % columns]);
-      if (value === null) continue;
-      if (!Number.isFinite(value)) { hollow.push(i); continue; }
-      pixels.data.set([...ramp[Math.min(255, Math.round((value / high) * 255))], 255], i * 4);
-    }
-    small.getContext("2d").putImageData(pixels, 0, 0);
+    const small = attnviz.cells(columns, rows, (row, column) => {
+      const value = weightAt([index, row, column]);
+      if (Number.isFinite(value)) return attnviz.colourAt(ramp, value / high);
+      if (value !== null) hollow.push([row, column]);
+      return null;
+    });
     context.save();
     context.globalAlpha = opacity;
     context.imageSmoothingEnabled = false;
     context.drawImage(small, left, top, right - left, bottom - top);
     if (hollow.length) {
       context.fillStyle = attnviz.hatching(context, 1);
-      for (const i of hollow) context.fillRect(...rectangle(size, part.grid, Math.floor(i / columns), i % columns));
+      for (const [row, column] of hollow) context.fillRect(...rectangle(size, part.grid, row, column));
     }
     context.restore();
   }
@@ -362,11 +346,6 @@
   for (const control of document.querySelectorAll(".beneath")) control.hidden = !pictures.length;
   await show(number);
   attnviz.onChange(() => { list(); choose(choice); });
-  let lastWidth = innerWidth;
-  addEventListener("resize", () => {
-    if (innerWidth === lastWidth) return;
-    lastWidth = innerWidth;
-    paint();
-  });
+  attnviz.onResize(paint);
   attnviz.ready();
 })().catch(attnviz.fail);

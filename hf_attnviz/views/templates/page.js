@@ -1,5 +1,5 @@
 "use strict";
-// Language, theme and unpacking, for every page. One name: attnviz.
+// Language, theme, unpacking and making, for every page. One name: attnviz.
 const attnviz = (() => {
   const root = document.documentElement;
   const listeners = [];
@@ -33,6 +33,14 @@ const attnviz = (() => {
       const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
       return new Response(stream).arrayBuffer();
     },
+    /** The number that 16 bits stand for (IEEE half precision). */
+    half(bits) {
+      const [sign, power, part] = [bits & 0x8000 ? -1 : 1, (bits >> 10) & 31, bits & 1023];
+      if (power === 31) return part ? NaN : sign * Infinity;
+      return sign * (power ? 2 ** (power - 15) * (1 + part / 1024) : 2 ** -24 * part);
+    },
+    /** The weight of a code of views/encoding.py: a byte (the rounded square root), or 16 bits. */
+    weight(code, exact) { return exact ? self.half(code) : (code / 255) ** 2; },
     /** An element with properties and children; text is always text. */
     make(tag, properties = {}, ...children) {
       const element = document.createElement(tag);
@@ -42,6 +50,23 @@ const attnviz = (() => {
       }
       element.append(...children);
       return element;
+    },
+    /** The same for a picture of lines (SVG). */
+    svg(tag, properties = {}, ...children) {
+      const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+      for (const [name, value] of Object.entries(properties)) element.setAttribute(name, value);
+      element.append(...children);
+      return element;
+    },
+    /** Calls once a frame while the window grows wider or narrower. */
+    onResize(listener) {
+      let [width, waiting] = [innerWidth, 0];
+      addEventListener("resize", () => {
+        if (innerWidth === width) return;
+        width = innerWidth;
+        cancelAnimationFrame(waiting);
+        waiting = requestAnimationFrame(() => listener());
+      });
     },
     /** A labelled menu; options are [value, text]. Its words follow the language. */
     menu(id, label, options, chosen) {

@@ -20,34 +20,17 @@
   let size = null;
   let high = 1;
 
-  /** The number that 16 bits stand for (IEEE half precision). */
-  function half(bits) {
-    const [power, part] = [(bits >> 10) & 31, bits & 1023];
-    return power ? 2 ** (power - 15) * (1 + part / 1024) : 2 ** -14 * (part / 1024);
-  }
   const known = (token) => shares[leaf * tokens.length + token] !== UNDEFINED;
   function weight(token, frame) {
     if (!known(token)) return NaN;
-    const code = values[(leaf * tokens.length + token) * frames + frame];
-    return exact ? half(code) : (code / 255) ** 2;
+    return attnviz.weight(values[(leaf * tokens.length + token) * frames + frame], exact);
   }
   const x = (second) => ((second - first) / (last - first)) * size.width;
-  const measure = document.createElement("canvas").getContext("2d");
-  function textWidth(text) {
-    measure.font = `12px ${getComputedStyle(document.body).fontFamily}`;
-    return measure.measureText(text).width;
-  }
-  function fitted(text, room) {
-    if (textWidth(text) <= room) return text;
-    const characters = Array.from(text);
-    while (characters.length > 1 && textWidth(`${characters.join("")}…`) > room) characters.pop();
-    return `${characters.join("")}…`;
-  }
 
   // ---- places
 
   function layout() {
-    const longest = Math.min(150, Math.max(...tokens.map(textWidth)));
+    const longest = Math.min(150, Math.max(...tokens.map((text) => attnviz.textWidth(text))));
     const room = document.querySelector(".layout").clientWidth - longest - 32;
     const cell = tokens.length > 40 ? Math.max(3, Math.floor(700 / tokens.length)) : 16;
     size = {width: Math.floor(Math.max(room, 300, Math.min((last - first) * 34, 2400))), cell, longest};
@@ -56,7 +39,7 @@
     const every = Math.max(1, Math.ceil(14 / cell));
     byId("token-labels").replaceChildren(...tokens.flatMap((text, token) => {
       if (token % every) return [];
-      const span = attnviz.make("span", {title: text}, fitted(text, 150));
+      const span = attnviz.make("span", {title: text}, attnviz.fitted(text, 150));
       span.style.top = `${(token + 0.5) * cell}px`;
       span.dataset.token = token;
       return [span];
@@ -69,7 +52,7 @@
     const free = [];
     const placed = words.map(([text, from, to]) => {
       const left = x(from);
-      const width = textWidth(text) + 8;
+      const width = attnviz.textWidth(text) + 8;
       let line = free.findIndex((end) => end <= left);
       if (line < 0) line = free.length < 4 ? free.length : free.indexOf(Math.min(...free));
       free[line] = Math.max(free[line] || 0, left + width);
@@ -103,28 +86,15 @@
 
   // ---- drawing
 
-  function fit(canvas, width, height) {
-    const ratio = devicePixelRatio || 1;
-    [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
-    [canvas.style.width, canvas.style.height] = [`${width}px`, `${height}px`];
-    const context = canvas.getContext("2d");
-    context.scale(ratio, ratio);
-    return context;
-  }
   function stretched(context, columns, rows, colour, width, height, left = 0, smooth = false) {
-    const small = document.createElement("canvas");
-    [small.width, small.height] = [columns, rows];
-    const image = new ImageData(columns, rows);
-    for (let i = 0; i < columns * rows; i++) image.data.set([...colour(Math.floor(i / columns), i % columns)], i * 4);
-    small.getContext("2d").putImageData(image, 0, 0);
     context.imageSmoothingEnabled = smooth;
-    context.drawImage(small, left, 0, width, height);
+    context.drawImage(attnviz.cells(columns, rows, colour), left, 0, width, height);
   }
   let grey = null; // the sound as a picture, kept between strokes
   function drawSound() {
     if (!sound) return;
     const canvas = byId("sound");
-    const context = fit(canvas, size.width, SOUND);
+    const context = attnviz.sized(canvas, size.width, SOUND);
     canvas.setAttribute("aria-label", say({en: "Spectrogram of the sound", zh: "声音的频谱图"}));
     if (!grey || grey.theme !== attnviz.theme || grey.width !== size.width) {
       grey = Object.assign(document.createElement("canvas"), {width: size.width, height: SOUND});
@@ -133,7 +103,7 @@
       stretched(grey.getContext("2d"), sound.columns, sound.bands, (row, column) => {
         const level = codes[(sound.bands - 1 - row) * sound.columns + column] / 255;
         const shade = dark ? 24 + 190 * level : 255 - 215 * level;
-        return [shade, shade, shade, 255];
+        return [shade, shade, shade];
       }, x(sound.ends) - x(sound.begins), SOUND, x(sound.begins), true);
     }
     context.drawImage(grey, 0, 0, size.width, SOUND);
@@ -174,21 +144,18 @@
     high = high || 1;
     const ramp = attnviz.ramp("sequential");
     const canvas = byId("heat");
-    const context = fit(canvas, size.width, size.cell * tokens.length);
+    const context = attnviz.sized(canvas, size.width, size.cell * tokens.length);
     canvas.setAttribute("aria-label", say({
       en: `Weights of ${tokens.length} tokens on ${frames} frames; arrow keys move`, zh: `${tokens.length} 个词元对 ${frames} 帧的权重；用方向键移动`}));
     stretched(context, frames, tokens.length, (token, frame) => {
       const value = weight(token, frame);
-      return Number.isFinite(value) ? [...ramp[Math.min(255, Math.round((value / high) * 255))], 255] : [0, 0, 0, 0];
+      return Number.isFinite(value) ? attnviz.colourAt(ramp, value / high) : null;
     }, size.width, size.cell * tokens.length);
     context.fillStyle = attnviz.hatching(context, 1);
     for (let token = 0; token < tokens.length; token++) {
       if (!known(token)) context.fillRect(0, token * size.cell, size.width, size.cell);
     }
-    const bar = byId("bar-colours").getContext("2d");
-    const strip = new ImageData(256, 1);
-    ramp.forEach((colour, i) => { strip.data.set([...colour, 255], i * 4); });
-    bar.putImageData(strip, 0, 0);
+    attnviz.paintBar("bar-colours", ramp);
     byId("bar-middle").textContent = attnviz.format(high / 2, 2);
     byId("bar-high").textContent = `${attnviz.format(high, 2)} ${say({en: "weight", zh: "权重"})}`;
     point(at);
@@ -280,12 +247,6 @@
   byId("time-rows").replaceChildren(...words.map(([text, from, to]) => attnviz.make(
     "tr", {}, ...[text, from.toFixed(2), to.toFixed(2)].map((cell) => attnviz.make("td", {}, cell)))));
   attnviz.onChange(() => { layout(); paint(); });
-  let lastWidth = innerWidth;
-  addEventListener("resize", () => {
-    if (innerWidth === lastWidth) return;
-    lastWidth = innerWidth;
-    layout();
-    paint();
-  });
+  attnviz.onResize(() => { layout(); paint(); });
   attnviz.ready();
 })().catch(attnviz.fail);

@@ -114,14 +114,12 @@
     tell(null);
   }
   function bar(ramp) {
-    const context = byId("bar-colours").getContext("2d");
-    const strip = new ImageData(256, 1);
-    for (let i = 0; i < 256; i++) {
+    const placed = (_, i) => {
       const share = i / 255;
       const place = !rooted ? share : signed ? 0.5 + Math.sign(share - 0.5) * Math.sqrt(Math.abs(2 * share - 1)) / 2 : Math.sqrt(share);
-      strip.data.set([...ramp[Math.round(place * 255)], 255], i * 4);
-    }
-    context.putImageData(strip, 0, 0);
+      return attnviz.colourAt(ramp, place);
+    };
+    attnviz.paintBar("bar-colours", ramp.map(placed));
     byId("bar-low").textContent = attnviz.format(signed ? -scale : 0);
     byId("bar-middle").textContent = attnviz.format(signed ? 0 : scale / 2);
     byId("bar-high").textContent = `${attnviz.format(scale)} ${attnviz.say(unit)}`.trim();

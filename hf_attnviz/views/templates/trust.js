@@ -2,14 +2,8 @@
 // For each method four small charts: its removal curve against the band of random rankings.
 (() => {
   const {shares, tests, methods, draws} = attnviz.data;
-  const SVG = "http://www.w3.org/2000/svg";
   const size = {width: 260, height: 140, left: 34, right: 8, top: 6, bottom: 20};
   const readout = document.getElementById("readout");
-  const make = (tag, properties) => {
-    const element = document.createElementNS(SVG, tag);
-    for (const [name, value] of Object.entries(properties)) element.setAttribute(name, value);
-    return element;
-  };
   const defined = (numbers) => numbers.filter((number) => number !== null);
   const signed = (number) => (number === null ? attnviz.say({en: "undefined", zh: "未定义"}) : number.toFixed(3).replace("-", "−"));
   const x = (n) => size.left + ((n + 0.5) * (size.width - size.left - size.right)) / shares.length;
@@ -41,26 +35,26 @@
     const test = tests[t];
     const {y, ticks, format} = scales[test.measure];
     const passes = method.beats[t];
-    const svg = make("svg", {viewBox: `0 0 ${size.width} ${size.height}`, role: "img"});
+    const svg = attnviz.svg("svg", {viewBox: `0 0 ${size.width} ${size.height}`, role: "img"});
     svg.setAttribute("aria-label", `${attnviz.say(method.name)}, ${attnviz.say(test.name)}`);
     for (const tick of ticks) {
-      svg.append(make("line", {class: Math.abs(tick) < 1e-12 ? "zero" : "grid", x1: size.left, x2: size.width - size.right, y1: y(tick), y2: y(tick)}));
-      const label = make("text", {x: size.left - 5, y: y(tick) + 3.5, "text-anchor": "end"});
+      svg.append(attnviz.svg("line", {class: Math.abs(tick) < 1e-12 ? "zero" : "grid", x1: size.left, x2: size.width - size.right, y1: y(tick), y2: y(tick)}));
+      const label = attnviz.svg("text", {x: size.left - 5, y: y(tick) + 3.5, "text-anchor": "end"});
       label.textContent = format(tick);
       svg.append(label);
     }
     shares.forEach((share, n) => {
-      const label = make("text", {x: x(n), y: size.height - 6, "text-anchor": "middle"});
+      const label = attnviz.svg("text", {x: x(n), y: size.height - 6, "text-anchor": "middle"});
       label.textContent = share;
       svg.append(label);
     });
-    svg.append(make("polygon", {class: "band", points: `${line(test.high, y)} ${line(test.low, y).split(" ").reverse().join(" ")}`.trim()}));
-    svg.append(make("polyline", {class: "mean", points: line(test.mean, y)}));
-    svg.append(make("polyline", {class: "own", points: line(method.curves[t], y)}));
+    svg.append(attnviz.svg("polygon", {class: "band", points: `${line(test.high, y)} ${line(test.low, y).split(" ").reverse().join(" ")}`.trim()}));
+    svg.append(attnviz.svg("polyline", {class: "mean", points: line(test.mean, y)}));
+    svg.append(attnviz.svg("polyline", {class: "own", points: line(method.curves[t], y)}));
     method.curves[t].forEach((value, n) => {
-      if (value !== null) svg.append(make("circle", {class: "dot", cx: x(n), cy: y(value), r: 3}));
+      if (value !== null) svg.append(attnviz.svg("circle", {class: "dot", cx: x(n), cy: y(value), r: 3}));
       const width = (size.width - size.left - size.right) / shares.length;
-      const hit = make("rect", {class: "hit", x: x(n) - width / 2, y: 0, width, height: size.height});
+      const hit = attnviz.svg("rect", {class: "hit", x: x(n) - width / 2, y: 0, width, height: size.height});
       hit.addEventListener("mouseenter", () => tell(method, t, n));
       svg.append(hit);
     });
