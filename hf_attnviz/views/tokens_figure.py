@@ -30,15 +30,16 @@ def draw_tokens(
 ) -> Any:
     """A figure of one number a token; the framed one is the query."""
     fonts = figures.fonts_for([title, where, unit, *texts])
-    figure = figures.new_figure(_WIDTH, 1.0)
+    width = figures.width_of_page(_WIDTH)
+    figure = figures.new_figure(width, 1.0)
     figure.set_layout_engine("none")  # every place is known
     shown = [figures.readable(text) for text in texts]
     widths = _widths(figure, shown, fonts)
-    places, lines = _set_in_lines(shown, widths, spaces, _WIDTH * 72 - 2 * _MARGIN)
+    places, lines = _set_in_lines(shown, widths, spaces, width * 72 - 2 * _MARGIN)
     height = lines * _LINE + 78
-    figure.set_size_inches(_WIDTH, height / 72)
+    figure.set_size_inches(width, height / 72)
     panel = figure.add_axes((0, 0, 1, 1))
-    panel.set(xlim=(0, _WIDTH * 72), ylim=(height, 0))
+    panel.set(xlim=(0, width * 72), ylim=(height, 0))
     panel.axis("off")
     figures.write(panel.text(_MARGIN, 14, "", fontsize=11, va="center"), title, fonts)
     figures.write(panel.text(_MARGIN, 29, "", fontsize=8, va="center", color="#57606a"), where, fonts)
@@ -46,7 +47,7 @@ def draw_tokens(
     low = low if signed else 0.0
     backwards = direction(texts) == "rtl"
     for n, (x, line) in enumerate(places):
-        x = _WIDTH * 72 - x - _MARGIN - widths[n] if backwards else x + _MARGIN
+        x = width * 72 - x - _MARGIN - widths[n] if backwards else x + _MARGIN
         _token(
             panel,
             (x, 42 + line * _LINE, widths[n] - 0.7),
@@ -120,11 +121,12 @@ def _legend(figure: Any, scale: tuple[float, float, bool], height: float, unit: 
     from matplotlib.colors import Normalize
 
     low, high, signed = scale
-    strip = figure.add_axes((2.5 * _MARGIN / (_WIDTH * 72), 17 / height, 0.3, 6 / height))
+    wide = 72 * figure.get_size_inches()[0]
+    strip = figure.add_axes((2.5 * _MARGIN / wide, 17 / height, 0.3, 6 / height))
     bar = figure.colorbar(ScalarMappable(Normalize(low, high), _ramp(signed)), cax=strip, orientation="horizontal")
     bar.ax.tick_params(labelsize=7, length=2)
     bar.outline.set_linewidth(0.4)
-    figures.write(figure.text(0.3 + 4 * _MARGIN / (_WIDTH * 72), 17 / height, "", fontsize=7), unit, fonts)
+    figures.write(figure.text(0.3 + 4 * _MARGIN / wide, 17 / height, "", fontsize=7), unit, fonts)
 
 
 def _ramp(signed: bool) -> str:
