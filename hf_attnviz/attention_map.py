@@ -87,8 +87,7 @@ class AttentionMap:
                     f"{self.module}: expected weights [{', '.join(self.layout)}] with {expected[0]} queries and "
                     f"{expected[1]} keys, got {tuple(self.shape)}",
                     f"{self.module}：权重应为 [{', '.join(self.layout)}]，含 {expected[0]} 个查询和 {expected[1]} "
-                    "个键，"
-                    f"得到的是 {tuple(self.shape)}",
+                    f"个键，得到的是 {tuple(self.shape)}",
                 )
             )
         if self.gradient is not None and self.gradient.shape != self.shape:
@@ -170,8 +169,7 @@ class AttentionMap:
                     f"{self.module or self.stack} attends in a layout of its own, [{', '.join(self.layout)}] of "
                     f"{tuple(self.shape)}; such a map cannot be stacked or drawn: look at its .weights",
                     f"{self.module or self.stack} 的注意力有自己的布局：[{', '.join(self.layout)}]，形状 "
-                    f"{tuple(self.shape)}；"
-                    "这样的图无法堆叠，也无法绘制：请直接查看它的 .weights",
+                    f"{tuple(self.shape)}；这样的图无法堆叠，也无法绘制：请直接查看它的 .weights",
                 )
             )
         self._kept()

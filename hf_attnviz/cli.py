@@ -112,9 +112,8 @@ def view(
     if save_trace is not None and save_trace.suffix.lower() != ".safetensors":
         raise av.errors.ArgumentError(
             Text(
-                "a trace is saved as safetensors, without pickle: give --save-trace a name that ends in "
-                ".safetensors, not "
-                f"{save_trace.name!r}",
+                "a trace is saved as safetensors, without pickle: give --save-trace a name that ends in .safetensors, "
+                f"not {save_trace.name!r}",
                 "trace 保存为 safetensors，不用 pickle：--save-trace 的文件名须以 .safetensors 结尾，而不是 "
                 f"{save_trace.name!r}",
             )

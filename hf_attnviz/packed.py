@@ -41,8 +41,7 @@ class PackedRows:
             raise ShapeError(
                 Text(
                     f"expected blocks of rows with a start each, and a floating-point type; got {len(self.blocks)} "
-                    "blocks, "
-                    f"{len(self.starts)} starts and {self.dtype}",
+                    f"blocks, {len(self.starts)} starts and {self.dtype}",
                     f"应为各带起点的行块和一种浮点类型；得到 {len(self.blocks)} 块、{len(self.starts)} 个起点和 "
                     f"{self.dtype}",
                 )
@@ -55,8 +54,7 @@ class PackedRows:
                         f"expected blocks [..., row, key] of float16 within {self.keys} keys, got one of "
                         f"{tuple(block.shape)} in {block.dtype} from key {start} on",
                         f"应为 {self.keys} 个键以内、float16 的块 [..., row, key]，得到的一块是 {tuple(block.shape)}、"
-                        f"{block.dtype}，"
-                        f"从键 {start} 开始",
+                        f"{block.dtype}，从键 {start} 开始",
                     )
                 )
 
@@ -175,8 +173,7 @@ def _seen(tile: torch.Tensor) -> tuple[int, torch.Tensor]:
         raise ArgumentError(
             Text(
                 f"expected numbers that float16 can hold, got {float(tile.abs().nan_to_num().max()):.3g}; keep such a "
-                "map "
-                "unpacked",
+                "map unpacked",
                 f"应为 float16 能表示的数，得到 {float(tile.abs().nan_to_num().max()):.3g}；"
                 "这样的图请不要压缩保存（packed=False）",
             )

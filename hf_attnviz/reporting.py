@@ -60,8 +60,7 @@ def report(trace: Trace, *, title: Text | str | None = None, layer: int | None =
                 f"a report is about one trace, got {type(trace).__name__}: call it for each, "
                 "report(recording.traces[0]); head_statistics and head_correlation pool several, compare takes two",
                 f"一份报告只讲一个 trace，得到的是 {type(trace).__name__}：请对每个 trace 各调用一次，如 "
-                "report(recording.traces[0])；"
-                "head_statistics 与 head_correlation 可汇总多个，compare 比较两个",
+                "report(recording.traces[0])；head_statistics 与 head_correlation 可汇总多个，compare 比较两个",
             )
         )
     sections: list[tuple[Text | str, View]] = []

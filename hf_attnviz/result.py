@@ -144,9 +144,8 @@ class Result:
                 Text(
                     f"{self.method} has no baseline of uniform attention; rollout, alti (rolled out), flow, "
                     "head_statistics, head_roles, sinks and image_distance have one",
-                    f"{self.method} 没有均匀注意力的基线；有基线的是 rollout、alti（逐层追溯）、flow、"
-                    "head_statistics、head_roles、"
-                    "sinks 和 image_distance",
+                    f"{self.method} 没有均匀注意力的基线；有基线的是 rollout、alti（逐层追溯）、flow、head_statistics、"
+                    "head_roles、sinks 和 image_distance",
                 )
             )
         return self.baseline

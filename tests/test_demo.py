@@ -14,7 +14,7 @@ from typing import Any
 
 import gradio_client
 import pytest
-from hf_attnviz_demo.app import serve
+from hf_attnviz_demo.app import _alert, serve
 from hf_attnviz_demo.service import LONGEST_TEXT, Service
 
 import hf_attnviz as av
@@ -289,6 +289,20 @@ def test_only_what_the_operator_allows() -> None:
     assert "no stack &#x27;cross&#x27;" in why["analysis"] or "cross-attention" in why["analysis"]
     assert "<iframe" in why["statistics"]
     assert Service(("some/model",)).models == ("induction", "translator", "wordfinder", "some/model")
+
+
+@pytest.mark.parametrize(
+    ("language", "said"), [("zh", "文本有 400,001 个字符"), ("en", "the text has 400,001 characters")]
+)
+def test_an_error_is_told_in_the_visitor_s_language(language: str, said: str) -> None:
+    """Whatever the language of the machine that serves."""
+    av.set_language("en" if language == "zh" else "zh")
+    with pytest.raises(av.errors.ArgumentError) as refused:
+        Service().answer("induction", "x" * (LONGEST_TEXT + 1), language=language)
+    assert said in _alert(refused.value, language)
+    with pytest.raises(av.errors.UnknownNameError) as refused:
+        Service().compare("induction", "one two", "one three", "four", language=language)
+    assert ("没有词" if language == "zh" else "has no word") in _alert(refused.value, language)
 
 
 def test_the_command_serves_this_machine_only_at_the_port_of_the_environment() -> None:

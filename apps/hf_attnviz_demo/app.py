@@ -172,11 +172,9 @@ def _refuse_taken(port: int) -> None:
             raise av.errors.ArgumentError(
                 av.language.Text(
                     f"port {port} of this machine is taken, by an earlier demo perhaps ({error.strerror}); choose "
-                    "another "
-                    "with --port or GRADIO_SERVER_PORT, or leave both out for the next free one",
-                    f"本机的端口 {port} 已被占用，也许是先前启动的演示（{error.strerror}）；请用 --port 或 "
-                    "GRADIO_SERVER_PORT 另选一个，"
-                    "或都不指定，自动使用下一个空闲端口",
+                    "another with --port or GRADIO_SERVER_PORT, or leave both out for the next free one",
+                    f"本机的端口 {port} 已被占用，也许是先前启动的演示（{error.strerror}）；"
+                    "请用 --port 或 GRADIO_SERVER_PORT 另选一个，或都不指定，自动使用下一个空闲端口",
                 )
             ) from error
 
@@ -197,7 +195,8 @@ def _failed(error: Exception, language: str) -> tuple[Any, ...]:
 
 def _alert(error: Exception, language: str) -> str:
     """What went wrong, in words for the visitor; what we did not foresee goes to the log."""
-    message = str(error)
+    with av.language.speaking(language):
+        message = str(error)
     if not isinstance(error, av.errors.AttnvizError):
         _log.error("the demo could not answer", exc_info=error)
         message = _words(language)["unexpected"]

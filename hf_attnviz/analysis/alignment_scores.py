@@ -152,8 +152,8 @@ def _check_places(references: Sequence[set[Link]], found: Sequence[torch.Tensor]
             raise ArgumentError(
                 Text(
                     f"expected links within {sources} sources and {targets} targets of trace {number}, got "
-                    f"{min(outside)}; "
-                    "places are counted without special tokens (special=False), in words with words=True",
+                    f"{min(outside)}; places are counted without special tokens (special=False), in words with "
+                    "words=True",
                     f"trace {number} 的链接应在 {sources} 个源与 {targets} 个目标之内，得到 {min(outside)}；"
                     "位置的计数不含特殊词元（special=False），words=True 时按词计",
                 )

@@ -191,8 +191,7 @@ def _maps(first: Side, second: Side) -> Found:
         raise ArgumentError(
             Text(
                 f"expected the same words in both texts to compare whole maps, got {len(one.keys)} and "
-                f"{len(other.keys)} "
-                f"that differ; compare around a word that both have, with word=…: {listed(shared)}",
+                f"{len(other.keys)} that differ; compare around a word that both have, with word=…: {listed(shared)}",
                 f"比较整张图时，两段文本的词应相同，得到的是 {len(one.keys)} 个与 {len(other.keys)} 个不同的词；"
                 f"请用 word=… 围绕两者共有的词来比较：{listed(shared, '无')}",
             )

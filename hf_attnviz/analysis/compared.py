@@ -179,8 +179,7 @@ def refuse_other_heads(first: Side, second: Side) -> None:
             "traces of one architecture, captured with the same layers=…, or the means over all heads with "
             "average=True",
             f"第一个 trace 有 {one.zh}，第二个有 {other.zh}：两者的头无法对应。请比较同一结构、以相同 layers=… 捕获的 "
-            "trace，"
-            "或用 average=True 比较所有头的平均",
+            "trace，或用 average=True 比较所有头的平均",
         )
     )
 

@@ -117,10 +117,9 @@ def source_side(one: AttentionMap) -> Side:
             raise ArgumentError(
                 Text(
                     "an alignment joins two texts: expected cross-attention, or a generation, whose prompt is the "
-                    "source; "
-                    f"got self-attention of the stack {one.stack!r} in a plain pass",
-                    "对齐连接两段文本：应为交叉注意力，或一次生成（以提示为源）；"
-                    f"得到的是堆栈 {one.stack!r} 在普通前向中的自注意力",
+                    f"source; got self-attention of the stack {one.stack!r} in a plain pass",
+                    f"对齐连接两段文本：应为交叉注意力，或一次生成（以提示为源）；得到的是堆栈 {one.stack!r} "
+                    "在普通前向中的自注意力",
                 )
             )
         end = one.positions[producing_rows(one, _ALIGNMENT)[0]] + 1

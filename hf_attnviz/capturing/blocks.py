@@ -103,11 +103,9 @@ class Block:
                 Text(
                     f"{type(self.module).__name__} is to run again, and does not repeat itself (a cache, hooks of your "
                     "own, an intervention, gradients=True, chance); run the model plainly, and capture gradients in a "
-                    "run "
-                    "of their own",
+                    "run of their own",
                     f"{type(self.module).__name__} 需要再运行一次，而它两次运行的结果不同（缓存、你自己的钩子、干预、"
-                    "gradients=True、随机性）；"
-                    "请原样运行模型，梯度请另外单独捕获",
+                    "gradients=True、随机性）；请原样运行模型，梯度请另外单独捕获",
                 )
             )
 

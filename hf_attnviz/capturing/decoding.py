@@ -90,11 +90,9 @@ def _call(run: Run, steps: Sequence[Pass], lane: Lane, reducers: Sequence[Reduce
         raise CaptureError(
             Text(
                 f"{lane.call.module} attended in the first pass, and in {count} of {len(steps)} steps since, where "
-                "only "
-                "transformers' interface was watched; keep maps, which are kept at once",
+                "only transformers' interface was watched; keep maps, which are kept at once",
                 f"{lane.call.module} 在首次前向中做了注意力，此后 {len(steps)} 步中只有 {count} 步做了，"
-                "而这些步里只观察 transformers 的接口；"
-                "请改为保留注意力图，它会立即保留",
+                "而这些步里只观察 transformers 的接口；请改为保留注意力图，它会立即保留",
             )
         )
     with unobserved(lane.queries[0]):

@@ -45,11 +45,10 @@ class Ours:
         raise CaptureError(
             Text(
                 "a recording of hf_attnviz is open on this model, and a model is not pickled with our hooks on it. "
-                "Close "
-                "the block or call recording.detach() first; save_pretrained() and state_dict() work at any time",
+                "Close the block or call recording.detach() first; save_pretrained() and state_dict() work at any "
+                "time",
                 "此模型上有打开的 hf_attnviz 录制，带着我们钩子的模型不能 pickle。请先结束代码块或调用 "
-                "recording.detach()；"
-                "save_pretrained() 与 state_dict() 随时可用",
+                "recording.detach()；save_pretrained() 与 state_dict() 随时可用",
             )
         )
 

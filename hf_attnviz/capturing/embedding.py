@@ -63,8 +63,7 @@ def embedded(module: nn.Module, given: torch.Tensor, change: Change) -> Iterator
         raise CaptureError(
             Text(
                 f"{type(module).__name__} turned this model's inputs into vectors once and now does not; nothing can "
-                "be "
-                "explained by their gradients",
+                "be explained by their gradients",
                 f"{type(module).__name__} 曾把模型的输入变为向量，现在却没有；无法用其梯度作解释",
             )
         )

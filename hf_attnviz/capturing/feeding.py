@@ -85,9 +85,8 @@ def run_of(
             Text(
                 f"the {type(processor).__name__} of this model could not prepare its input; give the tensors of one "
                 f"forward, in a file that ends in {listed(TENSORS)} ({type(error).__name__}: {error})",
-                f"此模型的 {type(processor).__name__} 无法准备它的输入；请给出一次前向的张量，文件以 "
-                f"{listed(TENSORS)} 结尾"
-                f"（{type(error).__name__}: {error}）",
+                f"此模型的 {type(processor).__name__} 无法准备它的输入；请给出一次前向的张量，文件以 {listed(TENSORS)} "
+                f"结尾（{type(error).__name__}: {error}）",
             )
         ) from error
     return (lambda: read(model, inputs, generate=generate, max_new_tokens=max_new_tokens)), inputs

@@ -50,8 +50,7 @@ def held(module: nn.Module, given: torch.Tensor, put: torch.Tensor, real: torch.
         raise ProofError(
             Text(
                 f"{type(module).__name__} is no norm whose statistics can be held fast: minus its mean, over one "
-                "number a "
-                f"row, times a weight, plus a bias; its output is off by {float(off):.2g} from that",
+                f"number a row, times a weight, plus a bias; its output is off by {float(off):.2g} from that",
                 f"{type(module).__name__} 不是可以固定其统计量的归一化：减去平均、每行除以一个数、乘以权重、加上偏置；"
                 f"它的输出与此相差 {float(off):.2g}",
             )

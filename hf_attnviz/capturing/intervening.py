@@ -124,8 +124,7 @@ class Intervention(Recording):
             problem = CaptureError(
                 Text(
                     f"{address.module} ({type(module).__name__}) computes attention in a way in which nothing can be "
-                    "put "
-                    "in its place; intervene in other layers",
+                    "put in its place; intervene in other layers",
                     f"{address.module}（{type(module).__name__}）计算注意力的方式使得无法替换任何内容；请在其他层干预",
                 )
             )
@@ -267,16 +266,14 @@ def patch(model: Any, heads: Sequence[Head], *, source: Recording) -> Interventi
                     f"{site.stack} layer {site.layer}: the source's outputs [batch, query, head, size] are "
                     f"{tuple(instead.shape)}, here {tuple(mixed.output.shape)}; run it on inputs of the same length",
                     f"{site.stack} 第 {site.layer} 层：source 的输出 [batch, query, head, size] 为 "
-                    f"{tuple(instead.shape)}，"
-                    f"这里为 {tuple(mixed.output.shape)}；请在长度相同的输入上运行",
+                    f"{tuple(instead.shape)}，这里为 {tuple(mixed.output.shape)}；请在长度相同的输入上运行",
                 )
             )
         if not torch.equal(taken.kept["vectors"]["positions"] >= 0, site.queries >= 0):
             raise CaptureError(
                 Text(
                     f"{site.stack} layer {site.layer}: padding stands elsewhere in the source, so its rows are of "
-                    "other "
-                    "positions; run it on inputs padded alike",
+                    "other positions; run it on inputs padded alike",
                     f"{site.stack} 第 {site.layer} 层：source 中填充的位置不同，各行的位置因此对不上；"
                     "请在填充相同的输入上运行",
                 )

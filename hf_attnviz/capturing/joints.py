@@ -67,8 +67,7 @@ def joint_of(real: Sequence[Event], zero: Sequence[Event], kernel: int, rows: to
         raise CaptureError(
             Text(
                 "what it mixed has positions of its own (windows, another order), or there are fewer than two of "
-                "them: it "
-                "cannot be told from the residual stream",
+                "them: it cannot be told from the residual stream",
                 "它所混合的内容有自己的位置（窗口、另一种次序），或不足两个位置：无法与残差流区分",
             )
         )
@@ -77,8 +76,7 @@ def joint_of(real: Sequence[Event], zero: Sequence[Event], kernel: int, rows: to
         raise CaptureError(
             Text(
                 "no place was found in its block where what it mixed, projected, is added to the residual stream and "
-                "to "
-                "nothing else",
+                "to nothing else",
                 "在它所在的块中，找不到把它所混合并投影的内容仅加到残差流上的地方",
             )
         )
@@ -146,8 +144,7 @@ class _Look:
             raise CaptureError(
                 Text(
                     f"{type(self.real[norms[0]].module).__name__} norms what it mixed before that is projected; parts "
-                    "go "
-                    "through a norm only where it stands right at the residual stream",
+                    "go through a norm only where it stands right at the residual stream",
                     f"{type(self.real[norms[0]].module).__name__} 在投影之前就对它所混合的内容做归一化；"
                     "只有归一化就在残差流上时，各部分才能穿过它",
                 )

@@ -239,8 +239,7 @@ class Listener:
             problem = CaptureError(
                 Text(
                     "rows that count from the end of each forward may be drafts that were rejected; keep the maps, or "
-                    "rows "
-                    "that count from the start",
+                    "rows that count from the start",
                     "从每次前向末尾数起的行可能是被否决的草稿；请保留注意力图，或从开头数起的行",
                 )
             )
@@ -304,12 +303,10 @@ class Listener:
             problem = CaptureError(
                 Text(
                     f"this {name} ran and no attention was seen in it: it computes it in a way that the observers do "
-                    "not "
-                    "know. Capture another part of the model, or say what its weights are with "
+                    "not know. Capture another part of the model, or say what its weights are with "
                     f"av.register_attention({name}, extract=…)",
                     f"这个 {name} 运行了，其中却没有看到注意力：它的计算方式是观察者不认识的。请捕获模型的另一部分，"
-                    "或用 "
-                    f"av.register_attention({name}, extract=…) 说明其权重",
+                    f"或用 av.register_attention({name}, extract=…) 说明其权重",
                 )
             )
             self.recording.blame(session, module, problem)

@@ -135,8 +135,7 @@ def _rows_of(mask: torch.Tensor | None, one: Pass, batch: int) -> torch.Tensor |
     raise CaptureError(
         Text(
             f"a batch of {batch} looks at {len(mask)} sequences with padding, and it cannot be told which looks at "
-            "which; "
-            "run one input at a time",
+            "which; run one input at a time",
             f"大小为 {batch} 的 batch 在看 {len(mask)} 条带填充的序列，无法得知谁看谁；请每次运行一个输入",
         )
     )

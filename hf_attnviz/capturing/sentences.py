@@ -30,8 +30,7 @@ def came_later(kind: str, model: str) -> Text:
         f"a {kind} attends in {model} that was no part of it when the recording was opened (put in later, or kept "
         "where named_modules() does not look); change the model first, then open the recording",
         f"{model} 中有一个 {kind} 在做注意力，而打开录制时它还不属于模型（后来放入的，或放在 named_modules() "
-        "看不到的地方）；"
-        "请先改好模型，再打开录制",
+        "看不到的地方）；请先改好模型，再打开录制",
     )
 
 
@@ -71,8 +70,7 @@ def nothing_seen(model: str, layers: Collection[int] | None) -> Text:
         chosen = Text(f"; layers={sorted(layers)} chosen", f"；所选为 layers={sorted(layers)}")
     return Text(
         f"{model} ran and no attention was seen in it. Either the model has none, or it computes it where our "
-        "observers "
-        f"cannot see (a compiled or scripted part, a custom kernel){chosen.en}",
+        f"observers cannot see (a compiled or scripted part, a custom kernel){chosen.en}",
         f"{model} 运行了，其中却没有看到注意力。要么模型没有注意力，要么它在观察者看不到的地方计算"
         f"（已编译或脚本化的部分、自定义内核）{chosen.zh}",
     )

@@ -84,8 +84,7 @@ def encode(model: Any, processor: Any, text: str, pair: str | None = None) -> di
             raise ArgumentError(
                 Text(
                     f"this model came without a tokenizer and reads {reads}, not text; run it inside "
-                    "av.capture(model), or "
-                    "give a file to: attnviz doctor MODEL --input FILE",
+                    "av.capture(model), or give a file to: attnviz doctor MODEL --input FILE",
                     f"此模型没有附带分词器，它读取 {reads}，不是文本；请在 av.capture(model) 内运行它，或给 "
                     "attnviz doctor MODEL --input FILE 一个文件",
                 )

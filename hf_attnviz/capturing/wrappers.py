@@ -44,11 +44,9 @@ def unwrapped(target: nn.Module) -> nn.Module:
             raise CaptureError(
                 Text(
                     f"{type(target).__name__} copies the model to {len(devices)} devices for every call, and a "
-                    "recording "
-                    "stands on one model only; capture and call the model inside: wrapped.module",
+                    "recording stands on one model only; capture and call the model inside: wrapped.module",
                     f"{type(target).__name__} 每次调用都把模型复制到 {len(devices)} 个设备，"
-                    "而一个录制只能针对一个模型；"
-                    "请捕获并调用其中的模型：wrapped.module",
+                    "而一个录制只能针对一个模型；请捕获并调用其中的模型：wrapped.module",
                 )
             )
         target = getattr(target, WRAPPERS[name])

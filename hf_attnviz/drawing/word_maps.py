@@ -156,8 +156,7 @@ def _steps(recording: Any, item: int | None) -> list[Trace]:
         raise ArgumentError(
             Text(
                 f"expected cross-attention from places of an image to the words of a prompt, got {had}; models that "
-                "read "
-                "image and prompt as one sequence (SD3, Flux) have none",
+                "read image and prompt as one sequence (SD3, Flux) have none",
                 f"应为从图像各处到提示词的交叉注意力，得到 {had}；把图像与提示词当作一条序列来读的模型（SD3、Flux）"
                 "没有",
             )
@@ -170,8 +169,7 @@ def _steps(recording: Any, item: int | None) -> list[Trace]:
                 f"expected one prompt with words in each step, got {listed(items) if items else 'none'} of the items "
                 f"{listed(sorted({t.item for t in crossed}))}: choose with item=…",
                 f"每一步应有一条带词的提示，项 {listed(sorted({t.item for t in crossed}), '无')} 中得到 "
-                f"{listed(items, '无')}："
-                "请用 item=… 选择",
+                f"{listed(items, '无')}：请用 item=… 选择",
             )
         )
     if len({t.cross.keys.texts for t in found}) > 1:
@@ -251,8 +249,7 @@ def _shaped(count: int, shape: float) -> tuple[int, int]:
         raise ArgumentError(
             Text(
                 f"expected {count} places in a grid with the shape of the image (or a square, without one), the "
-                "nearest is "
-                f"{rows} × {columns}: give grid=(rows, columns)",
+                f"nearest is {rows} × {columns}: give grid=(rows, columns)",
                 f"{count} 个位置应排成与图像形状相同的网格（没有图像则为正方形），最接近的是 {rows} × {columns}："
                 "请给出 grid=(rows, columns)",
             )

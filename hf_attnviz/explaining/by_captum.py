@@ -89,8 +89,7 @@ def conductance(subject: Subject, layer: nn.Module, begins: Begins) -> Tensor:
         raise ArgumentError(
             Text(
                 "conductance runs several texts side by side, and this model reads one at a time, for it has no "
-                "padding "
-                "token: set model.config.pad_token_id, or choose another method",
+                "padding token: set model.config.pad_token_id, or choose another method",
                 "conductance 要把多段文本并排运行，而此模型没有填充词元，一次只能读一段：请设置 "
                 "model.config.pad_token_id，或换一种方法",
             )

@@ -90,8 +90,7 @@ def _checked(prediction: Prediction, given: Sequence[int]) -> tuple[int, ...]:
         raise ArgumentError(
             Text(
                 f"position {prediction.row} cannot be a candidate: the prediction is read there, and without it there "
-                "is "
-                "nothing to read",
+                "is nothing to read",
                 f"位置 {prediction.row} 不能作为候选：预测就在那里读出，没有它便无从读取",
             )
         )

@@ -128,8 +128,7 @@ def _row(
                 f"{path} gives {tuple(found.shape)} hidden states and stack {stack.name!r} has {len(stack.queries)} "
                 "positions: they are not the same; choose another stack",
                 f"{path} 给出 {tuple(found.shape)} 个隐藏状态，而堆栈 {stack.name!r} 有 {len(stack.queries)} 个位置："
-                "两者不同；"
-                "请选择另一个堆栈",
+                "两者不同；请选择另一个堆栈",
             )
         )
     return found.to(torch.promote_types(found.dtype, torch.float32))

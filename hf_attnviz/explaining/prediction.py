@@ -100,8 +100,7 @@ def _one_text(model: Any, processor: Any, inputs: str | Mapping[str, Any]) -> di
         raise ArgumentError(
             Text(
                 "expected input_ids [1, position] among the inputs: tokens are taken out of a text, and of nothing "
-                "else; "
-                f"got {listed(given)}",
+                f"else; got {listed(given)}",
                 f"输入中应有 input_ids [1, position]：只能从文本中移除词元；得到的是 {listed(given, '无')}",
             )
         )
@@ -115,9 +114,8 @@ def _one_text(model: Any, processor: Any, inputs: str | Mapping[str, Any]) -> di
     if isinstance(mask, torch.Tensor) and mask.shape != ids.shape:
         raise ArgumentError(
             Text(
-                f"expected an attention_mask {tuple(ids.shape)}, got {tuple(mask.shape)}: of a mask from each "
-                "position to "
-                "each, no token can be taken out",
+                f"expected an attention_mask {tuple(ids.shape)}, got {tuple(mask.shape)}: of a mask from each position "
+                "to each, no token can be taken out",
                 f"attention_mask 应为 {tuple(ids.shape)}，得到 {tuple(mask.shape)}："
                 "从每个位置到每个位置的掩码无法移除词元",
             )

@@ -174,8 +174,7 @@ def _checked(name: str, value: Any, prediction: Prediction, taken: Sequence[str]
         raise ShapeError(
             Text(
                 f"the ranking {name!r} needs a score for each of the {len(prediction.ids)} tokens (special ones "
-                "included, "
-                f"they are not ranked), got shape {tuple(scores.shape)}",
+                f"included, they are not ranked), got shape {tuple(scores.shape)}",
                 f"排序 {name!r} 应为 {len(prediction.ids)} 个词元各给一个分数（包括特殊词元，它们不参与排名），"
                 f"得到的形状为 {tuple(scores.shape)}",
             )

@@ -76,8 +76,7 @@ def input_reduction(
         raise ArgumentError(
             Text(
                 f"the model does not predict {subject.target.name.removeprefix('logit of ')}, so there is no "
-                "prediction "
-                "that could stay; leave target=None",
+                "prediction that could stay; leave target=None",
                 f"模型预测的不是{subject.target.subject.zh}，因此没有可以保持的预测；请用 target=None",
             )
         )

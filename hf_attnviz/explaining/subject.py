@@ -193,11 +193,9 @@ class Subject:
             raise ArgumentError(
                 Text(
                     f"{self.target.name} has no gradient: nothing leads from it back to the input (detach(), argmax() "
-                    "or "
-                    "item() in the function, or no_grad() in the model); give a scalar that can be differentiated",
+                    "or item() in the function, or no_grad() in the model); give a scalar that can be differentiated",
                     f"{self.target.told.zh}没有梯度：没有路径从它回到输入（函数中有 detach()、argmax() 或 item()，"
-                    "或模型中有 no_grad()）；"
-                    "请给出可求导的标量",
+                    "或模型中有 no_grad()）；请给出可求导的标量",
                 )
             )
 
@@ -234,8 +232,7 @@ class Subject:
             raise ArgumentError(
                 Text(
                     f"baseline={wanted!r}: expected 'zero', a token id, or 'mask', 'pad' or 'unk' where the tokenizer "
-                    "has "
-                    "such a token (pass processor=…)",
+                    "has such a token (pass processor=…)",
                     f"baseline={wanted!r}：应为 'zero'、词元编号，或分词器具有的 'mask'、'pad'、'unk'（请传入 "
                     "processor=…）",
                 )
@@ -322,8 +319,7 @@ class Subject:
                     f"{self.stack.name!r}: no row of it is read; choose another target, or methods that use no "
                     "attention",
                     f"{self.target.told.zh}不依赖堆栈 {self.stack.name!r} 最后一层 {last.module} 的注意力："
-                    "没有读取它的任何一行；"
-                    "请换一个目标，或用不使用注意力的方法",
+                    "没有读取它的任何一行；请换一个目标，或用不使用注意力的方法",
                 )
             )
         return found

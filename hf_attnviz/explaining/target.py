@@ -113,8 +113,7 @@ def resolved(
                 f"{type(outputs).__name__} has no logits [batch, class] or [batch, position, token] to explain; give a "
                 "function of the outputs: target=lambda outputs: outputs.last_hidden_state[0, 0, 0]",
                 f"{type(outputs).__name__} 没有可解释的 logits [batch, class] 或 [batch, position, token]；"
-                "请给出输出的函数："
-                "target=lambda outputs: outputs.last_hidden_state[0, 0, 0]",
+                "请给出输出的函数：target=lambda outputs: outputs.last_hidden_state[0, 0, 0]",
             )
         )
     if logits.dim() == 2 and isinstance(target, tuple):
@@ -281,8 +280,7 @@ def _token(text: str, processor: Any) -> int:
         raise UnknownNameError(
             Text(
                 f"target={text!r} is no token of this model: its tokenizer reads it as {tokenizer.unk_token}; give a "
-                "token "
-                "that it knows (tokenizer.get_vocab()), or an id",
+                "token that it knows (tokenizer.get_vocab()), or an id",
                 f"target={text!r} 不是此模型的词元：它的分词器读作 {tokenizer.unk_token}；"
                 "请给出它认识的词元（tokenizer.get_vocab()），或编号",
             )

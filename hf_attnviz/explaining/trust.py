@@ -94,8 +94,7 @@ def _refuse_fixed(prediction: Prediction) -> None:
                 f"{prediction.target.name} is read at position {row} of the text, which moves when tokens before it "
                 f"are deleted, and a function cannot know. {COUNT.en}",
                 f"{prediction.target.told.zh}在文本的位置 {row} 处读出，删去它之前的词元时该位置会移动，"
-                "而函数无从得知。"
-                f"{COUNT.zh}",
+                f"而函数无从得知。{COUNT.zh}",
             )
         )
 

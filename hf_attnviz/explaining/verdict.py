@@ -52,8 +52,7 @@ class TrustRule:
             raise ArgumentError(
                 Text(
                     "expected one share or more, 20 random rankings or more, a percentile from 50 up to 100 and alike "
-                    "from "
-                    f"0 up to 1, got {self}",
+                    f"from 0 up to 1, got {self}",
                     f"占比应至少一个，随机排序应不少于 20 个，百分位应为 50 到 100，alike 应为 0 到 1，得到 {self}",
                 )
             )

@@ -67,8 +67,7 @@ def joined(weights: Tensor, targets: Sequence[int], sources: Sequence[int]) -> T
                 f"expected a word for each of {weights.shape[-2]} targets and {weights.shape[-1]} sources, got "
                 f"{len(targets)} and {len(sources)}; give one number a piece",
                 f"{weights.shape[-2]} 个目标与 {weights.shape[-1]} 个源应各有一个词，得到 {len(targets)} 与 "
-                f"{len(sources)} 个；"
-                "请每个词元给一个编号",
+                f"{len(sources)} 个；请每个词元给一个编号",
             )
         )
     rows, columns = (_membership(words, weights) for words in (targets, sources))

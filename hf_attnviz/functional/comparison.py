@@ -41,8 +41,7 @@ def compare_maps(
                 f"expected two stacks of the same sizes [layer, batch, head, query, key], got {tuple(first.shape)} and "
                 f"{tuple(second.shape)}; only heads that have a counterpart can be compared, on the same tokens",
                 f"应为大小相同的两组 [layer, batch, head, query, key]，得到 {tuple(first.shape)} 与 "
-                f"{tuple(second.shape)}；"
-                "只有能一一对应的头、在相同的词元上，才能比较",
+                f"{tuple(second.shape)}；只有能一一对应的头、在相同的词元上，才能比较",
             )
         )
     sizes = first.shape[1], *first.shape[-2:]

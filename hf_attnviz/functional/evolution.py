@@ -97,8 +97,7 @@ def _last_row(step: Tensor, first: Tensor, least_keys: int) -> Tensor:
                 f"expected every step to have {tuple(first.shape[:3])} layers, examples and heads and at least "
                 f"{least_keys} keys, got sizes {tuple(step.shape)}; give all steps of one generation, uncropped",
                 f"每一步都应有 {tuple(first.shape[:3])} 的层、样本与头，且至少 {least_keys} 个键，得到的大小为 "
-                f"{tuple(step.shape)}；"
-                "请给出同一次生成的所有步，且未经裁剪",
+                f"{tuple(step.shape)}；请给出同一次生成的所有步，且未经裁剪",
             )
         )
     return upcast(step[..., -1, :])

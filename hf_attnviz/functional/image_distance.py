@@ -38,8 +38,7 @@ def image_distance_by_example(attention: Tensor, *, grid: tuple[int, int], patch
         raise ShapeError(
             Text(
                 f"expected {prefix} + {rows} × {columns} tokens, got {tokens}; grid is rows and columns of patches, "
-                "prefix "
-                "the tokens before them",
+                "prefix the tokens before them",
                 f"应为 {prefix} + {rows} × {columns} 个词元，得到 {tokens} 个；grid 是图块的行数与列数，prefix "
                 "是其前的词元数",
             )

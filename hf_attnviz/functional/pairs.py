@@ -141,8 +141,7 @@ def _positions(positions: Tensor | None, queries: int, keys: int, causal: bool, 
         raise ArgumentError(
             Text(
                 f"expected positions for a causal map of {queries} queries and {keys} keys, got rows that stand "
-                "nowhere; "
-                "pass positions, the key on which each query row stands, or causal=False for cross-attention",
+                "nowhere; pass positions, the key on which each query row stands, or causal=False for cross-attention",
                 f"{queries} 个查询、{keys} 个键的因果图需要 positions，有些行却无处可对应；"
                 "请传入 positions，即每个查询行对应的键；交叉注意力请用 causal=False",
             )

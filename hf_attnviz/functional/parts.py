@@ -50,8 +50,7 @@ def decomposed(
         raise ShapeError(
             Text(
                 f"expected w_v [width, key_value_head · size] with heads of size {size} that divide {heads} heads "
-                "among "
-                f"them, got {tuple(w_v.shape)}",
+                f"among them, got {tuple(w_v.shape)}",
                 f"w_v 应为 [width, key_value_head · size]，头的大小为 {size}，且能均分 {heads} 个头，得到 "
                 f"{tuple(w_v.shape)}",
             )

@@ -145,7 +145,6 @@ def _check_three(added: dict[str, Tensor]) -> None:
                 f"tokens) and {lengths[1]} keys (the encoder's), got {len(added['cross'])} layers with {target} and "
                 f"{source}; take all three from one forward pass",
                 f"交叉注意力应有 {len(added['decoder'])} 层、{lengths[0]} 个查询（解码器的词元）和 {lengths[1]} "
-                "个键（编码器的词元），"
-                f"得到 {len(added['cross'])} 层、{target} 个与 {source} 个；三者请取自同一次前向",
+                f"个键（编码器的词元），得到 {len(added['cross'])} 层、{target} 个与 {source} 个；三者请取自同一次前向",
             )
         )

@@ -39,8 +39,7 @@ def pool_words(attention: Tensor, words: Words, *, query_words: Words | None = N
             raise ShapeError(
                 Text(
                     f"expected one entry of {name} a {'key' if axis == -1 else 'query'} of attention [..., query, "
-                    "key], "
-                    f"got {len(given)} entries for sizes {tuple(attention.shape)}; None marks a token of no word",
+                    f"key], got {len(given)} entries for sizes {tuple(attention.shape)}; None marks a token of no word",
                     f"{name} 应为注意力 [..., query, key] 的每个{'键' if axis == -1 else '查询'}各有一项，"
                     f"大小 {tuple(attention.shape)} 却得到 {len(given)} 项；不属于任何词的词元用 None",
                 )

@@ -220,8 +220,7 @@ def _check(places: Places, known: Tensor) -> None:
                 f"rollout needs the run from its first token: rows begin at the places {starts.tolist()}, and what was "
                 f"mixed into those from {known.tolist()} on is not known (a cache filled before, or learned prefixes)",
                 f"rollout 需要从第一个词元起的整个运行：各行始于位置 {starts.tolist()}，而从 {known.tolist()} "
-                "起混入其中的内容不得而知"
-                "（缓存事先已有内容，或有学得的前缀）",
+                "起混入其中的内容不得而知（缓存事先已有内容，或有学得的前缀）",
             )
         )
     if bool((places.keys >= places.ends[:, None]).any()):

@@ -61,9 +61,8 @@ def evolution_view(result: Result, *, title: Text | str | None = None) -> View:
     if not isinstance(result, Result):
         raise ArgumentError(
             Text(
-                f"expected a Result with an axis step, got {type(result).__name__}; of a generation's trace it is "
-                "made by "
-                "av.evolution_view(av.evolution(trace)), or av.argmax_paths(trace) in its place",
+                f"expected a Result with an axis step, got {type(result).__name__}; of a generation's trace it is made "
+                "by av.evolution_view(av.evolution(trace)), or av.argmax_paths(trace) in its place",
                 f"应为带 step 轴的 Result，得到的是 {type(result).__name__}；由生成的 trace 可得："
                 "av.evolution_view(av.evolution(trace))，"
                 "也可用 av.argmax_paths(trace) 代替其中的 av.evolution(trace)",

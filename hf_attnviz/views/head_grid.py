@@ -46,11 +46,9 @@ class Panel:
                 raise ArgumentError(
                     Text(
                         f"expected numbers of the {len(expected[0])} layers and {len(expected[1])} heads that are "
-                        "drawn, "
-                        f"axes layer, head or statistic, layer, head; got {result.method} with {came}",
+                        f"drawn, axes layer, head or statistic, layer, head; got {result.method} with {came}",
                         f"应为所画的 {len(expected[0])} 层、{len(expected[1])} 个头的数，轴为 layer, head 或 "
-                        "statistic, layer, head；"
-                        f"得到 {result.method}，{came}",
+                        f"statistic, layer, head；得到 {result.method}，{came}",
                     )
                 )
 
@@ -178,8 +176,8 @@ def _held(bound: float, size: int, *, exact: bool) -> Text:
             f"row, within {bound} of the real number: pale steps every {STRETCH} keys are of the page, not of the "
             "model.",
             f"突出的权重各用一个字节存储，与真实值相差不超过 {WEIGHT_ERROR}。其余权重（写作 ≈）以同一行相邻 {STRETCH} "
-            f"个键中其余权重的平均表示，与真实值相差不超过 {bound}："
-            f"每 {STRETCH} 个键一处的浅色台阶来自此页，而非模型。",
+            f"个键中其余权重的平均表示，与真实值相差不超过 {bound}：每 {STRETCH} 个键一处的浅色台阶来自此页，"
+            "而非模型。",
         )
     if bound > WEIGHT_ERROR:
         told = Text(

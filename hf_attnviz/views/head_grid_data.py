@@ -71,8 +71,7 @@ def exactly(found: Sequence[Group]) -> list[list[str]]:
                 f"exact weights would take up to {size / 1e6:,.0f} MB, more than a browser opens "
                 f"({MOST_EXACT / 1e6:,.0f} MB): choose one stack=…, capture fewer layers=…, or leave out exact=True",
                 f"原样的权重最多将占 {size / 1e6:,.0f} MB，超过浏览器能打开的 {MOST_EXACT / 1e6:,.0f} MB：请选择一个 "
-                "stack=…，"
-                "少捕获一些层 layers=…，或不用 exact=True",
+                "stack=…，少捕获一些层 layers=…，或不用 exact=True",
             )
         )
     return [[packed_bytes(exact_head(one)) for one in heads_of(group)] for group in found]
@@ -131,8 +130,7 @@ def _weights(m: AttentionMap) -> Floats:
         raise ArgumentError(
             Text(
                 f"expected attention weights from 0 to 1, got {low:.3g} to {high:.3g} in {m.module or m.stack}; draw "
-                "such "
-                "numbers with heatmap(result)",
+                "such numbers with heatmap(result)",
                 f"应为 0 到 1 的注意力权重，{m.module or m.stack} 中为 {low:.3g} 到 {high:.3g}；这样的数请用 "
                 "heatmap(result) 绘制",
             )

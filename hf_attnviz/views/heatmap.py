@@ -151,8 +151,7 @@ def _of_which(data: Trace | AttentionStack) -> Text:
         f"expected one layer's map or a Result, got a whole {whole.en}: pass one of its layers ({maps}) or an analysis "
         "(head_statistics(trace)), or draw all with model_view(trace)",
         f"应为一层的图或 Result，得到的是整个 {whole.zh}：请给出其中一层（{maps}）或一种分析（head_statistics(trace)）"
-        "，"
-        "或用 model_view(trace) 全部绘制",
+        "，或用 model_view(trace) 全部绘制",
     )
 
 

@@ -81,8 +81,7 @@ def _with_fewer_heads(group: Group, heads: Sequence[int], size: int, most: int) 
                 f"one head of {group.longest:,} tokens takes {megabytes(size / len(group.heads))} of a page, more than "
                 f"max_bytes={most:,}: allow more, capture some queries alone, or draw long_view(trace)",
                 f"{group.longest:,} 个词元的一个头就占一页的 {megabytes(size / len(group.heads))}，超过 "
-                f"max_bytes={most:,}："
-                "请放宽它，只捕获部分查询，或绘制 long_view(trace)",
+                f"max_bytes={most:,}：请放宽它，只捕获部分查询，或绘制 long_view(trace)",
             )
         )
     first = sorted(group.heads, key=lambda head: head not in heads)

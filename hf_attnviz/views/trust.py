@@ -80,8 +80,7 @@ def trust_view(trust: Judged, *, title: Text | str | None = None) -> View:
                 f"expected what av.trust(model, text) gives, got a {type(trust).__name__}; draw a result with "
                 "picture(result), a trace with head_view(trace)",
                 f"应为 av.trust(model, text) 的结果，得到的是 {type(trust).__name__}；Result 请用 picture(result) "
-                "绘制，"
-                "trace 请用 head_view(trace)",
+                "绘制，trace 请用 head_view(trace)",
             )
         )
     heading = title or Text("Does the explanation name the evidence?", "解释是否指出了真正的证据？")

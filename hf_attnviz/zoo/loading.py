@@ -202,9 +202,8 @@ def refuse_pickles(folder: Path) -> None:
                 "Only safetensors are read. If you trust the file, convert it once: "
                 "model.from_pretrained(folder, use_safetensors=False), then model.save_pretrained(new_folder).",
                 f"{folder} 中只有 pickle 的权重（{listed(pickled)}），而读取 pickle 可能运行任意代码。只读取 "
-                "safetensors。"
-                "若你信任该文件，请转换一次：model.from_pretrained(folder, use_safetensors=False)，"
-                "再 model.save_pretrained(new_folder)。",
+                "safetensors。若你信任该文件，请转换一次：model.from_pretrained(folder, use_safetensors=False)，再 "
+                "model.save_pretrained(new_folder)。",
             )
         )
     raise ModelError(
