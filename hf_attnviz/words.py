@@ -88,7 +88,7 @@ class Words:
             raise UnknownNameError(
                 Text(
                     f"{where.en} has no word {wanted!r}; it has: {listed(self.texts)}",
-                    f"{where.zh} 没有词 {wanted!r}；它有：{listed(self.texts, '无')}",
+                    f"{where.zh}中没有词 {wanted!r}；它有：{listed(self.texts, '无')}",
                 )
             )
         if occurrence is None and len(runs) == 1:
@@ -101,7 +101,7 @@ class Words:
             Text(
                 f"{where.en} has {wanted!r} {counted(len(runs), 'time')}{asked.en if asked else ''}; choose with "
                 f"occurrence=… (a pair for the first and the second text): {places}",
-                f"{where.zh} 有 {len(runs)} 处 {wanted!r}{asked.zh if asked else ''}；"
+                f"{where.zh}中有 {len(runs)} 处 {wanted!r}{asked.zh if asked else ''}；"
                 f"请用 occurrence=… 选定（两段文本各一个时给一对）：{places}",
             )
         )

@@ -148,7 +148,7 @@ def test_any_analysis_and_two_texts(demo: Any) -> None:
     write(page, "word", "rain")
     page.locator("#compare-now").click()
     page.locator("#frame-compare [role=alert]").wait_for(timeout=30_000)
-    assert "no word 'rain'; it has: <s>, sun, moon, star" in page.locator("#frame-compare").inner_text()
+    assert "第一段文本中没有词 'rain'；它有：<s>, sun, moon, star" in page.locator("#frame-compare").inner_text()
 
 
 def test_a_prediction_is_put_to_the_test(demo: Any) -> None:
