@@ -14,7 +14,7 @@ _BESIDE: Final = {
     "error rate": "错误率",
     "the graph": "图的画法",
     "appendix": "附录",
-    "(rows)": "（行的取法）",
+    "(rows)": "(行的取法)",
 }
 
 
