@@ -8,7 +8,7 @@ import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from hf_attnviz.errors import NotKeptError, UnknownNameError
 from hf_attnviz.language import Text
@@ -31,6 +31,13 @@ from hf_attnviz.views.groups import (
 from hf_attnviz.views.line_figures import all_heads_figure, one_layer_figure
 from hf_attnviz.views.page import fragment, own, page, vendored
 from hf_attnviz.views.room import MOST_BYTES, fitting
+
+_TALLEST: Final = 640  # pixels of a head's small picture, which BertViz makes as tall as the text is long
+_BOUNDED: Final = (
+    "config.thumbnailBoxHeight = 7 * (12 / config.totalHeads);",
+    "config.thumbnailBoxHeight = Math.min(7 * (12 / config.totalHeads), "
+    "params.tallest / Math.max(config.leftText.length, config.rightText.length));",
+)
 
 
 def head_view(
@@ -180,6 +187,7 @@ def _page(
         "start": start,
         "layer": place,
         "heads": None if heads is None else [found[start].heads.index(head) for head in shown],
+        "tallest": _TALLEST,
         "libraries": packed_text(f"{vendored('jquery.slim.min.js')}\n;{vendored('d3.min.js')}"),
     }
     # BertViz reads its data from a placeholder that is a JavaScript name, so it can simply be an argument.
@@ -207,7 +215,7 @@ def _height(view: str, found: Sequence[Group]) -> int:
     longest = max(group.longest for group in found)
     if view != "model_view":
         return longest * 26 + 180 if view == "neuron_view" else longest * 23 + 100
-    pictures = max(int(len(g.maps) * (g.longest * 84 / max(len(g.heads), 4) + 10)) + 60 for g in found)
+    pictures = max(int(len(g.maps) * (min(g.longest * 84 / max(len(g.heads), 4), _TALLEST) + 10)) + 60 for g in found)
     return max(pictures, longest * 18 + 100)
 
 
@@ -231,4 +239,5 @@ def _javascript(view: str) -> str:
                 "已安装的 'bertviz' 不是 PyPI 上的那个包",
             )
         )
-    return (Path(spec.submodule_search_locations[0]) / f"{view}.js").read_text(encoding="utf-8")
+    text = (Path(spec.submodule_search_locations[0]) / f"{view}.js").read_text(encoding="utf-8")
+    return text.replace(*_BOUNDED)  # of the model view; the others have no such line

@@ -38,6 +38,25 @@ def test_a_thumbnail_for_each_head_and_a_click_shows_it_large(open_page):
 
 
 @browser
+def test_the_pictures_of_a_long_text_are_no_taller_than_a_screen(open_page):
+    trace = self_trace([f"w{n}" for n in range(120)], layers=2, heads=4)
+    page = open_page(model_view(trace))
+    height = "Number(document.querySelector('#stage svg').getAttribute('height'))"
+    heights = page.eval_on_selector_all("rect.attn_background", "all => all.map((one) => +one.getAttribute('height'))")
+    assert heights == pytest.approx([650] * 8)
+    assert 1300 <= page.evaluate(height) < 1400
+    first, last = (f"#stage svg > g:has(#attn_background_1_3) g[source-index='{n}'] line" for n in (0, 119))
+    top, end = (float(page.locator(lines).first.get_attribute("y1")) for lines in (first, last))
+    assert end - top == pytest.approx(119 / 120 * 640)
+    page.get_by_role("button", name="Layer 0, head 1").focus()
+    page.keyboard.press("Enter")
+    lowest = page.eval_on_selector_all("text.token", "ts => Math.max(...ts.map(t => +t.getAttribute('y')))")
+    assert page.evaluate(height) > lowest > 120 * 18  # an opened picture has all its tokens
+    page.keyboard.press("Escape")
+    assert page.evaluate(height) < 1400
+
+
+@browser
 def test_stacks_of_unequal_depth_in_the_model_view(open_page):
     page = open_page(model_view(translation()))
     assert page.eval_on_selector("#stack", "menu => menu.selectedOptions[0].textContent") == "Cross: decoder to encoder"

@@ -2,7 +2,7 @@
 // Starts BertViz once for each group of maps, when it is first shown. Only the shown root is in the document:
 // BertViz names its elements with fixed ids and looks some of them up globally.
 (async () => {
-  const {view, groups, start, layer, heads, libraries} = attnviz.data;
+  const {view, groups, start, layer, heads, libraries, tallest} = attnviz.data;
   await attnviz.library(libraries);
   const stage = document.getElementById("stage");
   const note = document.getElementById("stage-note");
@@ -235,6 +235,10 @@
       });
     }
     if (view === "model_view") {
+      // BertViz makes room for the tokens of an opened picture, which nothing fills while none is open.
+      svg.dataset.whole ??= svg.getAttribute("height");
+      const ends = [...svg.querySelectorAll(".attn_background")].map((one) => +one.getAttribute("y") + +one.getAttribute("height"));
+      svg.setAttribute("height", svg.querySelector(".detail") ? svg.dataset.whole : String(Math.ceil(Math.max(...ends)) + 2));
       svg.querySelectorAll(":scope > g > rect:last-child").forEach((square, number) => {
         const l = group.layers[Math.floor(number / group.heads.length)];
         const h = group.heads[number % group.heads.length];
@@ -281,7 +285,7 @@
     faintest = limit;
     const first = number === start;
     const params = {
-      attention: parts, default_filter: chosen.filter || "0", root_div_id: root.id, display_mode: "light",
+      tallest, attention: parts, default_filter: chosen.filter || "0", root_div_id: root.id, display_mode: "light",
       include_layers: group.layers, include_heads: group.heads, heads: first ? heads : null,
       total_heads: Math.max(group.heads.length, 4), // BertViz makes the pictures of few heads as tall as a house
       bidirectional: group.bidirectional,
