@@ -94,11 +94,19 @@ def write(text: Any, content: str, fonts: Any = None) -> None:
     text.set_fontfamily(fonts or fonts_for([content]))
 
 
-def label_ticks(axis: Any, labels: Sequence[str], fonts: Any = None, *, rotation: float = 0, size: float = 8) -> None:
-    """Labels on the ticks of one axis, every n-th when there are many."""
+def label_ticks(
+    axis: Any,
+    labels: Sequence[str],
+    fonts: Any = None,
+    *,
+    rotation: float = 0,
+    size: float = 8,
+    most: int = _MOST_CELLS,
+) -> None:
+    """Labels on the ticks of one axis, every n-th when there are many, cut to so many letters and less in a column."""
     step = max(1, -(-len(labels) // _MOST_TICKS))
     places = list(range(0, len(labels), step))
-    shown = [shortened(labels[i]) for i in places]
+    shown = [shortened(labels[i], most) for i in places]
     family = fonts or fonts_for(shown)
     axis.set_ticks(places, shown, parse_math=False, fontfamily=family, fontsize=size, rotation=rotation)
 
@@ -269,9 +277,9 @@ def _letters_of_pdf(figure: Any) -> Iterator[None]:
         yield
 
 
-def shortened(text: str) -> str:
+def shortened(text: str, most: int = _MOST_CELLS) -> str:
     """The text as it can be read, cut to so many cells: a Han character takes two."""
     text, asked = readable(text), _asked.get()
-    room = _MOST_CELLS if asked is None else min(_MOST_CELLS, max(6, int(_CELLS_OF_AN_INCH * asked.width)))
+    room = most if asked is None else min(most, max(6, int(_CELLS_OF_AN_INCH * asked.width)))
     taken = np.cumsum([2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text])
     return text if not len(text) or taken[-1] <= room else f"{text[: int((taken < room).sum())]}…"

@@ -86,6 +86,7 @@ _CAVEATS: Final = {  # methods that do speak of the output
     "layer attributions": _ESTIMATED,
     "token replacement": _TRIED,
 }
+_LETTERS: Final = {False: 18, True: 26}  # of a row on paper; names of statistics may begin alike
 
 
 def heatmap(data: Result | AttentionMap, *, title: Text | str | None = None) -> View:
@@ -348,7 +349,7 @@ def _figure(values: npt.NDArray[Any], result: Result, title: str) -> Any:
         low, high, diverging = figures.limits(matrix, scales[number])
         image = figures.heat(panel, matrix, diverging=diverging, low=low, high=high)
         figures.label_ticks(panel.xaxis, _written(columns), fonts, rotation=90 if _long(columns) else 0)
-        figures.label_ticks(panel.yaxis, _written(rows), fonts)
+        figures.label_ticks(panel.yaxis, _written(rows), fonts, most=_LETTERS[rows.name == STATISTIC])
         figures.write(panel.xaxis.label, str(axis_word(columns.name)), fonts)
         figures.write(panel.yaxis.label, str(axis_word(rows.name)), fonts)
         chosen = ", ".join(_picked(axis, i) for axis, i in zip(leading, pick, strict=True))

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from matplotlib.axes import Axes
 
 import hf_attnviz as av
 from hf_attnviz.errors import ArgumentError
@@ -44,6 +45,28 @@ def test_a_role_is_a_row_and_every_head_a_column(open_page):
         "statistic broad (1) · head L3H2 (5) · 0.9167 share · from 0.25 · to 0.75 · uniform attention 0.5 · passes 0"
     )
     assert "what uniform attention under the same mask gets" in page.inner_text("aside")
+
+
+@browser
+def test_names_of_roles_follow_the_language(open_page):
+    page = open_page(roles_view(roles()))
+    assert page.locator("#row-labels span").all_inner_texts() == ["induction (all copies)", "broad"]
+    page.click("#switch-language")
+    assert page.locator("#row-labels span").all_inner_texts() == ["归纳（全部先例）", "分散型"]
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("width", [None, 6.75])
+def test_names_of_roles_that_begin_alike_are_whole_in_a_figure(monkeypatch, width):
+    names = ("induction", "induction_stripe", "induction_mul")
+    axes = (Axis("statistic", names), Axis("layer", ("0",)), Axis("head", ("0", "1")))
+    drawn = []
+    monkeypatch.setattr(Axes, "imshow", lambda axes, *a, _of=Axes.imshow, **k: drawn.append(axes) or _of(axes, *a, **k))
+    roles_view(Result(torch.rand(3, 1, 2), axes, "head roles", unit="share")).figures["svg"](width=width)
+    written = [label.get_text() for label in drawn[0].get_yticklabels()]
+    assert written == ["induction (all copies)", "induction (stripe)", "induction (of the map)"]
+    left = min(label.get_window_extent().x0 for label in drawn[0].get_yticklabels())
+    assert left >= 0
 
 
 @browser

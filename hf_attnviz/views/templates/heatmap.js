@@ -174,7 +174,8 @@
   });
   layout();
   draw();
-  attnviz.onChange(() => { words(); draw(); });
-  attnviz.onResize(() => { layout(); draw(); });
+  const again = () => { layout(); draw(); };
+  attnviz.onChange(again); // names of rows and columns have a language, too, and a width in it
+  attnviz.onResize(again);
   attnviz.ready();
 })().catch(attnviz.fail);
